@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The NIC layer as a whole: registries by serial, adapters, accounts, deadlines. Single-threaded; one per process.
+ */
+#include "nicd/object.h"
+
+struct nic_adapter;
+struct nic_deadline;
+
+struct nic_settings {
+	uint64_t revoke_timeout_ns;   /* after it a revocation answers REVOKE_PENDING; default 5 s */
+};
+
+struct nic {
+	struct nic_env *env;
+	struct nic_settings settings;
+	struct nic_accounts accounts;
+	struct nic_registry registry[NIC_TYPE_COUNT];
+	uint64_t count[NIC_TYPE_COUNT];       /* live objects */
+	uint64_t last_serial;
+	uint64_t held_fds;
+	uint64_t quarantined;                 /* objects whose revocation is not confirmed in time */
+	TAILQ_HEAD(, nic_deadline) deadlines; /* in order: all have the same length */
+	struct nic_objects adapters;          /* by of_owner */
+};
+
+void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *limits, const struct nic_settings *settings);
+/* Asserts that nothing is left but adapters, which it frees. */
+void nic_deinit(struct nic *nic);
+
+uint64_t nic_serial(struct nic *nic);   /* draws the next one (sessions take theirs here too) */
+
+/* The object of this serial and type (NIC_NONE: any), or NULL. */
+struct nic_object *nic_find(struct nic *nic, enum nic_type type, uint64_t serial);
+/* The first one with a serial above `after`, or NULL: for paging. */
+struct nic_object *nic_next(struct nic *nic, enum nic_type type, uint64_t after);
+
+/* When nic_tick wants to be called, on env's clock; UINT64_MAX: never. */
+uint64_t nic_next_deadline(const struct nic *nic);
+void nic_tick(struct nic *nic);
+/* The caller's turn ends: providers send what they queued. */
+void nic_push(struct nic *nic);
+
+/* For nicd/ only. */
+struct nic_deadline {
+	TAILQ_ENTRY(nic_deadline) next;
+	uint64_t at;
+	void (*fn)(struct nic_deadline *deadline);
+	bool armed;
+};
+void nic_deadline_arm(struct nic *nic, struct nic_deadline *deadline);
+void nic_deadline_disarm(struct nic *nic, struct nic_deadline *deadline);

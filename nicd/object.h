@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * What all objects of the NIC layer have: a type, a serial (daemon-wide, 64 bits, never used twice), an id (meaningful to their owner
+ * only; 0 once closed), and an owner. An object is found in a registry (by serial; by id in the owner's table) and held in
+ * the owner's list, from which everything goes when the session goes. The model is dbus-broker's registry/owner/slot.
+ */
+#include <bsd/sys/tree.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "nicd/account.h"
+#include "nicd/env.h"
+#include "proto/reason.h"
+
+struct nic;
+struct nic_owner;
+
+/* The numbers are those of enum Type in nicd.proto. */
+enum nic_type {
+	NIC_NONE = 0,
+	NIC_ADAPTER = 1,
+	NIC_SESSION = 2,
+	NIC_MEMORY = 3,
+	NIC_PD = 4,
+	NIC_MR = 5,
+	NIC_MW = 6,
+	NIC_MAPPING = 7,
+	NIC_QP = 8,
+	NIC_TICKET = 9,
+	NIC_EXPORT = 10,
+	NIC_GRANT = 11,
+	NIC_TYPE_COUNT
+};
+
+/* NDK_MR_FLAG_*, as in nicd.proto. Test remote write with nic_rights_has(), never with &. */
+enum {
+	NIC_LOCAL_WRITE = 0x1,
+	NIC_REMOTE_READ = 0x2,
+	NIC_REMOTE_WRITE = 0x5,
+	NIC_READ_SINK = 0x8,
+	NIC_RIGHTS_ALL = 0xf,
+};
+static inline bool nic_rights_has(uint32_t rights, uint32_t want)
+{
+	return (rights & want) == want;
+}
+static inline bool nic_rights_remote(uint32_t rights)
+{
+	return nic_rights_has(rights, NIC_REMOTE_READ) || nic_rights_has(rights, NIC_REMOTE_WRITE);
+}
+
+/* offset + length <= size, without wrapping, and length > 0. */
+static inline bool nic_range_ok(uint64_t offset, uint64_t length, uint64_t size)
+{
+	return length > 0 && length <= size && offset <= size - length;
+}
+
+struct nic_object {
+	enum nic_type type;
+	uint64_t serial;
+	uint64_t id;
+	struct nic_owner *owner;              /* NULL: an adapter, or an orphan waiting for its device */
+	TAILQ_ENTRY(nic_object) of_owner;
+	RB_ENTRY(nic_object) by_serial;
+};
+TAILQ_HEAD(nic_objects, nic_object);
+RB_HEAD(nic_registry, nic_object);
+RB_PROTOTYPE(nic_registry, nic_object, by_serial, nic_object_compare)
+
+/* News for an owner, as in enum Event.Kind of nicd.proto. */
+enum nic_event {
+	NIC_EVENT_REVOKED = 1,
+	NIC_EVENT_REVOKE_CONFIRMED = 2,
+	NIC_EVENT_EXPIRED = 3,
+	NIC_EVENT_DISCONNECTED = 4,
+	NIC_EVENT_CONNECTED = 5,
+	NIC_EVENT_DEVICE_STATE = 6,
+};
+
+/*
+ * The end of an asynchronous operation of the NIC layer; embedded by the caller, called exactly once, maybe before the call that took
+ * it returns. error->reason 0: success. Results are read from the object in the callback.
+ */
+struct nic_done {
+	void (*fn)(struct nic_done *done, const struct nicd_error *error);
+};
+
+/* id → object. Ids are type << 56 | generation << 32 | index; a slot's generation changes at every use. */
+struct nic_table_slot {
+	struct nic_object *object;
+	uint32_t generation;   /* 24 bits */
+	uint32_t next_free;
+};
+struct nic_table {
+	struct nic_env *env;
+	struct nic_table_slot *slots;
+	uint32_t n_slots, n_used, first_free;
+};
+void nic_table_init(struct nic_table *table, struct nic_env *env);
+void nic_table_deinit(struct nic_table *table);
+/* Sets object->id. -ENOMEM. */
+int nic_table_add(struct nic_table *table, struct nic_object *object);
+/* Clears object->id; does nothing when it is 0. */
+void nic_table_remove(struct nic_table *table, struct nic_object *object);
+struct nic_object *nic_table_find(const struct nic_table *table, uint64_t id);
+
+/* Who holds objects: one per session. */
+struct nic_owner {
+	struct nic *nic;
+	struct nic_account *account;     /* referenced */
+	uint64_t session;                /* serial */
+	struct nic_table ids;
+	struct nic_objects objects[NIC_TYPE_COUNT];
+	uint64_t n_objects;
+	bool dying;
+	/* Set by the session. event: `object` may be gone after the call. empty: the last object of a dying owner went. */
+	void (*event)(struct nic_owner *owner, struct nic_object *object, enum nic_event event, uint64_t serial,
+		      const struct nicd_error *error);
+	void (*empty)(struct nic_owner *owner);
+};
+
+/* Takes a reference to the account. */
+void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account *account, uint64_t session);
+/* Asserts that it is empty. */
+void nic_owner_deinit(struct nic_owner *owner);
+/*
+ * Closes everything, Qps first, then exports and tickets, MRs, Memories, PDs; at most `budget` objects now. Returns true when there is
+ * more to start; objects whose device has not answered yet are still counted in n_objects, and owner->empty is
+ * called when the last has gone (never from inside this call).
+ */
+bool nic_owner_release(struct nic_owner *owner, unsigned budget);
+
+/*
+ * The object of this id, if its type is `type` (NIC_NONE: any). Refuses with HANDLE (also for a generation that is over) or
+ * HANDLE_TYPE.
+ */
+int nic_owner_find(struct nic_owner *owner, uint64_t id, enum nic_type type, struct nic_object **ret, struct nicd_error *err);
+
+/* Only for nicd/: gives a new object its serial, id and place; takes them away. */
+int nic_object_link(struct nic_object *object, struct nic *nic, struct nic_owner *owner, enum nic_type type, bool named);
+void nic_object_unname(struct nic_object *object);
+void nic_object_unlink(struct nic_object *object, struct nic *nic);

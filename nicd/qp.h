@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * A queue pair: one connection to one peer, in a PD. Outbound ones are made by nic_qp_connect; inbound ones appear when a peer comes
+ * in by a door of the PD, belong to the door's owner, and go when the peer goes. A grant stands for an inbound Qp that came
+ * by an export: one peer's access.
+ *
+ *   CONNECTING --ok--> CONNECTED --lost, disconnect--> DISCONNECTED --close--> gone
+ */
+#include "nicd/door.h"
+
+enum nic_qp_state {
+	NIC_QP_CONNECTING,
+	NIC_QP_CONNECTED,
+	NIC_QP_DISCONNECTING,
+	NIC_QP_DISCONNECTED,
+};
+const char *nic_qp_state_name(enum nic_qp_state state);
+
+struct nic_grant {
+	struct nic_object object;
+	struct nic_export *door;
+	struct nic_qp *qp;
+	uint64_t since_ns;
+};
+
+struct nic_qp {
+	struct nic_object object;
+	TAILQ_ENTRY(nic_qp) of_adapter;
+	struct nic_pd *pd;                 /* referenced */
+	uint64_t stream;                   /* number at the provider: the serial of outbound ones */
+	enum nic_qp_state state;
+	bool inbound;
+	bool closing;
+	char peer[64];
+	uint64_t door;                     /* serial; inbound */
+	struct nic_grant *grant;           /* inbound by an export */
+	struct nic_grant_info gives;       /* outbound */
+	struct nic_counters counters;      /* last known */
+	uint64_t since_ns;
+	struct nic_charge charge;
+	struct nic_cmd cmd;                /* connect, disconnect */
+	struct nic_done *done;
+	struct nic_done *closed;
+	uint32_t posted;                   /* work requests and queries at the provider */
+	struct nicd_error why;             /* of the disconnection */
+};
+
+struct nic_connect_terms {
+	struct sockaddr_storage addr;      /* checked against policy by the caller */
+	uint8_t ticket[NICD_TICKET_SIZE];
+	uint32_t timeout_ms;
+};
+
+/* 0: done is called; *ret is valid from now on, gone when done is called with an error. QUOTA, NO_MEMORY, NO_ADAPTER. */
+int nic_qp_connect(struct nic_qp **ret, struct nic_pd *pd, const struct nic_connect_terms *terms, struct nic_done *done,
+		   struct nicd_error *err);
+
+/* A work request under way. */
+struct nic_work {
+	struct nic_cmd cmd;                /* completion or counters: read cmd.completion in the callback */
+	struct nic_qp *qp;
+	struct nic_done *done;
+};
+
+/*
+ * Posts a transfer list (borrowed during the call); done reads work->cmd.completion. `work` is the caller's, until done.
+ * QP_STATE, TRANSFER_ENTRIES, TRANSFER_LENGTH.
+ */
+int nic_qp_post(struct nic_qp *qp, enum nic_operation operation, const uint8_t *entries, size_t len, struct nic_work *work,
+		struct nic_done *done, struct nicd_error *err);
+int nic_qp_flush(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err);
+/* Fresh counters into qp->counters; the last known ones when it is disconnected. */
+int nic_qp_query(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err);
+/* QP_STATE unless CONNECTED. */
+int nic_qp_disconnect(struct nic_qp *qp, struct nic_done *done, struct nicd_error *err);
+/* Disconnects, waits for posted work (answered FLUSHED), ends last. */
+void nic_qp_close(struct nic_qp *qp, struct nic_done *done);

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The iWARP engine of the software RNIC: MPA (RFC 5044, 6581), DDP (RFC 5041) and RDMAP (RFC 5040) over TCP, as responder and as
+ * initiator, on one libuv loop. It reads and writes client memory only through soft_tag_check and soft_tag_iov.
+ *
+ * Files: mpa.c (handshake and FPDU framing, pure functions on bytes), rdmap.c (DDP/RDMAP headers and Terminate, pure), stream.c
+ * (one connection: receive and transmit state machines), work.c (posted transfer lists), engine.c (listener, connects, registry).
+ */
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "nicd/provider.h"   /* struct nic_counters, enum nic_operation */
+#include "nicd/soft/tag.h"
+#include "nicd/soft/ticket.h"
+
+struct soft_engine;
+struct soft_stream;
+
+struct soft_engine_events {
+	/* An inbound peer has sent its first frame: the ticket is spent. */
+	void (*opened)(void *userdata, uint64_t stream, const struct soft_ticket *ticket, const char *peer);
+	/* A stream that was told as opened or connected ended; not for those that soft_disconnect was called on. */
+	void (*closed)(void *userdata, uint64_t stream, const struct nicd_error *why, const struct nic_counters *counters);
+	void *userdata;
+};
+
+struct soft_engine_options {
+	uint64_t incarnation;
+	uint32_t handshake_timeout_ms;   /* 5,000 */
+	uint32_t max_half_open;          /* 256 */
+	uint32_t max_ird, max_ord;       /* 64 */
+	uint32_t fpdu;                   /* 0: by the path's MSS between strangers, 64 KiB on loopback */
+	bool crc;                        /* ask for CRC; a peer that asks gets it in any case */
+};
+
+int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags *tags, struct soft_tickets *tickets,
+		    const struct soft_engine_options *options, const struct soft_engine_events *events);
+/* Ends all streams at once and closes; the loop must run until `closed`. */
+void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata), void *userdata);
+/* Drops all streams (a new controller). */
+void soft_engine_reset(struct soft_engine *engine);
+void soft_engine_free(struct soft_engine *engine);
+
+/* Port 0: any; *bound is the real address. Negative errno. */
+int soft_engine_listen(struct soft_engine *engine, const struct sockaddr *addr, struct sockaddr_storage *bound);
+/* Takes a listening socket made by someone else. */
+int soft_engine_listen_fd(struct soft_engine *engine, int fd, struct sockaddr_storage *bound);
+
+struct soft_connect_terms {
+	uint64_t stream;      /* number, chosen by the controller, top bit clear */
+	uint64_t pd;
+	struct sockaddr_storage addr;
+	uint8_t ticket[NICD_TICKET_SIZE];
+	uint32_t timeout_ms;
+};
+struct soft_connected {
+	char peer[64];
+	bool has_grant;
+	struct locator_grant grant;
+};
+/*
+ * `done` exactly once, maybe before the call returns; error CONNECT for every failure (all failures before the handshake ends
+ * come after the same time: timeout_ms).
+ */
+void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *terms,
+		  void (*done)(void *userdata, const struct nicd_error *error, const struct soft_connected *result),
+		  void *userdata);
+
+struct soft_completion {
+	uint32_t entries;
+	uint64_t bytes;
+	uint32_t failed;
+	bool inexact;
+};
+/*
+ * Posts a transfer list (copied). Local tokens are checked when an entry's turn comes; failing there ends the stream like a remote error,
+ * after what was posted before has completed. `done` exactly once. QP_STATE when there is no such connected stream.
+ */
+void soft_post(struct soft_engine *engine, uint64_t stream, enum nic_operation operation, const uint8_t *entries,
+	       uint32_t n_entries,
+	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
+	       void *userdata);
+/* Posted work ends with FLUSHED before it returns. */
+void soft_flush(struct soft_engine *engine, uint64_t stream);
+/* Flushes, closes gracefully; no closed event. False: no such stream. */
+bool soft_disconnect(struct soft_engine *engine, uint64_t stream);
+/* Ends, at once, every stream that came in by this ticket or holds this grant; returns how many. */
+unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial);
+
+struct soft_stream_info {
+	uint64_t stream, door, pd;   /* door: the ticket's serial */
+	char peer[64];
+	bool connected;
+	uint32_t posted;
+	struct nic_counters counters;
+};
+bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret);
+/* The first one with a number above `after`. */
+bool soft_stream_next(struct soft_engine *engine, uint64_t after, struct soft_stream_info *ret);
+struct soft_engine_stats {
+	uint64_t streams, half_open;
+};
+void soft_engine_stats(const struct soft_engine *engine, struct soft_engine_stats *ret);

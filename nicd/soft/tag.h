@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Memory and tags of the software RNIC: what a real NIC keeps in its translation and protection tables.
+ *
+ * Client memory is mapped here and never loaded from or stored to in user space: the engine hands pieces of the mapping to
+ * recvmsg, sendmsg and process_vm_writev/readv, which answer EFAULT where a load would be a SIGBUS.
+ *
+ * A tag has two tokens drawn apart: the local one for work requests of its PD's streams, the remote one for peers. Tokens are
+ * random, never 0, never equal to a live one, and not drawn again for 10 s or 2^20 later releases.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/uio.h>
+#include <uthash.h>
+
+#include "proto/limits.h"
+#include "proto/reason.h"
+
+struct soft_memory {
+	uint64_t serial;
+	uint8_t *map;
+	uint64_t size;
+	bool writable;
+	uint32_t tags;          /* ranges of tags that name it */
+	UT_hash_handle hh;
+};
+
+struct soft_tag_range {
+	struct soft_memory *memory;
+	uint64_t offset, length;
+};
+
+/* Somebody is in the middle of reading or placing bytes: a half sent or half placed FPDU. */
+struct soft_use {
+	LIST_ENTRY(soft_use) next;
+	struct soft_tag *tag;                     /* NULL: not in use */
+	void (*cut)(struct soft_use *use);        /* the tag goes: end it now; must unuse before it returns */
+};
+
+struct soft_tag {
+	uint64_t serial;
+	uint32_t generation;
+	uint32_t rights;        /* nicd.MrFlag */
+	uint64_t pd, door;
+	uint64_t iova, length;
+	uint32_t local_token, remote_token;   /* 0: none */
+	LIST_HEAD(, soft_use) uses;
+	UT_hash_handle hh;                    /* by serial */
+	unsigned n_ranges;
+	struct soft_tag_range ranges[];
+};
+
+struct soft_tags;
+struct soft_tags_stats {
+	uint64_t memories, tags, quarantined;
+};
+
+/* What a stream may name: with n_doors 0 the tags of its PD, else only those of these doors (its grant list). */
+struct soft_scope {
+	uint64_t pd;
+	bool by_grant;
+	unsigned n_grants;
+	uint64_t grants[4];     /* serials of exports */
+};
+
+enum soft_access { SOFT_REMOTE_READ, SOFT_REMOTE_WRITE, SOFT_LOCAL_READ, SOFT_LOCAL_WRITE };
+
+/* `random` and `now` (ns) are handed in, so that a test can draw from a small space and turn the clock. */
+struct soft_tags *soft_tags_new(void (*random)(void *buf, size_t len), uint64_t (*now)(void));
+void soft_tags_free(struct soft_tags *tags);   /* drops everything */
+void soft_tags_stats(const struct soft_tags *tags, struct soft_tags_stats *ret);
+
+/* Maps a duplicate of fd (borrowed). Said again: success. MEMORY_MAP. */
+int soft_memory_attach(struct soft_tags *tags, uint64_t serial, int fd, uint64_t size, bool writable, struct nicd_error *err);
+/* Starts unmapping; `done` when nothing is mapped any more (inline for small ones; others in pieces by soft_memory_step). DEVICE_BUSY. */
+int soft_memory_detach(struct soft_tags *tags, uint64_t serial, void (*done)(void *userdata), void *userdata, struct nicd_error *err);
+/* Unmaps one piece (≤ 1 ms); true: call again soon. */
+bool soft_memory_step(struct soft_tags *tags);
+struct soft_memory *soft_memory_find(struct soft_tags *tags, uint64_t serial);
+
+struct soft_tag_terms {
+	uint64_t serial;
+	uint32_t generation, rights;
+	uint64_t pd, door, iova, length;
+	unsigned n_ranges;
+	struct {
+		uint64_t memory, offset, length;
+	} ranges[NICD_RANGES];
+};
+/* Checks all ranges again (a device trusts nobody). Same serial and generation: the tag there is. */
+int soft_tag_add(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_tag **ret, struct nicd_error *err);
+/* Cuts whoever is in the middle of it; afterwards no byte of it can be read or placed. Returns how many were cut. */
+unsigned soft_tag_drop(struct soft_tags *tags, uint64_t serial, uint32_t generation);
+struct soft_tag *soft_tag_find(struct soft_tags *tags, uint64_t serial);
+/* True: the 32-bit value is a live or quarantined token. Per-read sink STags must not be one. */
+bool soft_token_taken(const struct soft_tags *tags, uint32_t token);
+
+/*
+ * The access check, the only way from a token to memory. All of the rights, inside the range without wrapping, in scope. Answers
+ * NICD_R_NONE and *ret, or REMOTE_TOKEN, REMOTE_RANGE, REMOTE_RIGHTS, LOCAL_TOKEN, LOCAL_RANGE, LOCAL_RIGHTS. len 0 is checked like
+ * any other length, except that its address may be one past the end.
+ */
+enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token, uint64_t addr,
+				uint64_t len, enum soft_access access, struct soft_tag **ret);
+/* The pieces of the mapping behind [addr, addr + len), at most `max`; returns how many, *covered the bytes in them. */
+unsigned soft_tag_iov(const struct soft_tag *tag, uint64_t addr, uint64_t len, struct iovec *iov, unsigned max, uint64_t *covered);
+
+void soft_use_begin(struct soft_use *use, struct soft_tag *tag);
+void soft_use_end(struct soft_use *use);       /* does nothing when not in use */
+
+/* For List: the first of them with a serial above `after`, by serial. */
+struct soft_memory *soft_memory_next(struct soft_tags *tags, uint64_t after);
+struct soft_tag *soft_tag_next(struct soft_tags *tags, uint64_t after);

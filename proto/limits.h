@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The limits of the protocols: what one frame may hold and how long names may be. Everything that an admin may set (objects,
+ * bytes, requests in flight) is policy and lives in nicd/account.h and the configuration.
+ */
+
+enum {
+	NICD_MAJOR = 1,
+	NICD_MINOR = 0,
+
+	NICD_FRAME_MAX = 65536,      /* bytes of one packet */
+	NICD_FRAME_FDS = 64,         /* descriptors of one packet */
+	NICD_FRAME_REQUESTS = 256,   /* requests of one frame */
+	NICD_FRAME_ALLOCS = 8192,    /* allocations that decoding one frame may make */
+	NICD_FRAME_ARENA = 512 * 1024, /* bytes that decoding one frame may take */
+
+	NICD_RANGES = 16,            /* of one registration */
+	NICD_TRANSFER_ENTRIES = 1024,
+	NICD_TRANSFER_ENTRY_SIZE = 32,
+	NICD_QUERY_IDS = 4096,
+	NICD_STRING = 255,           /* bytes of a name */
+
+	NICD_PAGE = 4096,
+
+	NICD_TICKET_SIZE = 16,
+	NICD_TICKET_HASH_SIZE = 32,
+	NICD_BOOT_ID_SIZE = 16,
+	NICD_RESUME_SECRET_SIZE = 32,
+
+	NICD_DATA_PORT = 7190,       /* TCP port of the data plane */
+};

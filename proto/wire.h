@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Packets with descriptors on a SOCK_SEQPACKET socket: one recvmsg, one sendmsg. Received descriptors are owned here first and
+ * judged later. Knows nothing of protobuf.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/limits.h"
+
+struct wire_packet {
+	const uint8_t *data;          /* in the buffer of wire_recv */
+	size_t len;
+	unsigned n_fds;
+	unsigned next_fd;             /* those before it are taken */
+	int fds[NICD_FRAME_FDS];      /* CLOEXEC; owned until taken with wire_take_fd */
+};
+
+enum wire_result {
+	WIRE_PACKET,     /* a packet; call wire_release when done */
+	WIRE_AGAIN,      /* nothing there */
+	WIRE_END,        /* the other side is gone (or sent an empty packet: the same to us) */
+	WIRE_TOO_BIG,    /* a packet larger than the buffer was dropped, its descriptors closed */
+	WIRE_FDS,        /* more descriptors than NICD_FRAME_FDS; all closed */
+	WIRE_ERROR,      /* errno */
+};
+
+/* `size` is at least NICD_FRAME_MAX + 1, so that oversize shows. Never blocks. */
+enum wire_result wire_recv(int sock, void *buf, size_t size, struct wire_packet *ret);
+/* The next descriptor, now the caller's; -1: no more. */
+int wire_take_fd(struct wire_packet *packet);
+/* Closes what was not taken. */
+void wire_release(struct wire_packet *packet);
+
+/* One packet. 0, -EAGAIN when the socket is full, or another negative errno. Descriptors are borrowed. Never blocks, never SIGPIPE. */
+int wire_send(int sock, const void *data, size_t len, const int *fds, unsigned n_fds);
