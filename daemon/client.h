@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * A client: one session as the protocol sees it, without its socket. Frames come in through client_frame, encoded frames pile up
+ * in client->out, and whoever owns the socket (daemon/session.c, or a test) moves them. Nothing here or in dispatch.c and
+ * method-*.c knows libuv or a socket, so that a test can drive it in one process.
+ *
+ *   NEW --Hello--> READY --violation, end of socket, shutdown--> CLOSING --everything released--> freed by its owner
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "daemon/policy.h"
+#include "nicd/nic.h"
+#include "proto/frame.h"
+
+struct call;
+struct client;
+
+/* The numbers are those of enum Role in nicd.proto. */
+enum client_role { CLIENT_ROLE_CLIENT, CLIENT_ROLE_GATEWAY, CLIENT_ROLE_ADMIN };
+enum client_state { CLIENT_NEW, CLIENT_READY, CLIENT_CLOSING };
+
+struct client_identity {
+	enum client_role role;
+	bool admin_socket;     /* counted apart in the ledger */
+	uint32_t pid, uid, gid;
+	char account[256];     /* "uid:1000" */
+};
+
+/* What all clients of a process share, and what they need from it. */
+struct client_host {
+	struct nic *nic;
+	struct nic_env *env;
+	const struct policy *policy;
+	uint8_t boot_id[NICD_BOOT_ID_SIZE];
+	struct arena arena;                        /* one frame at a time is decoded in the process */
+	TAILQ_HEAD(, client) clients;              /* in the order of their serials */
+	uint32_t n_clients, n_admins;
+	uint64_t n_calls;                          /* requests in flight */
+	/* There is something to send, or reading may go on: called at most once until client_flushed. */
+	void (*wake)(struct client *client);
+	/* Ends another client's session (Revoke of a session). */
+	void (*kick)(struct client *client);
+	/* One line for the journal; `client` may be NULL. */
+	void (*log)(struct client_host *host, struct client *client, const char *method, const struct nicd_error *error);
+	/* Open descriptors of the process; for the ledger. */
+	uint32_t (*open_fds)(struct client_host *host);
+	/* Its process lives, by pidfd; for lists. */
+	bool (*alive)(struct client *client);
+};
+
+int client_host_init(struct client_host *host);   /* -ENOMEM; the pointers and hooks are set by the caller */
+void client_host_deinit(struct client_host *host);
+
+struct client {
+	struct client_host *host;
+	TAILQ_ENTRY(client) of_host;
+	struct client_identity identity;
+	enum client_state state;
+	uint64_t serial;
+	uint64_t since_ns;                /* wall clock */
+	char label[NICD_STRING + 1];      /* from Hello */
+	uint8_t resume_secret[NICD_RESUME_SECRET_SIZE];
+	struct nic_owner owner;
+	struct nic_charge charge;         /* SESSIONS */
+	struct nic_charge charge_calls, charge_buffered;
+	struct frame_out out;
+	struct call *calls;               /* in flight, by request id */
+	uint32_t n_calls;
+	TAILQ_HEAD(, client_news) news;   /* pending events: one per object and kind */
+	uint32_t n_news;
+	bool resync;
+	bool woken;
+	bool fatal;                       /* a Fatal is queued: send what is there, then end */
+	void *userdata;                   /* of whoever owns the socket */
+};
+
+/* Charges a session to the account. QUOTA, NO_MEMORY. */
+int client_new(struct client **ret, struct client_host *host, const struct client_identity *identity, void *userdata,
+	       struct nicd_error *err);
+
+/*
+ * One packet: decode, check, start every request. Takes the packet's descriptors, not the packet. False: a violation; Fatal is queued, and
+ * the session must end once client->out is sent or the socket does not take it.
+ */
+bool client_frame(struct client *client, struct wire_packet *packet);
+/* For what the transport itself finds wrong (oversize, MSG_CTRUNC). */
+void client_violation(struct client *client, enum nicd_reason reason, uint64_t limit, uint64_t observed);
+
+/* May another frame be read? Not while too much output or too many requests are pending. */
+bool client_wants_input(const struct client *client);
+/* Turns pending events into frames; call before flushing client->out. */
+void client_prepare_output(struct client *client);
+/* After flushing: woken is false again. */
+void client_flushed(struct client *client);
+
+/*
+ * The end of the session: no more replies, everything it holds is closed in chunks of `budget` objects. True: call again.
+ * client_free may be called when client_gone says so (objects whose device has not confirmed keep it).
+ */
+bool client_release(struct client *client, unsigned budget);
+bool client_gone(const struct client *client);
+struct client *client_free(struct client *client);
