@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Frames in and out. A decoded frame lives in its arena until that is reset. An encoded one is a buffer of the largest packet's
+ * size in a queue: the last is open and grows by one element at a time, the first is sent. A buffer that was sent becomes
+ * the spare one, so that a busy session allocates nothing and an idle one keeps one buffer, of which only the pages used so far
+ * are there.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/frame.h"
+
+struct frame_buf {
+	STAILQ_ENTRY(frame_buf) next;
+	size_t len;
+	unsigned field, elements;
+	unsigned n_fds;
+	int fds[NICD_FRAME_FDS];   /* owned */
+	uint8_t data[NICD_FRAME_MAX];
+};
+
+/* true: nothing of the envelope is set. It consists of messages and repeated messages only. */
+static bool frame_is_hollow(const ProtobufCMessage *frame)
+{
+	const ProtobufCMessageDescriptor *d = frame->descriptor;
+
+	for (unsigned i = 0; i < d->n_fields; i++) {
+		const ProtobufCFieldDescriptor *field = &d->fields[i];
+		const uint8_t *at = (const uint8_t *)frame;
+
+		if (field->label == PROTOBUF_C_LABEL_REPEATED ? *(const size_t *)(at + field->quantifier_offset) != 0 :
+								*(void *const *)(at + field->offset) != NULL)
+			return false;
+	}
+	return true;
+}
+
+ProtobufCMessage *frame_decode(const ProtobufCMessageDescriptor *descriptor, struct arena *arena, const uint8_t *data,
+			       size_t len, struct nicd_error *violation)
+{
+	ProtobufCMessage *frame = NULL;
+
+	if (len == 0) {
+		nicd_refuse_at(violation, NICD_R_FRAME_EMPTY, 1, 0);
+		return NULL;
+	}
+	if (len > NICD_FRAME_MAX) {
+		nicd_refuse_at(violation, NICD_R_FRAME_TOO_BIG, NICD_FRAME_MAX, len);
+		return NULL;
+	}
+	frame = protobuf_c_message_unpack(descriptor, &arena->allocator, len, data);
+	/* Spent comes first: it is never an excuse that something was decoded nevertheless. */
+	if (arena->spent) {
+		if (arena->allocs > arena->max_allocs)
+			nicd_refuse_at(violation, NICD_R_FRAME_BUDGET, arena->max_allocs, arena->allocs);
+		else
+			nicd_refuse_at(violation, NICD_R_FRAME_BUDGET, arena->size, arena->used);
+		return NULL;
+	}
+	if (!frame) {
+		nicd_refuse_at(violation, NICD_R_FRAME_UNDECODABLE, 0, len);
+		return NULL;
+	}
+	if (frame_is_hollow(frame)) {
+		nicd_refuse_at(violation, NICD_R_FRAME_EMPTY, 1, 0);
+		return NULL;
+	}
+	return frame;
+}
+
+static void frame_close_fds(const int *fds, unsigned n_fds)
+{
+	for (unsigned i = 0; i < n_fds; i++)
+		close(fds[i]);
+}
+
+static void frame_buf_free(struct frame_buf *buf)
+{
+	if (buf)
+		frame_close_fds(buf->fds, buf->n_fds);
+	free(buf);
+}
+
+void frame_out_init(struct frame_out *out)
+{
+	*out = (struct frame_out){ 0 };
+	STAILQ_INIT(&out->bufs);
+}
+
+void frame_out_deinit(struct frame_out *out)
+{
+	struct frame_buf *buf;
+
+	while ((buf = STAILQ_FIRST(&out->bufs))) {
+		STAILQ_REMOVE_HEAD(&out->bufs, next);
+		frame_buf_free(buf);
+	}
+	frame_buf_free(out->spare);
+	frame_out_init(out);
+}
+
+/* The last of the queue, or NULL. */
+static struct frame_buf *frame_buf_last(const struct frame_out *out)
+{
+	if (frame_out_empty(out))
+		return NULL;
+	return (struct frame_buf *)((char *)out->bufs.stqh_last - offsetof(struct frame_buf, next));
+}
+
+static struct frame_buf *frame_buf_open(struct frame_out *out, unsigned field)
+{
+	struct frame_buf *buf = out->spare;
+
+	out->spare = NULL;
+	if (!buf)
+		buf = malloc(sizeof(*buf));
+	if (!buf)
+		return NULL;
+	buf->len = 0;
+	buf->field = field;
+	buf->elements = 0;
+	buf->n_fds = 0;
+	STAILQ_INSERT_TAIL(&out->bufs, buf, next);
+	return buf;
+}
+
+/* The head, now sent or not wanted any more: its descriptors are closed, the buffer is kept if there is no other spare. */
+static void frame_buf_retire(struct frame_out *out)
+{
+	struct frame_buf *buf = STAILQ_FIRST(&out->bufs);
+
+	STAILQ_REMOVE_HEAD(&out->bufs, next);
+	out->bytes -= buf->len;
+	frame_close_fds(buf->fds, buf->n_fds);
+	buf->n_fds = 0;
+	if (out->spare)
+		free(buf);
+	else
+		out->spare = buf;
+}
+
+static bool frame_buf_fits(const struct frame_buf *buf, unsigned field, size_t len, unsigned n_fds)
+{
+	return buf && buf->field == field && buf->elements < NICD_FRAME_REQUESTS && len <= NICD_FRAME_MAX - buf->len &&
+	       n_fds <= NICD_FRAME_FDS - buf->n_fds;
+}
+
+static size_t frame_varint(uint8_t *at, size_t value)
+{
+	size_t n = 0;
+
+	while (value >= 0x80) {
+		at[n++] = (uint8_t)value | 0x80;
+		value >>= 7;
+	}
+	at[n++] = (uint8_t)value;
+	return n;
+}
+
+int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
+{
+	size_t size = protobuf_c_message_get_packed_size(message);
+	struct frame_buf *buf = frame_buf_last(out);
+	uint8_t head[1 + 10];
+	size_t head_len;
+
+	head[0] = (uint8_t)(field << 3 | 2);   /* length-delimited */
+	head_len = 1 + frame_varint(head + 1, size);
+	if (size > NICD_FRAME_MAX - head_len || n_fds > NICD_FRAME_FDS) {
+		frame_close_fds(fds, n_fds);
+		return -EMSGSIZE;
+	}
+	if (!frame_buf_fits(buf, field, head_len + size, n_fds))
+		buf = frame_buf_open(out, field);
+	if (!buf) {
+		frame_close_fds(fds, n_fds);
+		return -ENOMEM;
+	}
+	memcpy(buf->data + buf->len, head, head_len);
+	protobuf_c_message_pack(message, buf->data + buf->len + head_len);
+	buf->len += head_len + size;
+	buf->elements++;
+	for (unsigned i = 0; i < n_fds; i++)
+		buf->fds[buf->n_fds++] = fds[i];
+	out->bytes += head_len + size;
+	return 0;
+}
+
+int frame_flush(struct frame_out *out, int sock)
+{
+	struct frame_buf *buf;
+
+	while ((buf = STAILQ_FIRST(&out->bufs))) {
+		int r = wire_send(sock, buf->data, buf->len, buf->fds, buf->n_fds);
+
+		if (r < 0)
+			return r;
+		frame_buf_retire(out);
+	}
+	return 0;
+}
