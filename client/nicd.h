@@ -1,0 +1,711 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libnicd: own memory regions on an RDMA NIC that this process may not open.
+ *
+ * A process hands memory (a memfd) to the daemon nicd over a Unix socket, registers ranges of it, and gets tokens. Peers
+ * that it hands a locator to read and write that memory by one-sided RDMA. The same process may connect to
+ * somebody else's locator and read and write there.
+ *
+ *	nicd_open(&n, NULL);
+ *	nicd_buffer_new(n, 1 << 20, 0, &buffer);
+ *	nicd_pd_create(n, 0, &pd);
+ *	mr_attr.buffer = buffer;
+ *	mr_attr.flags = NICD_MR_REMOTE_READ;
+ *	nicd_mr_new(pd, &mr_attr, &mr);
+ *	export_attr.name = "example";
+ *	export_attr.flags = NICD_MR_REMOTE_READ;
+ *	nicd_export_create(mr, &export_attr, &door);
+ *	puts(nicd_export_locator(door));
+ *
+ * (Attribute structs begin all zero but for `size`. Two complete programs are in client/examples.)
+ *
+ * The names in capitals after "NDK" are those of Microsoft's NDKPI; "nc-ndkpi-…" is the page of the Windows driver
+ * documentation that describes the call. Where this library differs, the comment says so.
+ *
+ *
+ * RETURN VALUES. A function that returns int gives 0 (or a count) or a negative errno. nicd_last_error() then tells more: what
+ * NDKPI would answer, the limit, what was seen, and what to do. Outputs are untouched on failure. Every call can
+ * give, besides what its comment lists:
+ *	-ENOTCONN	the connection is lost (then every call does, for ever: open a new one)
+ *	-EOWNERDEAD	this is a child process made by fork()
+ *	-EINVAL		an attribute struct whose `size` is smaller than in the first version of the library
+ *	-E2BIG		an attribute struct larger than this library knows, whose unknown part is not zero
+ *	-ENOMEM		no memory, here or in nicd
+ *	-EDQUOT		the account's share of a resource is used up
+ *	-EAGAIN		too many requests are in flight
+ *	-ESHUTDOWN	nicd is stopping
+ *
+ * ATTRIBUTES. Public structs that begin with `size` may grow. Set all to zero and `size` to sizeof. In structs that the library
+ * fills, `size` says how much room there is; in those that it owns, how much it has filled.
+ *
+ * TWICE. Each call that asks nicd comes as nicd_x(), which waits for the answer, and nicd_x_async(), which doesn't.
+ *
+ *	An async call that returns 0 is accepted: its callback is called exactly once, with 0, with the error of the call, with
+ *	-ECONNRESET when the connection is lost first, or with -ECANCELED from nicd_free(). One that returns an error
+ *	was not accepted and its callback is never called. The callback may be NULL.
+ *
+ *	Async calls are collected and leave together at nicd_flush(), nicd_dispatch() or the next waiting call: call many, then flush
+ *	once. They start in the order in which they were made; answers come in any order. What an async call points to (attributes,
+ *	ranges, strings, transfers, fds) is read before it returns; what it fills (`ret` of a receipt, a completion, a token, …) must
+ *	live until the callback, and is filled only if that gets 0 — but see nicd_completion.
+ *
+ *	An async call that makes an object gives the handle at once, and it may be used in further calls at once. If making it
+ *	fails, its callback tells; calls made on it are answered -ECANCELED (reason DEPENDENCY); it must still be closed.
+ *
+ * CALLBACKS are called inside nicd_dispatch() and nicd_free(), and nowhere else: not by calls that wait (they keep answers to other
+ * calls for the next nicd_dispatch()), not in another thread, not in a signal handler. A callback may make any call, also calls
+ * that wait, also close the object it is about, also nicd_free(); only nicd_dispatch() is refused there (-EBUSY).
+ *
+ * HANDLES. Each object that the caller makes is a handle until nicd_…_close() or nicd_…_close_async() is called on it, which frees it,
+ * whatever they return — but -EBUSY and -EOWNERDEAD. Closing NULL is allowed. Objects may be closed in any order. (NDK: the answer to a
+ * close comes last, after what stands on the object is gone. So the waiting nicd_pd_close() before its MRs are closed would wait for
+ * ever, and is refused with -EBUSY; nicd_pd_close_async() may come first.) nicd_free() closes all and frees all handles.
+ *
+ * EVENT LOOPS. Put nicd_get_fd() into any loop:
+ *
+ *	struct pollfd p = { nicd_get_fd(n), nicd_get_events(n), 0 };
+ *	poll(&p, 1, nicd_get_timeout(n));
+ *	nicd_dispatch(n, 0);
+ *
+ * THREADS, SIGNALS, FORK. A struct nicd and its handles may be used by one thread at a time; different ones are independent.
+ * The library starts no thread, installs no signal handler, never raises SIGPIPE, and prints nothing. After fork() the child must not use
+ * the parent's struct nicd: every call gives -EOWNERDEAD, nicd_free() only gives memory and fds back, nothing is sent and no callback is called.
+ * Buffers stay shared with the child.
+ */
+#ifndef NICD_H
+#define NICD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define NICD_API __attribute__((visibility("default")))
+#else
+#define NICD_API
+#endif
+
+struct nicd;        /* a session with the daemon */
+struct nicd_memory; /* a memfd that was handed over */
+struct nicd_buffer; /* a memfd made here, mapped, and handed over */
+struct nicd_pd;     /* protection domain (NDK_PD) */
+struct nicd_mr;     /* memory region (NDK_MR) */
+struct nicd_qp;     /* queue pair: a connection to a peer (NDK_QP) */
+struct nicd_ticket; /* the right to connect to a PD */
+struct nicd_export; /* a named range of an MR, and the right to connect to it */
+struct nicd_list;   /* a listing, page by page */
+struct nicd_ledger; /* the accounts, page by page */
+
+/*
+ * The end of an async call: `error` is 0 or a negative errno; nicd_last_error() tells more during the callback.
+ */
+typedef void (*nicd_callback)(struct nicd *n, int error, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- errors */
+
+/* Why the last call failed. The same facts appear in nicctl and in nicd's journal. */
+struct nicd_error_info {
+	uint32_t size;
+	uint32_t reason;        /* stable number of the reason; 0 when the failure is of this library or the system */
+	int32_t error;          /* negative errno, what the call returned */
+	int32_t provider_error; /* errno of the device, 0 where it has none (NDK_RESULT_EX.ProviderErrorCode) */
+	uint32_t ntstatus;      /* what NDKPI would answer */
+	uint32_t reserved;
+	uint64_t limit;         /* what is allowed; the text says of what */
+	uint64_t observed;      /* what was seen */
+	char name[48];          /* of the reason: "MEMORY_NOT_SEALED" */
+	char status[32];        /* name of ntstatus: "INVALID_PARAMETER" */
+	char text[256];         /* what is wrong */
+	char cure[256];         /* what to do */
+};
+
+/*
+ * The failure of the last call on `n` or its handles that failed; in a callback, of the call it is about. Valid until the next call.
+ * Never NULL; `error` is 0 when nothing has failed yet. For nicd_open() see nicd_open_attr.error.
+ */
+NICD_API const struct nicd_error_info *nicd_last_error(struct nicd *n);
+
+/*
+ * One line for people, without newline: "MEMORY_NOT_SEALED: the memfd could be … (limit 2, observed 0): fcntl(…) …". Writes at most
+ * `size` bytes with the NUL, returns the length of the whole (like snprintf).
+ */
+NICD_API int nicd_error_print(const struct nicd_error_info *error, char *text, size_t size);
+
+/* ---------------------------------------------------------------------------------------------------------------- session */
+
+enum {
+	NICD_OPEN_ADMIN = 0x1, /* the admin socket, "admin.sock" beside the other */
+	NICD_OPEN_FD = 0x2     /* nicd_open_attr.fd is the socket */
+};
+
+/* A line for a log; `priority` as in syslog(3). */
+typedef void (*nicd_log_callback)(void *userdata, int priority, const char *text);
+
+struct nicd_open_attr {
+	uint32_t size;
+	uint32_t flags;                /* NICD_OPEN_… */
+	const char *socket;            /* path; NULL: see nicd_open */
+	const char *client;            /* a label for lists and the journal, at most 255 bytes; NULL: the program's name */
+	int32_t fd;                    /* with NICD_OPEN_FD: a connected SOCK_SEQPACKET socket, taken also on failure */
+	uint32_t timeout_ms;           /* for connecting and the daemon's greeting; 0: 10,000 */
+	struct nicd_error_info *error; /* filled if nicd_open fails; may be NULL; set error->size */
+	nicd_log_callback log;         /* may be NULL */
+	void *log_userdata;
+};
+
+/*
+ * Connects and says Hello. The socket is attr->socket, else $NICD_SOCKET, else $XDG_RUNTIME_DIR/nicd/nicd.sock if it exists, else
+ * /tmp/nicd-UID/nicd.sock if it exists and directory and socket belong to this user and nobody else can write there, else
+ * /run/nicd/nicd.sock. (Programs that run setuid ignore the environment.) `attr` may be NULL.
+ * Errors: -ENOENT, -ECONNREFUSED: nicd does not run there; -EACCES: this user may not use the socket; -EPROTONOSUPPORT: another
+ * version; -ETIMEDOUT; -EPROTO: what answers is not nicd.
+ * NDK: OPEN_NDK_ADAPTER (nc-ndisndk-open_ndk_adapter_handler), with its version rule.
+ */
+NICD_API int nicd_open(struct nicd **ret, const struct nicd_open_attr *attr);
+
+/*
+ * Ends the session: calls the callbacks of all accepted calls with -ECANCELED, closes the socket — nicd then closes all that the
+ * session held — and frees `n` and all its handles, lists and buffers (buffers are unmapped). NULL is allowed. Never waits.
+ * In a callback called from here every call gives -ENOTCONN. Called in a callback, the rest of nicd_dispatch() doesn't touch `n`
+ * any more and returns -ECANCELED.
+ * NDK: CLOSE_NDK_ADAPTER (nc-ndisndk-close_ndk_adapter_handler): afterwards no callback can run.
+ */
+NICD_API void nicd_free(struct nicd *n);
+
+enum {
+	NICD_ROLE_CLIENT = 0,
+	NICD_ROLE_GATEWAY = 1,
+	NICD_ROLE_ADMIN = 2
+};
+
+/* What Hello answered. Strings live as long as `n`. */
+struct nicd_session_info {
+	uint32_t size;
+	uint32_t major, minor;      /* of the protocol, as the daemon speaks it */
+	uint32_t role;              /* NICD_ROLE_…: decided by the socket and this process's credentials */
+	uint64_t serial;
+	const char *daemon;         /* "nicd 0.1.0" */
+	const char *account;        /* what this session is charged to: "uid:1000" */
+	uint8_t boot_id[16];        /* of this boot of the host */
+	uint8_t resume_secret[32];
+};
+
+/* Lives as long as `n`. */
+NICD_API const struct nicd_session_info *nicd_session(struct nicd *n);
+
+/* ---------------------------------------------------------------------------------------------------------------- event loop */
+
+/* The socket, to poll only; -1 when the connection is lost. The caller must not read, write or close it. */
+NICD_API int nicd_get_fd(struct nicd *n);
+/* POLLIN, with POLLOUT while something is to be sent. Ask before each poll. */
+NICD_API int nicd_get_events(struct nicd *n);
+/* 0 when callbacks wait for nicd_dispatch() although the fd may not be readable, else -1. For poll(). */
+NICD_API int nicd_get_timeout(struct nicd *n);
+/*
+ * Sends what it can without waiting. 0, also when the socket is full (get_events then says POLLOUT).
+ */
+NICD_API int nicd_flush(struct nicd *n);
+/*
+ * Sends, receives, and calls callbacks. If there is nothing to do, waits up to `timeout_ms` (0: not at all, -1: for ever).
+ * Returns how many callbacks it called. -EINTR: a signal came while it waited; -EBUSY: called in a callback; -ECANCELED: a callback
+ * called nicd_free(). When the connection is lost it first calls the callbacks of all accepted calls with -ECONNRESET; after
+ * that -ENOTCONN.
+ */
+NICD_API int nicd_dispatch(struct nicd *n, int timeout_ms);
+
+/* ---------------------------------------------------------------------------------------------------------------- events */
+
+enum {
+	NICD_EVENT_REVOKED = 1,          /* MR, ticket or export: ended by another than you, or its MR is gone */
+	NICD_EVENT_REVOKE_CONFIRMED = 2, /* follows -EINPROGRESS: the device can no longer touch the memory */
+	NICD_EVENT_EXPIRED = 3,          /* ticket or export */
+	NICD_EVENT_DISCONNECTED = 4,     /* Qp; `error` says why */
+	NICD_EVENT_CONNECTED = 5,        /* ticket or export: a peer came in; `serial` is its Qp */
+	NICD_EVENT_DEVICE_STATE = 6,     /* adapter: see nicd_adapter_query */
+	NICD_EVENT_RESYNC = 7            /* news were dropped because they were not read in time: ask nicd_list_new */
+};
+
+enum {
+	NICD_TYPE_NONE = 0,
+	NICD_TYPE_ADAPTER = 1,
+	NICD_TYPE_SESSION = 2,
+	NICD_TYPE_MEMORY = 3,
+	NICD_TYPE_PD = 4,
+	NICD_TYPE_MR = 5,
+	NICD_TYPE_MW = 6,
+	NICD_TYPE_MAPPING = 7,
+	NICD_TYPE_QP = 8,
+	NICD_TYPE_TICKET = 9,
+	NICD_TYPE_EXPORT = 10,
+	NICD_TYPE_GRANT = 11
+};
+
+/* State, not a log: of one kind of news about one object only the latest is told. */
+struct nicd_event {
+	uint32_t size;
+	uint32_t kind;                        /* NICD_EVENT_…; ignore those you don't know */
+	uint32_t type;                        /* NICD_TYPE_… of `object` */
+	uint32_t reserved;
+	void *object;                         /* handle of that type, or NULL: an adapter, or closed by now */
+	uint64_t serial;
+	const struct nicd_error_info *error;  /* NULL: none */
+};
+typedef void (*nicd_event_callback)(struct nicd *n, const struct nicd_event *event, void *userdata);
+
+/* Called in nicd_dispatch(). Without one, events are dropped. */
+NICD_API void nicd_set_event_callback(struct nicd *n, nicd_event_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- adapters */
+
+enum { /* nicd_adapter_info.flags: NDK_ADAPTER_FLAG_* */
+	NICD_ADAPTER_IN_ORDER_DMA = 0x1,
+	NICD_ADAPTER_READ_SINK_NOT_REQUIRED = 0x2,
+	NICD_ADAPTER_CQ_INTERRUPT_MODERATION = 0x4,
+	NICD_ADAPTER_MULTI_ENGINE = 0x8,
+	NICD_ADAPTER_READ_LOCAL_INVALIDATE = 0x10,
+	NICD_ADAPTER_CQ_RESIZE = 0x100,
+	NICD_ADAPTER_LOOPBACK = 0x10000
+};
+
+/* NDK_ADAPTER_INFO, the MR part. A limit of 0 means "none of these". */
+struct nicd_adapter_info {
+	uint32_t size;
+	uint32_t up;                    /* 1 or 0 */
+	const char *name;               /* "soft0" */
+	const char *provider;           /* "soft", "verbs" */
+	const char *data_address;       /* as peers reach it: "127.0.0.1:7190" */
+	uint64_t serial;
+	uint64_t incarnation;           /* new whenever all tokens of the device died */
+	uint32_t flags;                 /* NICD_ADAPTER_… */
+	uint32_t frmr_page_count;
+	uint64_t max_registration_size; /* bytes of one MR */
+	uint64_t max_window_size;
+	uint64_t max_transfer_length;   /* bytes of one work request */
+	uint64_t max_pinned_bytes;      /* yours */
+	uint32_t max_mr, max_mw, max_pd, max_qp; /* yours */
+	uint32_t max_ranges;            /* of one registration */
+	uint32_t max_transfer_entries;
+	uint32_t max_inbound_read, max_outbound_read;
+};
+
+/* Adapters are numbered 0 to count - 1, in the order of Hello, and stay as long as `n`. */
+NICD_API unsigned nicd_adapter_count(struct nicd *n);
+/* As last told; NULL: no such adapter. Lives until the next answer to nicd_adapter_query() on it. */
+NICD_API const struct nicd_adapter_info *nicd_adapter(struct nicd *n, unsigned index);
+/* Asks anew. -ENODEV: no such adapter. NDK: NdkQueryAdapterInfo (nc-ndkpi-ndk_fn_query_adapter_info). */
+NICD_API int nicd_adapter_query(struct nicd *n, unsigned index);
+NICD_API int nicd_adapter_query_async(struct nicd *n, unsigned index, nicd_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- memory */
+
+/*
+ * Hands over a memfd (hugetlb too) with F_SEAL_SHRINK and all its pages present. It is borrowed: nicd gets a copy, and keeps it until the
+ * memory is closed and the last MR on it is gone. malloc'd memory, files, pipes and sockets cannot be handed over.
+ * Errors: -EINVAL with reason MEMORY_NOT_MEMFD, MEMORY_NOT_SEALED, MEMORY_EMPTY, MEMORY_SPARSE; -EBADF; -EOPNOTSUPP (MEMORY_KIND).
+ * NDK has no such call: there the consumer brings locked MDLs.
+ */
+NICD_API int nicd_memory_add(struct nicd *n, int fd, struct nicd_memory **ret);
+NICD_API int nicd_memory_add_async(struct nicd *n, int fd, struct nicd_memory **ret, nicd_callback cb, void *userdata);
+NICD_API uint64_t nicd_memory_size(const struct nicd_memory *memory);      /* bytes; 0 until it is answered */
+NICD_API uint32_t nicd_memory_page_size(const struct nicd_memory *memory); /* bytes: 4096, or the huge page size */
+NICD_API int nicd_memory_writable(const struct nicd_memory *memory);       /* 1: rights to write may be asked for */
+NICD_API uint64_t nicd_memory_serial(const struct nicd_memory *memory);    /* 0 until it is answered */
+/*
+ * Allowed while MRs are registered on it: the answer comes after the last is gone, so the waiting call is refused with -EBUSY (and nothing
+ * is freed) when handles of such MRs are open.
+ */
+NICD_API int nicd_memory_close(struct nicd_memory *memory);
+NICD_API int nicd_memory_close_async(struct nicd_memory *memory, nicd_callback cb, void *userdata);
+
+enum {
+	NICD_BUFFER_HUGE = 0x1,     /* huge pages if there are any free, else normal ones: ask nicd_buffer_page_size */
+	NICD_BUFFER_HUGE_ONLY = 0x2 /* huge pages, or -ENOMEM */
+};
+
+/*
+ * Makes a memfd of `size` bytes (> 0, rounded up to whole pages), allocates its pages, seals it against shrinking and growing, maps it read-write
+ * and shared, and hands it over. Errors: -ENOMEM, -ENOSPC; those of nicd_memory_add().
+ */
+NICD_API int nicd_buffer_new(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret);
+NICD_API int nicd_buffer_new_async(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret, nicd_callback cb,
+				   void *userdata);
+/* The same for a memfd of the caller's, which is borrowed. Read-only ones are mapped read-only. It must be sealed already. */
+NICD_API int nicd_buffer_from_fd(struct nicd *n, int fd, struct nicd_buffer **ret);
+NICD_API int nicd_buffer_from_fd_async(struct nicd *n, int fd, struct nicd_buffer **ret, nicd_callback cb, void *userdata);
+NICD_API void *nicd_buffer_address(const struct nicd_buffer *buffer);         /* of the mapping here; peers never see it */
+NICD_API size_t nicd_buffer_size(const struct nicd_buffer *buffer);           /* bytes, rounded up */
+NICD_API size_t nicd_buffer_page_size(const struct nicd_buffer *buffer);      /* bytes */
+NICD_API int nicd_buffer_fd(const struct nicd_buffer *buffer);                /* borrowed; e.g. to share it with a local process */
+NICD_API struct nicd_memory *nicd_buffer_memory(struct nicd_buffer *buffer);  /* borrowed: never close it */
+/* Unmaps it at once, and closes its memory as nicd_memory_close() does (also with its -EBUSY). */
+NICD_API int nicd_buffer_close(struct nicd_buffer *buffer);
+NICD_API int nicd_buffer_close_async(struct nicd_buffer *buffer, nicd_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- PD */
+
+/*
+ * `adapter` is an index below nicd_adapter_count(). Errors: -ENODEV. NDK: NdkCreatePd (nc-ndkpi-ndk_fn_create_pd); a PD is never shared
+ * between sessions.
+ */
+NICD_API int nicd_pd_create(struct nicd *n, unsigned adapter, struct nicd_pd **ret);
+NICD_API int nicd_pd_create_async(struct nicd *n, unsigned adapter, struct nicd_pd **ret, nicd_callback cb, void *userdata);
+NICD_API uint64_t nicd_pd_serial(const struct nicd_pd *pd);
+/*
+ * The answer comes after the PD's MRs, Qps, tickets and exports are closed; the waiting call is refused with -EBUSY (and nothing is freed)
+ * when handles of such are open. NDK: NdkClosePd (nc-ndkpi-ndk_fn_close_object).
+ */
+NICD_API int nicd_pd_close(struct nicd_pd *pd);
+NICD_API int nicd_pd_close_async(struct nicd_pd *pd, nicd_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- MR */
+
+enum { /* NDK_MR_FLAG_*. Local read is always on. Remote write is two bits: test (flags & 5) == 5. */
+	NICD_MR_LOCAL_READ = 0x0,
+	NICD_MR_LOCAL_WRITE = 0x1,
+	NICD_MR_REMOTE_READ = 0x2,
+	NICD_MR_REMOTE_WRITE = 0x5,
+	NICD_MR_READ_SINK = 0x8
+};
+
+/* A part of a memory. This struct will not grow. */
+struct nicd_range {
+	struct nicd_memory *memory; /* nicd_mr_register_fd: NULL means its fd */
+	uint64_t offset;            /* bytes */
+	uint64_t length;            /* bytes, > 0; offset + length within the memory */
+};
+
+/* What to register: `buffer`, or `ranges`. */
+struct nicd_mr_attr {
+	uint32_t size;
+	uint32_t flags;                  /* NICD_MR_… */
+	struct nicd_buffer *buffer;      /* from `offset`; or NULL */
+	uint64_t offset;                 /* bytes; with `buffer` only */
+	const struct nicd_range *ranges; /* like an MDL chain: every inner boundary lies on a page */
+	uint32_t n_ranges;               /* 1 to 16 */
+	uint32_t reserved;
+	uint64_t length;                 /* bytes from the start; 0: all */
+	/*
+	 * The address peers will use: any number but 0 whose offset in the page is that of the start. 0: a random one below 2^47,
+	 * congruent to the start modulo the memory's page size; never an address of this process.
+	 */
+	uint64_t iova;
+};
+
+/* Makes an MR object and registers nothing (state CREATED). NDK: NdkCreateMr, FastRegister FALSE (nc-ndkpi-ndk_fn_create_mr). */
+NICD_API int nicd_mr_create(struct nicd_pd *pd, struct nicd_mr **ret);
+NICD_API int nicd_mr_create_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd_callback cb, void *userdata);
+/*
+ * CREATED → REGISTERED; also again after nicd_mr_deregister(), and then with new tokens. Ask for the tokens with the functions below.
+ * Errors: -EINVAL (reasons RANGE_…, LENGTH_…, IOVA_…, FLAGS, COUNT), -EOVERFLOW, -EACCES (MEMORY_READ_ONLY), -E2BIG (LENGTH_LIMIT),
+ * -EBUSY (MR_STATE: it is registered), -ENODEV, -ENOSPC (no tokens left).
+ * NDK: NdkRegisterMr (nc-ndkpi-ndk_fn_register_mr).
+ */
+NICD_API int nicd_mr_register(struct nicd_mr *mr, const struct nicd_mr_attr *attr);
+NICD_API int nicd_mr_register_async(struct nicd_mr *mr, const struct nicd_mr_attr *attr, nicd_callback cb, void *userdata);
+/*
+ * The same, with a memfd (borrowed) that is handed over for this registration only. Ranges without a memory mean it; no ranges: all of it.
+ * attr->buffer must be NULL. Errors: also those of nicd_memory_add().
+ */
+NICD_API int nicd_mr_register_fd(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr);
+NICD_API int nicd_mr_register_fd_async(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr, nicd_callback cb,
+				       void *userdata);
+/* nicd_mr_create and nicd_mr_register in one message. If registering fails, so does this, and nothing is left. */
+NICD_API int nicd_mr_new(struct nicd_pd *pd, const struct nicd_mr_attr *attr, struct nicd_mr **ret);
+/* The callback gets the first error of the two; the handle must be closed then, too. */
+NICD_API int nicd_mr_new_async(struct nicd_pd *pd, const struct nicd_mr_attr *attr, struct nicd_mr **ret, nicd_callback cb,
+			       void *userdata);
+
+/* What the last registration answered; all 0 unless REGISTERED. They don't ask nicd. */
+NICD_API uint32_t nicd_mr_local_token(const struct nicd_mr *mr);  /* lkey, for work requests in the same PD */
+NICD_API uint32_t nicd_mr_remote_token(const struct nicd_mr *mr); /* rkey (STag), for peers; 0 without remote rights */
+NICD_API uint64_t nicd_mr_iova(const struct nicd_mr *mr);
+NICD_API uint64_t nicd_mr_length(const struct nicd_mr *mr);       /* bytes */
+NICD_API uint32_t nicd_mr_flags(const struct nicd_mr *mr);        /* NICD_MR_…: the effective rights */
+NICD_API uint32_t nicd_mr_generation(const struct nicd_mr *mr);   /* counts registrations */
+NICD_API uint64_t nicd_mr_serial(const struct nicd_mr *mr);       /* 0 until creating it is answered */
+
+/*
+ * Ask nicd for a token. State REGISTERED, else -EBUSY (MR_STATE). Remote: -EACCES without remote rights.
+ * NDK: NdkGetLocalTokenFromMr, NdkGetRemoteTokenFromMr (nc-ndkpi-ndk_fn_get_local_token_from_mr, …_remote_…).
+ */
+NICD_API int nicd_mr_get_local_token(struct nicd_mr *mr, uint32_t *ret);
+NICD_API int nicd_mr_get_local_token_async(struct nicd_mr *mr, uint32_t *ret, nicd_callback cb, void *userdata);
+NICD_API int nicd_mr_get_remote_token(struct nicd_mr *mr, uint32_t *ret);
+NICD_API int nicd_mr_get_remote_token_async(struct nicd_mr *mr, uint32_t *ret, nicd_callback cb, void *userdata);
+/*
+ * The tokens of 1 to 4,096 MRs at once into arrays of `count` (each may be NULL); 0 where there is none, also for MRs whose creation
+ * is not answered yet.
+ */
+NICD_API int nicd_query_tokens(struct nicd *n, struct nicd_mr *const *mrs, unsigned count, uint32_t *local_tokens,
+			       uint32_t *remote_tokens);
+NICD_API int nicd_query_tokens_async(struct nicd *n, struct nicd_mr *const *mrs, unsigned count, uint32_t *local_tokens,
+				     uint32_t *remote_tokens, nicd_callback cb, void *userdata);
+
+enum { NICD_RECEIPT_EXPORTS = 64 };
+
+/* What a revocation did. */
+struct nicd_receipt {
+	uint32_t size;
+	uint32_t streams_cut;  /* connections ended because they were inside the memory */
+	uint64_t serial;       /* of the object */
+	uint64_t at_ns;        /* CLOCK_REALTIME when the device confirmed, ns */
+	uint32_t grants;       /* peers' grants ended */
+	uint32_t n_exports;    /* exports that died with it; the first of them by serial: */
+	uint64_t exports[NICD_RECEIPT_EXPORTS];
+};
+
+/*
+ * REGISTERED → CREATED. Success says that the device can no longer touch the memory. Tokens die, and exports made of the MR with them, when the
+ * request starts. `ret` may be NULL. -EBUSY: not registered (MR_STATE), or a window is bound; -EINPROGRESS: the device has not
+ * confirmed in time: leave the memory as it is until NICD_EVENT_REVOKE_CONFIRMED.
+ * NDK: NdkDeregisterMr (nc-ndkpi-ndk_fn_deregister_mr).
+ */
+NICD_API int nicd_mr_deregister(struct nicd_mr *mr, struct nicd_receipt *ret);
+NICD_API int nicd_mr_deregister_async(struct nicd_mr *mr, struct nicd_receipt *ret, nicd_callback cb, void *userdata);
+/*
+ * Any state; deregisters first. 0, or -EINPROGRESS as above. NDK: NdkCloseMr (nc-ndkpi-ndk_fn_close_object).
+ */
+NICD_API int nicd_mr_close(struct nicd_mr *mr);
+NICD_API int nicd_mr_close_async(struct nicd_mr *mr, nicd_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- QP */
+
+/* What a locator's door gives: memory on the other side. This struct will not grow. */
+struct nicd_grant {
+	uint32_t remote_token;
+	uint32_t flags;        /* NICD_MR_REMOTE_READ, NICD_MR_REMOTE_WRITE */
+	uint64_t iova;         /* where it starts, for remote_addr */
+	uint64_t length;       /* bytes */
+	uint64_t incarnation;  /* of the peer's device */
+};
+
+struct nicd_connect_attr {
+	uint32_t size;
+	uint32_t timeout_ms;   /* 0: 10,000; at most 60,000 */
+	const char *locator;   /* "nicd1:…"; white space around it is allowed */
+};
+
+/*
+ * Makes a Qp in `pd` and connects it to what the locator names. Errors: -EINVAL (LOCATOR: damaged); -ECONNREFUSED: not allowed, nobody there,
+ * or ticket unknown, spent or expired — these look alike, after the same time.
+ * NDK: NdkCreateQp and NdkConnect in one (nc-ndkpi-ndk_fn_create_qp, nc-ndkpi-ndk_fn_connect).
+ */
+NICD_API int nicd_qp_connect(struct nicd_pd *pd, const struct nicd_connect_attr *attr, struct nicd_qp **ret);
+NICD_API int nicd_qp_connect_async(struct nicd_pd *pd, const struct nicd_connect_attr *attr, struct nicd_qp **ret,
+				   nicd_callback cb, void *userdata);
+NICD_API uint64_t nicd_qp_serial(const struct nicd_qp *qp);
+/* Lives as long as the handle; all 0 until connecting is answered. */
+NICD_API const struct nicd_grant *nicd_qp_grant(const struct nicd_qp *qp);
+
+struct nicd_qp_info {
+	uint32_t size;
+	uint32_t connected, inbound; /* 1 or 0 */
+	uint32_t reserved;
+	uint64_t serial;
+	struct nicd_grant grant;
+	uint64_t bytes_read;    /* payload that reads of this side brought in */
+	uint64_t bytes_written; /* payload that writes of this side carried out */
+	uint64_t peer_read;     /* payload that the peer read here */
+	uint64_t peer_written;  /* payload that the peer wrote here */
+	uint64_t door;          /* serial of the ticket or export that let the peer in, or 0 */
+	char peer[64];          /* address and port */
+};
+NICD_API int nicd_qp_query(struct nicd_qp *qp, struct nicd_qp_info *ret);
+NICD_API int nicd_qp_query_async(struct nicd_qp *qp, struct nicd_qp_info *ret, nicd_callback cb, void *userdata);
+
+/* One read or write. This struct will not grow: it is what the protocol sends. */
+struct nicd_transfer {
+	uint32_t local_token;   /* of an MR of the Qp's PD; with local write for reads (NDK_SGE.MemoryRegionToken) */
+	uint32_t remote_token;  /* of the grant */
+	uint64_t local_addr;    /* within [iova, iova + length) of the local MR */
+	uint64_t remote_addr;   /* within [iova, iova + length) of the grant */
+	uint32_t length;        /* bytes; 0 is allowed */
+	uint32_t zero;          /* 0 */
+};
+
+/* How far a work request came. Filled on success, and also on failure if nicd answered (else `entries` stays what it was). */
+struct nicd_completion {
+	uint32_t size;
+	uint32_t entries;  /* completed */
+	uint64_t bytes;    /* of payload */
+	uint32_t failed;   /* index of the first failed entry, on failure */
+	uint32_t inexact;  /* 1: `failed` is the first unconfirmed one; the peer did not say which */
+};
+
+/*
+ * The success of a read says that the bytes are here; that of a write, that they are placed at the peer. `ret` may be NULL. State: connected,
+ * else -ENOTCONN with reason QP_STATE. Errors: -EFAULT, -EACCES: local token, range or rights; -EREMOTEIO: the peer does not
+ * allow it; -ECONNRESET (QP_LOST), -EPIPE (PEER_CLOSED): connection ended; -ECANCELED: flushed. After a failure of the
+ * last three kinds the Qp is disconnected (iWARP has no other way).
+ * NDK: NdkRead, NdkWrite (nc-ndkpi-ndk_fn_read, nc-ndkpi-ndk_fn_write).
+ */
+NICD_API int nicd_qp_read(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret);
+NICD_API int nicd_qp_read_async(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret,
+				nicd_callback cb, void *userdata);
+NICD_API int nicd_qp_write(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret);
+NICD_API int nicd_qp_write_async(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret,
+				 nicd_callback cb, void *userdata);
+
+/* 1 to 1,024 reads, or writes, with one completion. Otherwise as above; -EINVAL (TRANSFER_ENTRIES). */
+NICD_API int nicd_qp_read_list(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret);
+NICD_API int nicd_qp_read_list_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
+				     struct nicd_completion *ret, nicd_callback cb, void *userdata);
+NICD_API int nicd_qp_write_list(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
+				struct nicd_completion *ret);
+NICD_API int nicd_qp_write_list_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
+				      struct nicd_completion *ret, nicd_callback cb, void *userdata);
+
+/* Cancels what is posted: those calls get -ECANCELED, then this one is answered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush). */
+NICD_API int nicd_qp_flush(struct nicd_qp *qp);
+NICD_API int nicd_qp_flush_async(struct nicd_qp *qp, nicd_callback cb, void *userdata);
+/* Graceful; flushes first. The handle stays. NDK: NdkDisconnect (nc-ndkpi-ndk_fn_disconnect). */
+NICD_API int nicd_qp_disconnect(struct nicd_qp *qp);
+NICD_API int nicd_qp_disconnect_async(struct nicd_qp *qp, nicd_callback cb, void *userdata);
+/* Any state; disconnects first. */
+NICD_API int nicd_qp_close(struct nicd_qp *qp);
+NICD_API int nicd_qp_close_async(struct nicd_qp *qp, nicd_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- doors */
+
+struct nicd_ticket_attr {
+	uint32_t size;
+	uint32_t uses;    /* how often a peer may connect; 0: 1 */
+	uint32_t ttl_ms;  /* 0: 60,000 */
+	uint32_t peers;   /* connected at the same time, paid for by you; 0: the smaller of uses and 16 */
+};
+
+/*
+ * NDK's own model: whoever holds the locator may connect to the MR's PD and then use every remote token of that PD. The locator carries
+ * token, iova, length and rights of `mr`. State REGISTERED with remote rights. `attr` may be NULL.
+ * Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS), -EINVAL (VALUE).
+ */
+NICD_API int nicd_ticket_create(struct nicd_mr *mr, const struct nicd_ticket_attr *attr, struct nicd_ticket **ret);
+NICD_API int nicd_ticket_create_async(struct nicd_mr *mr, const struct nicd_ticket_attr *attr, struct nicd_ticket **ret,
+				      nicd_callback cb, void *userdata);
+/* "nicd1:…": treat it like a password. Lives as long as the handle; "" until creating is answered. */
+NICD_API const char *nicd_ticket_locator(const struct nicd_ticket *ticket);
+NICD_API const struct nicd_grant *nicd_ticket_grant(const struct nicd_ticket *ticket);
+NICD_API uint64_t nicd_ticket_serial(const struct nicd_ticket *ticket);
+/* Revokes it. */
+NICD_API int nicd_ticket_close(struct nicd_ticket *ticket);
+NICD_API int nicd_ticket_close_async(struct nicd_ticket *ticket, nicd_callback cb, void *userdata);
+
+struct nicd_export_attr {
+	uint32_t size;
+	uint32_t flags;    /* NICD_MR_REMOTE_READ, NICD_MR_REMOTE_WRITE; not more than the MR has */
+	const char *name;  /* unique in the account: 1 to 255 bytes of UTF-8 without control characters and '/' */
+	uint64_t offset;   /* bytes, in the MR */
+	uint64_t length;   /* bytes; 0: to the end */
+	uint32_t uses;     /* 0: 1 */
+	uint32_t ttl_ms;   /* 0: 24 h */
+	uint32_t peers;    /* connected at the same time, paid for by you; 0: the smaller of uses and 16 */
+	uint32_t reserved;
+};
+
+/*
+ * Gives a range of an MR a name and a token of its own over exactly that range and these rights. Whoever holds the locator may connect and touch
+ * only this export. State REGISTERED. It dies with the registration, and stays, dead, until it is closed.
+ * Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS, RIGHTS_EXCEED), -EEXIST (NAME_TAKEN), -EINVAL (STRING, FLAGS, RANGE_…, VALUE).
+ */
+NICD_API int nicd_export_create(struct nicd_mr *mr, const struct nicd_export_attr *attr, struct nicd_export **ret);
+NICD_API int nicd_export_create_async(struct nicd_mr *mr, const struct nicd_export_attr *attr, struct nicd_export **ret,
+				      nicd_callback cb, void *userdata);
+NICD_API const char *nicd_export_locator(const struct nicd_export *door);
+NICD_API const struct nicd_grant *nicd_export_grant(const struct nicd_export *door);
+NICD_API uint64_t nicd_export_serial(const struct nicd_export *door);
+/* Revokes it; peers that came in by it are cut. 0, or -EINPROGRESS. */
+NICD_API int nicd_export_close(struct nicd_export *door);
+NICD_API int nicd_export_close_async(struct nicd_export *door, nicd_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- lists */
+
+/* One object, as nicd sees it. Strings live until the next page is fetched. */
+struct nicd_item {
+	uint32_t size;
+	uint32_t type;           /* NICD_TYPE_… */
+	uint64_t serial;
+	uint64_t session;        /* serial */
+	uint64_t parent;         /* serial. Qp, MR: PD; export, ticket: MR; grant: export */
+	const char *account;
+	const char *state;
+	const char *name;        /* export, adapter, label of a session; "" */
+	const char *peer;        /* Qp, grant; "" */
+	uint32_t pid, uid;       /* session; a label, not an authority */
+	uint64_t length;         /* bytes */
+	uint64_t iova;
+	uint32_t flags;          /* effective rights */
+	uint32_t count;          /* memory: ranges naming it; PD: MRs; session: objects; ticket, export: uses left; Qp: in flight */
+	uint64_t bytes_read, bytes_written, peer_read, peer_written; /* as in nicd_qp_info */
+	uint64_t since_ns;       /* CLOCK_REALTIME, ns */
+	uint64_t until_ns;       /* 0: no end */
+	uint32_t inbound, alive; /* 1 or 0 */
+};
+
+/*
+ * What there is of one type: of the caller's account, or of all for the admin role. Asks nothing yet:
+ *
+ *	while ((count = nicd_list_fetch(list)) > 0)
+ *		while ((item = nicd_list_next(list)))
+ *			…
+ */
+NICD_API int nicd_list_new(struct nicd *n, uint32_t type, struct nicd_list **ret);
+/* Who can touch this MR or export (a serial): its grants, and inbound Qps of its PD. fetch: -ENOENT when there is no such. */
+NICD_API int nicd_list_who(struct nicd *n, uint64_t serial, struct nicd_list **ret);
+/* The next page, in place of the last one: how many items it has, 0 at the end. -EBUSY: a fetch is under way. */
+NICD_API int nicd_list_fetch(struct nicd_list *list);
+/* When the callback has got 0 and nicd_list_next() gives nothing at once, that was the end. */
+NICD_API int nicd_list_fetch_async(struct nicd_list *list, nicd_callback cb, void *userdata);
+/* The next item of this page; NULL: no more. */
+NICD_API const struct nicd_item *nicd_list_next(struct nicd_list *list);
+/* NULL is allowed. The callback of a fetch under way is still called, with -ECANCELED. */
+NICD_API void nicd_list_free(struct nicd_list *list);
+
+/*
+ * Ends remote access by serial: of an MR (like nicd_mr_deregister, with its exports), export, ticket, Qp, or all of a session. Own account, or
+ * any for the admin role. `ret` may be NULL. -ENOENT: no such serial that you may see; -EINPROGRESS as for nicd_mr_deregister().
+ */
+NICD_API int nicd_revoke(struct nicd *n, uint64_t serial, struct nicd_receipt *ret);
+NICD_API int nicd_revoke_async(struct nicd *n, uint64_t serial, struct nicd_receipt *ret, nicd_callback cb, void *userdata);
+
+struct nicd_charge {
+	const char *slot;     /* "mrs", "pinned bytes", … */
+	uint64_t used, max;
+};
+struct nicd_account {
+	uint32_t size;
+	uint32_t n_charges;
+	const char *account;
+	const struct nicd_charge *charges;
+};
+struct nicd_ledger_totals {
+	uint32_t size;
+	uint32_t sessions;          /* of clients */
+	uint32_t admin_sessions;
+	uint32_t open_fds;          /* of the daemon, as the kernel counts */
+	uint32_t held_fds;          /* client memory */
+	uint32_t reserved;
+	uint64_t objects;           /* live, without adapters and sessions */
+	uint64_t calls;             /* requests in flight, without this one */
+	uint64_t provider_tags, provider_memories, provider_streams, provider_tickets; /* as the device counts */
+	uint64_t quarantined;       /* objects whose device never confirmed */
+};
+
+/*
+ * Every object, fd, pinned byte and charge, by account: of the caller's, or of all for the admin role. Works like a list; the totals are those of
+ * the last page fetched.
+ */
+NICD_API int nicd_ledger_new(struct nicd *n, struct nicd_ledger **ret);
+NICD_API int nicd_ledger_fetch(struct nicd_ledger *ledger);
+NICD_API int nicd_ledger_fetch_async(struct nicd_ledger *ledger, nicd_callback cb, void *userdata);
+NICD_API const struct nicd_account *nicd_ledger_next(struct nicd_ledger *ledger);
+NICD_API const struct nicd_ledger_totals *nicd_ledger_totals(const struct nicd_ledger *ledger);
+NICD_API void nicd_ledger_free(struct nicd_ledger *ledger);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
