@@ -9,11 +9,12 @@
  * A tag has two tokens drawn apart: the local one for work requests of its PD's streams, the remote one for peers. Tokens are
  * random, never 0, never equal to a live one, and not drawn again for 10 s or 2^20 later releases.
  */
+#include <bsd/sys/tree.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 #include <sys/uio.h>
-#include <uthash.h>
 
 #include "proto/limits.h"
 #include "proto/reason.h"
@@ -24,7 +25,13 @@ struct soft_memory {
 	uint64_t size;
 	bool writable;
 	uint32_t tags;          /* ranges of tags that name it */
-	UT_hash_handle hh;
+	/* memory.c only */
+	uint64_t mapped;        /* bytes of address space still taken; huge pages round it up */
+	uint64_t page;
+	void (*unmapped)(void *userdata);
+	void *userdata;
+	RB_ENTRY(soft_memory) by_serial;
+	STAILQ_ENTRY(soft_memory) next;   /* waits to be unmapped */
 };
 
 struct soft_tag_range {
@@ -47,7 +54,7 @@ struct soft_tag {
 	uint64_t iova, length;
 	uint32_t local_token, remote_token;   /* 0: none */
 	LIST_HEAD(, soft_use) uses;
-	UT_hash_handle hh;                    /* by serial */
+	RB_ENTRY(soft_tag) by_serial;
 	unsigned n_ranges;
 	struct soft_tag_range ranges[];
 };
@@ -70,6 +77,8 @@ enum soft_access { SOFT_REMOTE_READ, SOFT_REMOTE_WRITE, SOFT_LOCAL_READ, SOFT_LO
 /* `random` and `now` (ns) are handed in, so that a test can draw from a small space and turn the clock. */
 struct soft_tags *soft_tags_new(void (*random)(void *buf, size_t len), uint64_t (*now)(void));
 void soft_tags_free(struct soft_tags *tags);   /* drops everything */
+/* Drops everything, cutting whoever is in the middle of it; what is large is unmapped by soft_memory_step. */
+void soft_tags_reset(struct soft_tags *tags);
 void soft_tags_stats(const struct soft_tags *tags, struct soft_tags_stats *ret);
 
 /* Maps a duplicate of fd (borrowed). Said again: success. MEMORY_MAP. */
@@ -84,7 +93,7 @@ struct soft_tag_terms {
 	uint64_t serial;
 	uint32_t generation, rights;
 	uint64_t pd, door, iova, length;
-	unsigned n_ranges;
+	uint32_t n_ranges;
 	struct {
 		uint64_t memory, offset, length;
 	} ranges[NICD_RANGES];

@@ -4,9 +4,9 @@
  * Tickets of the software RNIC: the right to connect. Only hashes are kept. A ticket is reserved when a handshake names it,
  * spent at the peer's first frame, given back when the handshake dies.
  */
+#include <bsd/sys/tree.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <uthash.h>
 
 #include "nicd/soft/tag.h"
 #include "proto/locator.h"
@@ -20,12 +20,15 @@ struct soft_ticket {
 	uint64_t expires_ns;
 	bool expired, spent_told, dropped; /* dropped: freed with its last stream */
 	struct locator_grant grant;
-	UT_hash_handle hh, hh_hash;
+	RB_ENTRY(soft_ticket) by_serial, by_hash, by_expiry;
 };
 
 struct soft_tickets;
 struct soft_tickets *soft_tickets_new(uint64_t (*now)(void));
+/* No stream may hold one any more. */
 void soft_tickets_free(struct soft_tickets *tickets);
+/* Drops everything. */
+void soft_tickets_reset(struct soft_tickets *tickets);
 int soft_ticket_add(struct soft_tickets *tickets, const struct soft_ticket *terms, struct nicd_error *err);
 struct soft_ticket *soft_ticket_find(struct soft_tickets *tickets, uint64_t serial);
 /* No new peers from now on; streams that came in by it keep the struct alive until soft_ticket_left. */
