@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commands of soft.proto, one row and one function each. A function gets a decoded request, checks what the message can get wrong, and
+ * calls the object that checks the rest. It answers at once through `answer`, or later through a soft_pending.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "nicd/soft/device-private.h"
+
+/* A reply and the message inside it. */
+struct answer {
+	Soft__Reply reply;
+	union {
+		Soft__HelloReply hello;
+		Soft__Tags tags;
+		Soft__Dropped dropped;
+		Soft__Completion completion;
+		Soft__Stream stream;
+		Soft__ListReply list;
+		Soft__StatsReply stats;
+	};
+};
+
+struct run {
+	struct soft_device *device;
+	const Soft__Request *request;
+	int fd;                     /* of commands that take one; borrowed */
+	struct nicd_error err;
+	struct answer answer;
+};
+
+/* What a command function says, besides a negative errno for "refused, see run->err". */
+enum { RUN_NOW = 0, RUN_LATER = 1 };
+
+enum { CONNECT_TIMEOUT_MS = 10000, CONNECT_TIMEOUT_MAX_MS = 60000 };
+
+static const uint64_t INBOUND_STREAM = 1ull << 63;
+
+static int run_hello(struct run *run)
+{
+	const Soft__Hello *hello = run->request->hello;
+	struct soft_device *device = run->device;
+	Soft__HelloReply *reply = &run->answer.hello;
+
+	if (device->controlled)
+		return nicd_refuse(&run->err, NICD_R_HELLO_AGAIN);
+	if (hello->major != NICD_MAJOR)
+		return nicd_refuse_at(&run->err, NICD_R_VERSION, NICD_MAJOR * 1000 + NICD_MINOR, hello->major * 1000ull);
+	if (!hello->keep)
+		soft_device_drop(device);
+	device->keep = hello->keep;
+	device->controlled = true;
+	soft__hello_reply__init(reply);
+	reply->major = NICD_MAJOR;
+	reply->incarnation = device->incarnation;
+	reply->data_address = device->data_address;
+	reply->max_inbound_read = SOFT_MAX_READS;
+	reply->max_outbound_read = SOFT_MAX_READS;
+	run->answer.reply.result_case = SOFT__REPLY__RESULT_HELLO;
+	run->answer.reply.hello = reply;
+	return RUN_NOW;
+}
+
+static int run_attach_memory(struct run *run)
+{
+	const Soft__AttachMemory *attach = run->request->attach_memory;
+
+	return soft_memory_attach(run->device->tags, attach->serial, run->fd, attach->size, attach->writable, &run->err);
+}
+
+/* Ends a pending request that has nothing to say but that it is done. */
+static void answer_done(void *userdata)
+{
+	Soft__Reply reply = SOFT__REPLY__INIT;
+
+	soft_pending_answer(userdata, &reply);
+}
+
+/* Ends a pending request that is refused after all. */
+static int answer_refused(struct soft_pending *pending, const struct nicd_error *err)
+{
+	Soft__Reply reply = SOFT__REPLY__INIT;
+
+	soft_reply_refuse(&reply, err);
+	soft_pending_answer(pending, &reply);
+	return RUN_LATER;
+}
+
+static int run_detach_memory(struct run *run)
+{
+	struct soft_pending *pending = soft_pending_new(run->device, run->request->id);
+	int r;
+
+	if (!pending)
+		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+	r = soft_memory_detach(run->device->tags, run->request->detach_memory->serial, answer_done, pending, &run->err);
+	if (r < 0)
+		return answer_refused(pending, &run->err);
+	soft_device_unmap(run->device);
+	return RUN_LATER;
+}
+
+static int run_add_tag(struct run *run)
+{
+	const Soft__AddTag *add = run->request->add_tag;
+	struct soft_tag_terms terms = {
+		.serial = add->serial, .generation = add->generation, .rights = add->rights, .pd = add->pd, .door = add->door,
+		.iova = add->iova, .length = add->length, .n_ranges = (uint32_t)add->n_ranges,
+	};
+	struct soft_tag *tag;
+	int r;
+
+	if (add->n_ranges > NICD_RANGES)
+		return nicd_refuse_at(&run->err, NICD_R_COUNT, NICD_RANGES, add->n_ranges);
+	for (size_t i = 0; i < add->n_ranges; i++) {
+		terms.ranges[i].memory = add->ranges[i]->memory;
+		terms.ranges[i].offset = add->ranges[i]->offset;
+		terms.ranges[i].length = add->ranges[i]->length;
+	}
+	r = soft_tag_add(run->device->tags, &terms, &tag, &run->err);
+	if (r < 0)
+		return r;
+	soft__tags__init(&run->answer.tags);
+	run->answer.tags.local_token = tag->local_token;
+	run->answer.tags.remote_token = tag->remote_token;
+	run->answer.reply.result_case = SOFT__REPLY__RESULT_TAGS;
+	run->answer.reply.tags = &run->answer.tags;
+	return RUN_NOW;
+}
+
+static int answer_dropped(struct run *run, unsigned streams_cut)
+{
+	soft__dropped__init(&run->answer.dropped);
+	run->answer.dropped.streams_cut = streams_cut;
+	run->answer.reply.result_case = SOFT__REPLY__RESULT_DROPPED;
+	run->answer.reply.dropped = &run->answer.dropped;
+	return RUN_NOW;
+}
+
+static int run_drop_tag(struct run *run)
+{
+	const Soft__DropTag *drop = run->request->drop_tag;
+
+	return answer_dropped(run, soft_tag_drop(run->device->tags, drop->serial, drop->generation));
+}
+
+static int run_add_ticket(struct run *run)
+{
+	const Soft__AddTicket *add = run->request->add_ticket;
+	struct soft_ticket terms = {
+		.serial = add->serial, .pd = add->pd, .door = add->door, .uses_left = add->uses, .max_streams = add->max_streams,
+		.expires_ns = soft_now() + add->ttl_ms * 1000000ull,
+	};
+	int r;
+
+	if (add->hash.len != NICD_TICKET_HASH_SIZE)
+		return nicd_refuse_at(&run->err, NICD_R_VALUE, NICD_TICKET_HASH_SIZE, add->hash.len);
+	if (add->ttl_ms == 0)
+		return nicd_refuse_at(&run->err, NICD_R_VALUE, UINT32_MAX, 0);
+	memcpy(terms.hash, add->hash.data, sizeof(terms.hash));
+	if (add->grant)
+		terms.grant = (struct locator_grant){
+			.remote_token = add->grant->remote_token, .rights = add->grant->rights, .iova = add->grant->iova,
+			.length = add->grant->length, .incarnation = add->grant->incarnation,
+		};
+	r = soft_ticket_add(run->device->tickets, &terms, &run->err);
+	if (r < 0)
+		return r;
+	soft_device_arm_expiry(run->device);
+	return RUN_NOW;
+}
+
+/* First nobody new, then out with those who are in. */
+static int run_drop_ticket(struct run *run)
+{
+	const Soft__DropTicket *drop = run->request->drop_ticket;
+	unsigned n = 0;
+
+	soft_ticket_drop(run->device->tickets, drop->serial);
+	if (drop->cut)
+		n = soft_engine_cut_door(run->device->engine, drop->serial);
+	soft_device_arm_expiry(run->device);
+	return answer_dropped(run, n);
+}
+
+static void on_connected(void *userdata, const struct nicd_error *error, const struct soft_connected *result)
+{
+	Soft__Reply reply = SOFT__REPLY__INIT;
+	Soft__Connected connected = SOFT__CONNECTED__INIT;
+	Soft__GrantInfo grant = SOFT__GRANT_INFO__INIT;
+
+	if (error && error->reason != NICD_R_NONE) {
+		answer_refused(userdata, error);
+		return;
+	}
+	connected.peer = (char *)result->peer;
+	if (result->has_grant) {
+		grant.remote_token = result->grant.remote_token;
+		grant.iova = result->grant.iova;
+		grant.length = result->grant.length;
+		grant.rights = result->grant.rights;
+		grant.incarnation = result->grant.incarnation;
+		connected.grant = &grant;
+	}
+	reply.result_case = SOFT__REPLY__RESULT_CONNECTED;
+	reply.connected = &connected;
+	soft_pending_answer(userdata, &reply);
+}
+
+static int connect_terms(const Soft__Connect *connect, struct soft_connect_terms *terms, struct nicd_error *err)
+{
+	*terms = (struct soft_connect_terms){.stream = connect->stream, .pd = connect->pd, .timeout_ms = connect->timeout_ms};
+	if (connect->stream == 0 || (connect->stream & INBOUND_STREAM))
+		return nicd_refuse_at(err, NICD_R_VALUE, INBOUND_STREAM - 1, connect->stream);
+	if (connect->ticket.len != NICD_TICKET_SIZE)
+		return nicd_refuse_at(err, NICD_R_VALUE, NICD_TICKET_SIZE, connect->ticket.len);
+	if (locator_addr_parse(connect->address, &terms->addr) < 0)
+		return nicd_refuse(err, NICD_R_CONNECT);
+	if (terms->timeout_ms == 0)
+		terms->timeout_ms = CONNECT_TIMEOUT_MS;
+	if (terms->timeout_ms > CONNECT_TIMEOUT_MAX_MS)
+		return nicd_refuse_at(err, NICD_R_VALUE, CONNECT_TIMEOUT_MAX_MS, terms->timeout_ms);
+	memcpy(terms->ticket, connect->ticket.data, sizeof(terms->ticket));
+	return 0;
+}
+
+static int run_connect(struct run *run)
+{
+	struct soft_connect_terms terms;
+	struct soft_stream_info info;
+	struct soft_pending *pending;
+	int r = connect_terms(run->request->connect, &terms, &run->err);
+
+	if (r < 0)
+		return r;
+	if (soft_stream_info(run->device->engine, terms.stream, &info))
+		return nicd_refuse(&run->err, NICD_R_DEVICE_BUSY);
+	pending = soft_pending_new(run->device, run->request->id);
+	if (!pending)
+		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+	soft_connect(run->device->engine, &terms, on_connected, pending);
+	return RUN_LATER;
+}
+
+/* A failed list, too, says how far it came. */
+static void on_posted(void *userdata, const struct nicd_error *error, const struct soft_completion *result)
+{
+	Soft__Reply reply = SOFT__REPLY__INIT;
+	Soft__Completion completion = SOFT__COMPLETION__INIT;
+
+	if (error)
+		soft_reply_refuse(&reply, error);
+	if (result) {
+		completion.entries = result->entries;
+		completion.bytes = result->bytes;
+		completion.failed = result->failed;
+		completion.inexact = result->inexact;
+		reply.result_case = SOFT__REPLY__RESULT_COMPLETION;
+		reply.completion = &completion;
+	}
+	soft_pending_answer(userdata, &reply);
+}
+
+static int run_post(struct run *run)
+{
+	static const enum nic_operation operations[] = {
+		[SOFT__POST__OPERATION__READ] = NIC_READ, [SOFT__POST__OPERATION__WRITE] = NIC_WRITE,
+	};
+	const Soft__Post *post = run->request->post;
+	size_t n = post->entries.len / NICD_TRANSFER_ENTRY_SIZE;
+	struct soft_pending *pending;
+
+	if (post->entries.len % NICD_TRANSFER_ENTRY_SIZE || n == 0 || n > NICD_TRANSFER_ENTRIES)
+		return nicd_refuse_at(&run->err, NICD_R_TRANSFER_ENTRIES, NICD_TRANSFER_ENTRIES, n);
+	if ((size_t)post->operation >= sizeof(operations) / sizeof(operations[0]))
+		return nicd_refuse_at(&run->err, NICD_R_VALUE, SOFT__POST__OPERATION__WRITE, (uint64_t)post->operation);
+	pending = soft_pending_new(run->device, run->request->id);
+	if (!pending)
+		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+	soft_post(run->device->engine, post->stream, operations[post->operation], post->entries.data, (uint32_t)n, on_posted,
+		  pending);
+	return RUN_LATER;
+}
+
+static int run_flush(struct run *run)
+{
+	soft_flush(run->device->engine, run->request->flush->stream);
+	return RUN_NOW;
+}
+
+static int run_disconnect(struct run *run)
+{
+	soft_disconnect(run->device->engine, run->request->disconnect->stream);
+	return RUN_NOW;
+}
+
+static int run_query_stream(struct run *run)
+{
+	Soft__Stream *stream = &run->answer.stream;
+	struct soft_stream_info info;
+
+	if (!soft_stream_info(run->device->engine, run->request->query_stream->stream, &info))
+		return nicd_refuse(&run->err, NICD_R_QP_STATE);
+	soft__stream__init(stream);
+	stream->stream = info.stream;
+	stream->door = info.door;
+	stream->pd = info.pd;
+	stream->connected = info.connected;
+	soft_counters_put(stream, &info.counters);
+	run->answer.reply.result_case = SOFT__REPLY__RESULT_STREAM;
+	run->answer.reply.stream = stream;
+	return RUN_NOW;
+}
+
+/* The entry behind serial `after`; false: there is none. */
+static bool next_memory(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+{
+	const struct soft_memory *memory = soft_memory_next(device->tags, after);
+
+	if (!memory)
+		return false;
+	entry->serial = memory->serial;
+	entry->size = memory->size;
+	entry->count = memory->tags;
+	return true;
+}
+
+static bool next_tag(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+{
+	const struct soft_tag *tag = soft_tag_next(device->tags, after);
+
+	if (!tag)
+		return false;
+	entry->serial = tag->serial;
+	entry->generation = tag->generation;
+	entry->size = tag->length;
+	return true;
+}
+
+static bool next_ticket(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+{
+	const struct soft_ticket *ticket = soft_ticket_next(device->tickets, after);
+
+	if (!ticket)
+		return false;
+	entry->serial = ticket->serial;
+	entry->count = ticket->uses_left;
+	return true;
+}
+
+static bool next_stream(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+{
+	struct soft_stream_info info;
+
+	if (!soft_stream_next(device->engine, after, &info))
+		return false;
+	entry->serial = info.stream;
+	entry->count = info.posted;
+	return true;
+}
+
+static int run_list(struct run *run)
+{
+	static bool (*const next[])(struct soft_device *device, uint64_t after, Soft__Entry *entry) = {
+		[SOFT__LIST__KIND__MEMORY] = next_memory,
+		[SOFT__LIST__KIND__TAG] = next_tag,
+		[SOFT__LIST__KIND__TICKET] = next_ticket,
+		[SOFT__LIST__KIND__STREAM] = next_stream,
+	};
+	const Soft__List *list = run->request->list;
+	struct soft_page *page = run->device->page;
+	Soft__ListReply *reply = &run->answer.list;
+	uint64_t cursor = list->cursor;
+
+	if ((size_t)list->kind >= sizeof(next) / sizeof(next[0]))
+		return nicd_refuse_at(&run->err, NICD_R_VALUE, SOFT__LIST__KIND__STREAM, (uint64_t)list->kind);
+	soft__list_reply__init(reply);
+	reply->entries = page->pointers;
+	while (reply->n_entries < SOFT_LIST_PAGE) {
+		Soft__Entry *entry = &page->entries[reply->n_entries];
+
+		soft__entry__init(entry);
+		if (!next[list->kind](run->device, cursor, entry))
+			break;
+		page->pointers[reply->n_entries++] = entry;
+		cursor = entry->serial;
+	}
+	reply->cursor = reply->n_entries == SOFT_LIST_PAGE ? cursor : 0;
+	run->answer.reply.result_case = SOFT__REPLY__RESULT_LIST;
+	run->answer.reply.list = reply;
+	return RUN_NOW;
+}
+
+static int run_stats(struct run *run)
+{
+	Soft__StatsReply *reply = &run->answer.stats;
+	struct soft_engine_stats engine;
+	struct soft_tags_stats tags;
+
+	soft_tags_stats(run->device->tags, &tags);
+	soft_engine_stats(run->device->engine, &engine);
+	soft__stats_reply__init(reply);
+	reply->memories = tags.memories;
+	reply->tags = tags.tags;
+	reply->tickets = soft_tickets_count(run->device->tickets);
+	reply->streams = engine.streams;
+	reply->half_open = engine.half_open;
+	reply->quarantined_tokens = tags.quarantined;
+	run->answer.reply.result_case = SOFT__REPLY__RESULT_STATS;
+	run->answer.reply.stats = reply;
+	return RUN_NOW;
+}
+
+static const struct command {
+	int (*run)(struct run *run);
+	unsigned fds;
+	bool before_hello;
+} commands[] = {
+	[SOFT__REQUEST__CALL_HELLO] = {run_hello, .before_hello = true},
+	[SOFT__REQUEST__CALL_ATTACH_MEMORY] = {run_attach_memory, .fds = 1},
+	[SOFT__REQUEST__CALL_DETACH_MEMORY] = {run_detach_memory},
+	[SOFT__REQUEST__CALL_ADD_TAG] = {run_add_tag},
+	[SOFT__REQUEST__CALL_DROP_TAG] = {run_drop_tag},
+	[SOFT__REQUEST__CALL_ADD_TICKET] = {run_add_ticket},
+	[SOFT__REQUEST__CALL_DROP_TICKET] = {run_drop_ticket},
+	[SOFT__REQUEST__CALL_CONNECT] = {run_connect},
+	[SOFT__REQUEST__CALL_POST] = {run_post},
+	[SOFT__REQUEST__CALL_FLUSH] = {run_flush},
+	[SOFT__REQUEST__CALL_DISCONNECT] = {run_disconnect},
+	[SOFT__REQUEST__CALL_QUERY_STREAM] = {run_query_stream},
+	[SOFT__REQUEST__CALL_LIST] = {run_list},
+	[SOFT__REQUEST__CALL_STATS] = {run_stats},
+};
+
+static int run_checked(struct run *run, struct wire_packet *packet)
+{
+	const struct command *command = &commands[run->request->call_case];
+	int r;
+
+	if (!command->before_hello && !run->device->controlled)
+		return nicd_refuse(&run->err, NICD_R_HELLO_FIRST);
+	if (run->request->fds != command->fds)
+		return nicd_refuse_at(&run->err, NICD_R_FDS, command->fds, run->request->fds);
+	if (command->fds)
+		run->fd = wire_take_fd(packet);
+	r = command->run(run);
+	if (command->fds)
+		close(run->fd);
+	return r;
+}
+
+void soft_device_run(struct soft_device *device, const Soft__Request *request, struct wire_packet *packet)
+{
+	struct run run = {.device = device, .request = request};
+	unsigned next_fd = packet->next_fd + request->fds;
+	int r;
+
+	soft__reply__init(&run.answer.reply);
+	run.answer.reply.id = request->id;
+	r = run_checked(&run, packet);
+	/* A refused request takes its descriptors along, so that the next one gets its own. */
+	while (packet->next_fd < next_fd)
+		close(wire_take_fd(packet));
+	if (r == RUN_LATER)
+		return;
+	if (r < 0)
+		soft_reply_refuse(&run.answer.reply, &run.err);
+	device->hooks.answer(device->hooks.userdata, &run.answer.reply);
+}

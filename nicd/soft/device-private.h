@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* The inside of struct soft_device, for device.c and command.c only. */
+#include <bsd/sys/tree.h>
+
+#include "nicd/soft/device.h"
+
+enum {
+	SOFT_MAX_READS = 64,     /* IRD and ORD offered to peers */
+	SOFT_LIST_PAGE = 1024,   /* entries; below a frame at their largest */
+};
+
+/* A request that is answered later. An orphan's controller has gone: its answer is dropped. */
+struct soft_pending {
+	struct soft_device *device;
+	uint32_t id;
+	bool orphan;
+	RB_ENTRY(soft_pending) by_id;
+};
+RB_HEAD(soft_pendings, soft_pending);
+
+/* What the entries of a List reply are made of. */
+struct soft_page {
+	Soft__Entry entries[SOFT_LIST_PAGE];
+	Soft__Entry *pointers[SOFT_LIST_PAGE];
+};
+
+struct soft_device {
+	uv_loop_t *loop;
+	struct soft_device_hooks hooks;
+	struct soft_tags *tags;
+	struct soft_tickets *tickets;
+	struct soft_engine *engine;
+	uint64_t incarnation;
+	char data_address[64];
+	bool controlled;                 /* Hello was said */
+	bool keep;                       /* by the last Hello */
+	struct soft_pendings pendings;   /* without the orphans */
+	struct soft_page *page;
+	uv_timer_t expiry;
+	uint64_t expiry_ns;              /* what it is set to; UINT64_MAX: not */
+	uv_idle_t unmapping;
+	unsigned open_handles;
+	void (*closed)(void *userdata);
+	void *userdata;
+};
+
+uint64_t soft_now(void);   /* ns, monotonic */
+/* Ends streams, then tickets, tags and memory, and draws a new incarnation. */
+void soft_device_drop(struct soft_device *device);
+/* After tickets or detached memories have come. */
+void soft_device_arm_expiry(struct soft_device *device);
+void soft_device_unmap(struct soft_device *device);
+
+/* NULL: out of memory. */
+struct soft_pending *soft_pending_new(struct soft_device *device, uint32_t id);
+/* Answers (sets the reply's id) and frees. */
+void soft_pending_answer(struct soft_pending *pending, Soft__Reply *reply);
+
+/* Of a reply, from an error; and of the counters. */
+void soft_reply_refuse(Soft__Reply *reply, const struct nicd_error *err);
+void soft_counters_put(Soft__Stream *stream, const struct nic_counters *counters);
