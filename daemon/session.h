@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Sessions: the sockets of clients, and the clients behind them. This side moves bytes and descriptors and decides when; what they mean is
+ * the client's (daemon/client.h).
+ *
+ *   OPEN --violation--> LAST_WORDS --sent, or not taken--> RELEASING --all closed--> WAITING --device confirmed--> freed
+ *     \---end of socket, kicked, stalled, shutdown----------^
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <uv.h>
+
+#include "daemon/client.h"
+#include "daemon/descriptors.h"
+#include "daemon/identity.h"
+
+struct session;
+STAILQ_HEAD(session_work, session);
+TAILQ_HEAD(session_list, session);
+
+struct sessions {
+	uv_loop_t *loop;
+	struct client_host *host;
+	struct descriptors *descriptors;
+	const struct identity_rules *rules;
+	uint32_t max;                  /* open at the same time */
+	bool bind_to_pid;
+	uint32_t stall_ms;             /* no progress on a full output for so long ends a session */
+	struct session_list open;      /* OPEN, LAST_WORDS */
+	struct session_list releasing;
+	struct session_work dirty;     /* something to do at the end of the turn */
+	uint32_t n_open, n_all;
+	uint32_t burying;              /* sockets that a worker empties and closes */
+	uint64_t n_accepted;
+	bool starved;                  /* somebody is not read for lack of descriptors */
+	uv_idle_t idle;                /* turns the loop while there is something to release or to do */
+	uv_timer_t stall;              /* looks after those whose output is full */
+	unsigned n_blocked;
+	unsigned open_handles;
+	uint8_t *buf;                  /* one packet, of whoever is read now */
+	/* A session ended: there may be room for another, or nobody left. */
+	void (*ended)(struct sessions *sessions);
+	void *userdata;
+};
+
+struct sessions_terms {
+	uv_loop_t *loop;
+	struct client_host *host;
+	struct descriptors *descriptors;
+	const struct identity_rules *rules;
+	uint32_t max;
+	bool bind_to_pid;
+	uint32_t stall_ms;             /* 0: 30 s */
+};
+
+/* Sets the host's hooks wake, kick and alive. -ENOMEM. */
+int sessions_init(struct sessions *sessions, const struct sessions_terms *terms);
+/* Takes fd, whatever comes of it: who may not come in is told why and hung up on. */
+void session_accept(struct sessions *sessions, int fd, bool admin_socket);
+/* May another be accepted? */
+bool sessions_have_room(const struct sessions *sessions);
+/*
+ * The end of a turn of the loop: what is ready goes out, and reading goes on where it may. Call it before the loop waits. False: there is
+ * more to do and the loop is kept turning.
+ */
+bool sessions_turn(struct sessions *sessions);
+/* All of them end; `ended` is called for each. */
+void sessions_end(struct sessions *sessions);
+/* Nothing left but handles: closes them; the loop must run until open_handles is 0. */
+void sessions_close(struct sessions *sessions);
+void sessions_deinit(struct sessions *sessions);
