@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* One open NIC: a provider with a serial. Lives as long as the NIC layer; when its device goes away it stays, down. */
+/*
+ * One open NIC: a provider with a serial. Lives as long as the NIC layer; when its device goes away it stays, down, and everything that
+ * the device held is ended here: tokens, streams, attachments.
+ */
 #include "nicd/object.h"
 #include "nicd/provider.h"
 
@@ -8,9 +11,24 @@ struct nic_adapter {
 	struct nic_object object;
 	struct nic *nic;
 	struct nic_provider *provider;
-	TAILQ_HEAD(, nic_qp) streams;   /* inbound Qps and connected outbound ones, to find by stream number */
+	RB_HEAD(nic_streams, nic_qp) streams;   /* inbound Qps and outbound ones not yet disconnected, by stream number */
 };
 
-/* Takes the provider. -ENOMEM. */
+/* Takes the provider, also on failure. -ENOMEM. */
 int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provider *provider);
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter);
+
+/*
+ * Only for nicd/. The commands that take something away: from a device that is gone nothing is left to take, and they succeed at
+ * once. nic_cmd_gone is how their end is judged.
+ */
+void nic_cmd_begin(struct nic_cmd *cmd, void (*done)(struct nic_cmd *cmd));
+void nic_cmd_end(struct nic_cmd *cmd, enum nicd_reason reason);
+static inline bool nic_cmd_gone(const struct nic_cmd *cmd)
+{
+	return cmd->error.reason == NICD_R_NONE || cmd->error.reason == NICD_R_DEVICE_LOST;
+}
+void nic_adapter_detach(struct nic_adapter *adapter, uint64_t memory, struct nic_cmd *cmd);
+void nic_adapter_tag_drop(struct nic_adapter *adapter, uint64_t serial, uint32_t generation, struct nic_cmd *cmd);
+void nic_adapter_door_drop(struct nic_adapter *adapter, uint64_t serial, struct nic_cmd *cmd);
+void nic_adapter_disconnect(struct nic_adapter *adapter, uint64_t stream, struct nic_cmd *cmd);

@@ -31,29 +31,42 @@ struct nic_door_terms {
 /* Tickets and exports are both doors; an export is linked to its MR too. */
 struct nic_export {
 	struct nic_object object;           /* NIC_TICKET or NIC_EXPORT */
-	TAILQ_ENTRY(nic_export) of_mr;
+	TAILQ_ENTRY(nic_export) of_mr;      /* those killed are behind the others */
+	RB_ENTRY(nic_export) by_name;       /* in nic->names while `named` */
 	struct nic_mr *mr;                  /* export: NULL once dead; ticket: NULL */
 	struct nic_pd *pd;                  /* referenced */
 	enum nic_door_state state;
-	char *name;                         /* export */
+	char *name;                         /* export; kept for lists when dead */
 	uint64_t mr_serial;
 	uint64_t iova, length;
 	uint32_t rights;
 	uint32_t remote_token;
 	uint32_t uses_left, max_streams, streams;
 	uint32_t grants;                    /* ended by its revocation */
+	uint32_t streams_cut;               /* by its revocation */
 	uint64_t since_ns, until_ns;        /* wall clock */
 	uint8_t ticket[NICD_TICKET_SIZE];   /* wiped when the opening is answered */
 	struct nic_charge charge, charge_qps, charge_pinned;
 	struct nic_cmd cmd;
-	struct nic_done *done;
+	struct nic_done *done;              /* of the opening */
+	struct nic_done *revoked;
 	struct nic_done *closed;
-	bool closing;
+	struct nic_deadline deadline;
+	struct nicd_error failed;           /* the opening's, answered when the device holds nothing of it any more */
+	TAILQ_HEAD(, nic_qp) qps;           /* inbound, that came in by it */
+	unsigned held;                      /* we are in the middle of it: it is freed later */
+	bool named;
+	bool has_tag, has_door;             /* what the device holds of it */
+	bool killed;                        /* its revocation has begun, or begins when the opening's command ends */
+	bool expired;                       /* told by the device while it was opening */
+	bool unconfirmed, promised, retry;  /* as in nic_mr */
+	bool closing, ended;
 };
 
 /*
  * Both check first and return refusals at once; 0: done is called with the outcome, and *ret is valid from now on (gone when done
- * is called with an error). MR_STATE, NO_REMOTE_RIGHTS, RIGHTS_EXCEED, FLAGS, RANGE_*, NAME_TAKEN, QUOTA, VALUE.
+ * is called with an error). MR_STATE, NO_REMOTE_RIGHTS, RIGHTS_EXCEED, FLAGS, RANGE_*, STRING, NAME_TAKEN, QUOTA, NO_MEMORY. An opening that is revoked or
+ * closed meanwhile ends with REVOKED. max_streams above uses is taken as uses.
  */
 int nic_ticket_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_door_terms *terms, struct nic_done *done,
 		   struct nicd_error *err);
@@ -61,7 +74,18 @@ int nic_export_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_
 		   struct nicd_error *err);
 /* What the peers get, and the locator's secret; only in the done callback of _new. */
 void nic_door_grant(const struct nic_export *door, struct nic_grant_info *ret);
-/* Revokes, cuts the streams that came in by it, drops its tag, and ends last. */
+/* Revokes, cuts the streams that came in by it, drops its tag, and ends last. Works from every state; `done` may be NULL. */
 void nic_door_close(struct nic_export *door, struct nic_done *done);
-/* For nic_mr_deregister: revokes, and stays dead. */
+/*
+ * For nic_mr_deregister: revokes, and stays dead; the owner hears REVOKED. `done` (may be NULL) as in nic_mr_deregister, only that
+ * the device's refusal is not an answer: it is asked again until it confirms.
+ */
 void nic_door_kill(struct nic_export *door, struct nic_done *done);
+
+/* Only for nicd/. `why` NULL: the owner is not told. DEAD; DEVICE_BUSY: somebody waits for its revocation already. */
+int nic_door_revoke(struct nic_export *door, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
+void nic_door_lost(struct nic_export *door);
+void nic_door_expired(struct nic_adapter *adapter, uint64_t serial);
+void nic_door_stream_opened(struct nic_adapter *adapter, uint64_t stream, uint64_t door, const char *peer);
+
+RB_PROTOTYPE(nic_names, nic_export, by_name, nic_export_compare)

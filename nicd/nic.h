@@ -7,6 +7,7 @@
 
 struct nic_adapter;
 struct nic_deadline;
+struct nic_export;
 
 struct nic_settings {
 	uint64_t revoke_timeout_ns;   /* after it a revocation answers REVOKE_PENDING; default 5 s */
@@ -23,10 +24,15 @@ struct nic {
 	uint64_t quarantined;                 /* objects whose revocation is not confirmed in time */
 	TAILQ_HEAD(, nic_deadline) deadlines; /* in order: all have the same length */
 	struct nic_objects adapters;          /* by of_owner */
+	TAILQ_HEAD(, nic_owner) owners;
+	RB_HEAD(nic_names, nic_export) names; /* of exports that live: by account and name */
 };
 
 void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *limits, const struct nic_settings *settings);
-/* Asserts that nothing is left but adapters, which it frees. */
+/*
+ * Frees the adapters; with them ends what devices still owed to objects that are closing. Asserts that nothing is left then but owners'
+ * accounts: all owners must have been released.
+ */
 void nic_deinit(struct nic *nic);
 
 uint64_t nic_serial(struct nic *nic);   /* draws the next one (sessions take theirs here too) */
@@ -41,6 +47,13 @@ uint64_t nic_next_deadline(const struct nic *nic);
 void nic_tick(struct nic *nic);
 /* The caller's turn ends: providers send what they queued. */
 void nic_push(struct nic *nic);
+
+/*
+ * Ends remote access by order of somebody else than the owner, who hears REVOKED: an MR is deregistered with its exports, an export or
+ * ticket revoked (and stays listed, dead), a Qp or a grant's Qp disconnected. done as in nic_mr_deregister; the receipt is in mr->receipt,
+ * the counts in the door. Refuses with MR_STATE, DEAD, QP_STATE, DEVICE_BUSY (a revocation is under way), HANDLE_TYPE (other objects).
+ */
+int nic_revoke(struct nic *nic, struct nic_object *object, struct nic_done *done, struct nicd_error *err);
 
 /* For nicd/ only. */
 struct nic_deadline {

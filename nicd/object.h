@@ -61,7 +61,8 @@ struct nic_object {
 	enum nic_type type;
 	uint64_t serial;
 	uint64_t id;
-	struct nic_owner *owner;              /* NULL: an adapter, or an orphan waiting for its device */
+	struct nic_owner *owner;              /* NULL: an adapter */
+	bool ending;                          /* its close has begun */
 	TAILQ_ENTRY(nic_object) of_owner;
 	RB_ENTRY(nic_object) by_serial;
 };
@@ -86,6 +87,16 @@ enum nic_event {
 struct nic_done {
 	void (*fn)(struct nic_done *done, const struct nicd_error *error);
 };
+/* Calls it, if there is one; error NULL: success. Whatever the caller of this held may be gone afterwards. */
+void nic_done_end(struct nic_done *done, const struct nicd_error *error);
+/* The one in *slot, which is empty from now on. */
+static inline struct nic_done *nic_done_steal(struct nic_done **slot)
+{
+	struct nic_done *done = *slot;
+
+	*slot = NULL;
+	return done;
+}
 
 /* id → object. Ids are type << 56 | generation << 32 | index; a slot's generation changes at every use. */
 struct nic_table_slot {
@@ -112,9 +123,11 @@ struct nic_owner {
 	struct nic_account *account;     /* referenced */
 	uint64_t session;                /* serial */
 	struct nic_table ids;
-	struct nic_objects objects[NIC_TYPE_COUNT];
-	uint64_t n_objects;
-	bool dying;
+	TAILQ_ENTRY(nic_owner) of_nic;
+	struct nic_objects objects[NIC_TYPE_COUNT];   /* those that are ending are behind the others */
+	uint64_t n_objects;              /* an object counts until its close was answered and its memory is freed */
+	bool dying;                      /* nic_owner_release was called; hears no more events */
+	bool releasing;                  /* we are inside that call */
 	/* Set by the session. event: `object` may be gone after the call. empty: the last object of a dying owner went. */
 	void (*event)(struct nic_owner *owner, struct nic_object *object, enum nic_event event, uint64_t serial,
 		      const struct nicd_error *error);
@@ -134,11 +147,18 @@ bool nic_owner_release(struct nic_owner *owner, unsigned budget);
 
 /*
  * The object of this id, if its type is `type` (NIC_NONE: any). Refuses with HANDLE (also for a generation that is over) or
- * HANDLE_TYPE.
+ * HANDLE_TYPE. Adapters are found too: they belong to nobody, and have one id, type << 56 | serial, for all.
  */
 int nic_owner_find(struct nic_owner *owner, uint64_t id, enum nic_type type, struct nic_object **ret, struct nicd_error *err);
 
-/* Only for nicd/: gives a new object its serial, id and place; takes them away. */
+/*
+ * Only for nicd/. A new object gets its serial, place and id (if named). Closing begins with unname: the id is void, the object
+ * goes behind the others of its owner. It ends with unlink, the answer, free, and leave, in this order, so that an
+ * owner is never empty while something of it is being answered.
+ */
 int nic_object_link(struct nic_object *object, struct nic *nic, struct nic_owner *owner, enum nic_type type, bool named);
 void nic_object_unname(struct nic_object *object);
 void nic_object_unlink(struct nic_object *object, struct nic *nic);
+void nic_owner_leave(struct nic_owner *owner);
+/* Tells the owner, unless it is dying. Anything may have been closed by it afterwards. */
+void nic_object_emit(struct nic_object *object, enum nic_event event, uint64_t serial, const struct nicd_error *error);

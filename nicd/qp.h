@@ -26,7 +26,9 @@ struct nic_grant {
 
 struct nic_qp {
 	struct nic_object object;
-	TAILQ_ENTRY(nic_qp) of_adapter;
+	RB_ENTRY(nic_qp) by_stream;        /* in adapter->streams while `streaming` */
+	TAILQ_ENTRY(nic_qp) of_door;
+	struct nic_export *by_door;        /* inbound: while the door counts it */
 	struct nic_pd *pd;                 /* referenced */
 	uint64_t stream;                   /* number at the provider: the serial of outbound ones */
 	enum nic_qp_state state;
@@ -44,6 +46,10 @@ struct nic_qp {
 	struct nic_done *closed;
 	uint32_t posted;                   /* work requests and queries at the provider */
 	struct nicd_error why;             /* of the disconnection */
+	struct nic_deadline deadline;      /* to ask again when the device refused to disconnect */
+	unsigned held;                     /* we are in the middle of it: it is freed later */
+	bool streaming;
+	bool gone;                         /* the stream ended while connecting or disconnecting it was under way */
 };
 
 struct nic_connect_terms {
@@ -76,3 +82,15 @@ int nic_qp_query(struct nic_qp *qp, struct nic_work *work, struct nic_done *done
 int nic_qp_disconnect(struct nic_qp *qp, struct nic_done *done, struct nicd_error *err);
 /* Disconnects, waits for posted work (answered FLUSHED), ends last. */
 void nic_qp_close(struct nic_qp *qp, struct nic_done *done);
+
+/* Only for nicd/. */
+int nic_qp_revoke(struct nic_qp *qp, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
+/* A peer came in by this door. NO_MEMORY. */
+int nic_qp_accept(struct nic_qp **ret, struct nic_export *door, uint64_t stream, const char *peer, struct nicd_error *err);
+/* The door is shut: its remaining streams have ended. */
+void nic_qp_leave_door(struct nic_qp *qp, const struct nicd_error *why);
+void nic_qp_lost(struct nic_qp *qp);
+void nic_qp_stream_closed(struct nic_adapter *adapter, uint64_t stream, const struct nicd_error *why,
+			  const struct nic_counters *counters);
+
+RB_PROTOTYPE(nic_streams, nic_qp, by_stream, nic_qp_compare)

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Accounts. One exists while somebody holds a reference to it (a session, mostly); the last one to let go frees it. Charges don't
+ * hold references: whoever embeds one belongs to an owner, and the owner holds the account.
+ */
+/* uthash takes its tables from the environment like everybody else, and says so when there is none. */
+#define HASH_NONFATAL_OOM 1
+#define uthash_malloc(size) accounts->env->alloc(accounts->env, size)
+#define uthash_free(ptr, size) accounts->env->free(accounts->env, ptr, size)
+
+#include "nicd/account.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+const char *const nic_slot_names[NIC_SLOT_COUNT] = {
+#define X(name, max, text) [NIC_SLOT_##name] = text,
+	NIC_SLOTS(X)
+#undef X
+};
+
+const struct nic_limits nic_limits_default = {
+	.max = {
+#define X(name, max, text) [NIC_SLOT_##name] = max,
+		NIC_SLOTS(X)
+#undef X
+	},
+};
+
+void nic_accounts_init(struct nic_accounts *accounts, struct nic_env *env, const struct nic_limits *limits)
+{
+	memset(accounts, 0, sizeof(*accounts));
+	accounts->env = env;
+	accounts->limits = limits ? *limits : nic_limits_default;
+}
+
+void nic_accounts_deinit(struct nic_accounts *accounts)
+{
+	assert(!accounts->by_key);
+	for (unsigned i = 0; i < NIC_SLOT_COUNT; i++)
+		assert(accounts->used[i] == 0);
+}
+
+int nic_account_get(struct nic_accounts *accounts, const char *key, struct nic_account **ret)
+{
+	struct nic_account *account;
+
+	HASH_FIND_STR(accounts->by_key, key, account);
+	if (account) {
+		*ret = nic_account_ref(account);
+		return 0;
+	}
+	if (strlen(key) >= sizeof(account->key))
+		return -ENAMETOOLONG;
+	account = accounts->env->alloc(accounts->env, sizeof(*account));
+	if (!account)
+		return -ENOMEM;
+	account->accounts = accounts;
+	account->refs = 1;
+	account->limits = accounts->limits;
+	strcpy(account->key, key);
+	HASH_ADD_STR(accounts->by_key, key, account);
+	if (!account->hh.tbl) {
+		accounts->env->free(accounts->env, account, sizeof(*account));
+		return -ENOMEM;
+	}
+	*ret = account;
+	return 0;
+}
+
+struct nic_account *nic_account_ref(struct nic_account *account)
+{
+	account->refs++;
+	return account;
+}
+
+struct nic_account *nic_account_unref(struct nic_account *account)
+{
+	struct nic_accounts *accounts;
+
+	if (!account)
+		return NULL;
+	assert(account->refs > 0);
+	if (--account->refs > 0)
+		return NULL;
+	for (unsigned i = 0; i < NIC_SLOT_COUNT; i++)
+		assert(account->used[i] == 0);
+	accounts = account->accounts;
+	HASH_DEL(accounts->by_key, account);
+	accounts->env->free(accounts->env, account, sizeof(*account));
+	return NULL;
+}
+
+int nic_charge(struct nic_account *account, struct nic_charge *charge, enum nic_slot slot, uint64_t n, struct nicd_error *err)
+{
+	uint64_t used = account->used[slot], max = account->limits.max[slot];
+
+	assert(!charge->account);
+	if (n > 0 && (used > max || n > max - used))
+		return nicd_refuse_at(err, NICD_R_QUOTA, max, n > UINT64_MAX - used ? UINT64_MAX : used + n);
+	account->used[slot] += n;
+	account->accounts->used[slot] += n;
+	*charge = (struct nic_charge){ .account = account, .n = n, .slot = slot };
+	return 0;
+}
+
+void nic_charge_release(struct nic_charge *charge)
+{
+	struct nic_account *account = charge->account;
+
+	if (!account)
+		return;
+	assert(account->used[charge->slot] >= charge->n);
+	account->used[charge->slot] -= charge->n;
+	account->accounts->used[charge->slot] -= charge->n;
+	*charge = (struct nic_charge){ 0 };
+}

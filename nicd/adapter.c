@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Adapters: where providers' events come in. An adapter owns its provider. It is freed only with the whole NIC layer, so
+ * nobody counts references to it.
+ */
+#include "nicd/adapter.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "nicd/nic.h"
+#include "nicd/qp.h"
+
+static void adapter_lost(struct nic_adapter *adapter);
+
+static const struct nic_provider_events adapter_events = {
+	.stream_opened = nic_door_stream_opened,
+	.stream_closed = nic_qp_stream_closed,
+	.door_expired = nic_door_expired,
+	.lost = adapter_lost,
+};
+
+int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provider *provider)
+{
+	struct nic_adapter *adapter = nic->env->alloc(nic->env, sizeof(*adapter));
+
+	if (!adapter) {
+		provider->ops->free(provider);
+		return -ENOMEM;
+	}
+	adapter->nic = nic;
+	adapter->provider = provider;
+	RB_INIT(&adapter->streams);
+	nic_object_link(&adapter->object, nic, NULL, NIC_ADAPTER, false);   /* cannot fail without a name */
+	adapter->object.id = (uint64_t)NIC_ADAPTER << 56 | adapter->object.serial;
+	TAILQ_INSERT_TAIL(&nic->adapters, &adapter->object, of_owner);
+	provider->adapter = adapter;
+	provider->events = &adapter_events;
+	*ret = adapter;
+	return 0;
+}
+
+/* Every object of one type that is in this adapter. Found anew each time: anything may be gone after a step. */
+static void for_each(struct nic_adapter *adapter, enum nic_type type,
+		     void (*step)(struct nic_adapter *adapter, struct nic_object *object))
+{
+	struct nic_object *object;
+	uint64_t serial = 0;
+
+	while ((object = nic_next(adapter->nic, type, serial))) {
+		serial = object->serial;
+		step(adapter, object);
+	}
+}
+
+static void lose_qp(struct nic_adapter *adapter, struct nic_object *object)
+{
+	if (((struct nic_qp *)object)->pd->adapter == adapter)
+		nic_qp_lost((struct nic_qp *)object);
+}
+
+static void lose_mr(struct nic_adapter *adapter, struct nic_object *object)
+{
+	if (((struct nic_mr *)object)->pd->adapter == adapter)
+		nic_mr_lost((struct nic_mr *)object);
+}
+
+static void lose_door(struct nic_adapter *adapter, struct nic_object *object)
+{
+	if (((struct nic_export *)object)->pd->adapter == adapter)
+		nic_door_lost((struct nic_export *)object);
+}
+
+static void lose_memory(struct nic_adapter *adapter, struct nic_object *object)
+{
+	nic_memory_lost((struct nic_memory *)object, adapter);
+}
+
+/* Commands in flight are the provider's to end, with DEVICE_LOST, before or after this. */
+static void adapter_end(struct nic_adapter *adapter)
+{
+	adapter->provider->up = false;
+	for_each(adapter, NIC_QP, lose_qp);
+	for_each(adapter, NIC_EXPORT, lose_door);
+	for_each(adapter, NIC_TICKET, lose_door);
+	for_each(adapter, NIC_MR, lose_mr);
+	for_each(adapter, NIC_MEMORY, lose_memory);
+}
+
+static void adapter_lost(struct nic_adapter *adapter)
+{
+	struct nic_owner *owner, *next;
+	struct nicd_error why;
+
+	if (!adapter->provider->up)
+		return;
+	adapter_end(adapter);
+	nicd_refuse(&why, NICD_R_DEVICE_LOST);
+	for (owner = TAILQ_FIRST(&adapter->nic->owners); owner; owner = next) {
+		next = TAILQ_NEXT(owner, of_nic);
+		if (!owner->dying && owner->event)
+			owner->event(owner, &adapter->object, NIC_EVENT_DEVICE_STATE, adapter->object.serial, &why);
+	}
+}
+
+struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter)
+{
+	struct nic *nic;
+
+	if (!adapter)
+		return NULL;
+	nic = adapter->nic;
+	adapter_end(adapter);
+	adapter->provider->ops->free(adapter->provider);
+	nic_object_unlink(&adapter->object, nic);
+	TAILQ_REMOVE(&nic->adapters, &adapter->object, of_owner);
+	nic->env->free(nic->env, adapter, sizeof(*adapter));
+	return NULL;
+}
+
+/* ---- commands */
+
+void nic_cmd_begin(struct nic_cmd *cmd, void (*done)(struct nic_cmd *cmd))
+{
+	memset(cmd, 0, sizeof(*cmd));
+	cmd->done = done;
+}
+
+void nic_cmd_end(struct nic_cmd *cmd, enum nicd_reason reason)
+{
+	if (reason != NICD_R_NONE)
+		nicd_refuse(&cmd->error, reason);
+	cmd->done(cmd);
+}
+
+void nic_adapter_detach(struct nic_adapter *adapter, uint64_t memory, struct nic_cmd *cmd)
+{
+	struct nic_provider *provider = adapter->provider;
+
+	if (provider->up)
+		provider->ops->memory_detach(provider, memory, cmd);
+	else
+		nic_cmd_end(cmd, NICD_R_NONE);
+}
+
+void nic_adapter_tag_drop(struct nic_adapter *adapter, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+{
+	struct nic_provider *provider = adapter->provider;
+
+	if (provider->up)
+		provider->ops->tag_drop(provider, serial, generation, cmd);
+	else
+		nic_cmd_end(cmd, NICD_R_NONE);
+}
+
+void nic_adapter_door_drop(struct nic_adapter *adapter, uint64_t serial, struct nic_cmd *cmd)
+{
+	struct nic_provider *provider = adapter->provider;
+
+	if (provider->up)
+		provider->ops->door_drop(provider, serial, true, cmd);
+	else
+		nic_cmd_end(cmd, NICD_R_NONE);
+}
+
+void nic_adapter_disconnect(struct nic_adapter *adapter, uint64_t stream, struct nic_cmd *cmd)
+{
+	struct nic_provider *provider = adapter->provider;
+
+	if (provider->up)
+		provider->ops->qp_disconnect(provider, stream, cmd);
+	else
+		nic_cmd_end(cmd, NICD_R_NONE);
+}
