@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory: attached once, unmapped in pieces, answered when the last piece is gone. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "nicd/soft/tag.h"
+
+enum { MIB = 1 << 20 };
+
+static uint64_t now(void)
+{
+	return 1;
+}
+
+static void draw(void *buf, size_t len)
+{
+	assert_int_equal(getrandom(buf, len, 0), (ssize_t)len);
+}
+
+static int setup(void **state)
+{
+	*state = soft_tags_new(draw, now);
+	assert_non_null(*state);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	soft_tags_free(*state);
+	return 0;
+}
+
+static int memfd(uint64_t size)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	return fd;
+}
+
+static int attach(struct soft_tags *tags, uint64_t serial, uint64_t size, bool writable, struct nicd_error *err)
+{
+	int fd = memfd(size), r = soft_memory_attach(tags, serial, fd, size, writable, err);
+
+	close(fd);
+	return r;
+}
+
+static bool mapped(const void *at)
+{
+	unsigned char vec;
+
+	return mincore((void *)((uintptr_t)at & ~(uintptr_t)(NICD_PAGE - 1)), 1, &vec) == 0;
+}
+
+static void count(void *userdata)
+{
+	++*(unsigned *)userdata;
+}
+
+static void test_attach(void **state)
+{
+	struct soft_tags *tags = *state;
+	struct nicd_error err;
+	struct soft_memory *memory;
+	int fd = memfd(100);
+
+	assert_int_equal(pwrite(fd, "hello", 5, 0), 5);
+	assert_int_equal(soft_memory_attach(tags, 1, fd, 100, true, &err), 0);
+	memory = soft_memory_find(tags, 1);
+	assert_memory_equal(memory->map, "hello", 5);
+	/* mutation: map again when it is said again */
+	assert_int_equal(soft_memory_attach(tags, 1, fd, 100, true, &err), 0);
+	assert_ptr_equal(soft_memory_find(tags, 1), memory);
+	/* mutation: take other terms under the same serial for the same thing */
+	assert_true(soft_memory_attach(tags, 1, fd, 99, true, &err) < 0);
+	assert_int_equal(err.reason, NICD_R_DEVICE_BUSY);
+	assert_true(soft_memory_attach(tags, 1, fd, 100, false, &err) < 0);
+	assert_int_equal(err.reason, NICD_R_DEVICE_BUSY);
+	/* The mapping needs the descriptor no longer. */
+	close(fd);
+	assert_memory_equal(memory->map, "hello", 5);
+}
+
+static void test_attach_refused(void **state)
+{
+	struct soft_tags *tags = *state;
+	struct soft_tags_stats stats;
+	struct nicd_error err;
+	int fds[2], fd = memfd(4096), read_only;
+	char path[64];
+
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	assert_true(soft_memory_attach(tags, 1, fds[0], 4096, false, &err) < 0);
+	assert_int_equal(err.reason, NICD_R_MEMORY_MAP);
+	assert_int_equal(err.provider_error, ENODEV);
+	/* mutation: round the size up without looking whether that wraps */
+	assert_true(soft_memory_attach(tags, 1, fd, UINT64_MAX, false, &err) < 0);
+	assert_int_equal(err.reason, NICD_R_MEMORY_MAP);
+	assert_true(soft_memory_attach(tags, 1, fd, 0, false, &err) < 0);
+	assert_int_equal(err.reason, NICD_R_MEMORY_MAP);
+	assert_true(soft_memory_attach(tags, 0, fd, 4096, false, &err) < 0);
+	assert_int_equal(err.reason, NICD_R_SERIAL);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	read_only = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(read_only >= 0);
+	/* mutation: map for reading only, whatever was asked for */
+	assert_true(soft_memory_attach(tags, 1, read_only, 4096, true, &err) < 0);
+	assert_int_equal(err.provider_error, EACCES);
+	soft_tags_stats(tags, &stats);
+	assert_int_equal(stats.memories, 0);
+	close(read_only);
+	close(fd);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void test_detach_small(void **state)
+{
+	struct soft_tags *tags = *state;
+	unsigned done = 0;
+	uint8_t *map;
+
+	attach(tags, 1, MIB, true, NULL);
+	map = soft_memory_find(tags, 1)->map;
+	assert_int_equal(soft_memory_detach(tags, 1, count, &done, NULL), 0);
+	assert_int_equal(done, 1);
+	assert_null(soft_memory_find(tags, 1));
+	/* mutation: answer a detach without unmapping */
+	assert_false(mapped(map));
+	assert_false(soft_memory_step(tags));
+	/* mutation: refuse to detach what is gone */
+	assert_int_equal(soft_memory_detach(tags, 1, count, &done, NULL), 0);
+	assert_int_equal(done, 2);
+}
+
+static void test_detach_in_pieces(void **state)
+{
+	struct soft_tags *tags = *state;
+	unsigned done = 0, again = 0, small = 0, steps = 0;
+	uint8_t *map;
+
+	attach(tags, 1, 40 * MIB, true, NULL);
+	attach(tags, 2, 4096, true, NULL);
+	map = soft_memory_find(tags, 1)->map;
+	assert_int_equal(soft_memory_detach(tags, 1, count, &done, NULL), 0);
+	assert_null(soft_memory_find(tags, 1));
+	/* mutation: unmap all of it at once */
+	assert_true(mapped(map));
+	/* mutation: answer before the last piece is gone, also when asked again */
+	assert_int_equal(soft_memory_detach(tags, 1, count, &again, NULL), 0);
+	assert_int_equal(soft_memory_detach(tags, 2, count, &small, NULL), 0);
+	while (soft_memory_step(tags)) {
+		steps++;
+		assert_true(done == !mapped(map));
+		assert_true(again <= done && small <= again);
+		/* mutation: unmap more than 16 MiB per step */
+		assert_true(done == (steps >= 3));
+	}
+	assert_true(done == 1 && again == 1 && small == 1);
+	assert_int_equal(steps, 4);
+}
+
+/* Given away while pieces are left: the callbacks come all the same, and nothing stays mapped. */
+static void test_free_while_unmapping(void **state)
+{
+	struct soft_tags *tags = soft_tags_new(draw, now);
+	unsigned done = 0;
+	uint8_t *map;
+
+	attach(tags, 1, 64 * MIB, false, NULL);
+	attach(tags, 2, 64 * MIB, false, NULL);
+	map = soft_memory_find(tags, 1)->map;
+	soft_memory_detach(tags, 1, count, &done, NULL);
+	assert_int_equal(done, 0);
+	soft_tags_free(tags);
+	/* mutation: forget the queue when everything is freed */
+	assert_int_equal(done, 1);
+	assert_false(mapped(map));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_attach, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_attach_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detach_small, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detach_in_pieces, setup, teardown),
+		cmocka_unit_test(test_free_while_unmapping),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
