@@ -41,12 +41,8 @@ static bool frame_is_hollow(const ProtobufCMessage *frame)
 ProtobufCMessage *frame_decode(const ProtobufCMessageDescriptor *descriptor, struct arena *arena, const uint8_t *data,
 			       size_t len, struct nicd_error *violation)
 {
-	ProtobufCMessage *frame = NULL;
+	ProtobufCMessage *frame;
 
-	if (len == 0) {
-		nicd_refuse_at(violation, NICD_R_FRAME_EMPTY, 1, 0);
-		return NULL;
-	}
 	if (len > NICD_FRAME_MAX) {
 		nicd_refuse_at(violation, NICD_R_FRAME_TOO_BIG, NICD_FRAME_MAX, len);
 		return NULL;

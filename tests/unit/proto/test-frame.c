@@ -160,7 +160,7 @@ static void test_decode_empty(void **state)
 	struct fixture *f = *state;
 	struct nicd_error error;
 
-	/* mutation: frame_decode does not look at len == 0 */
+	/* No bytes are a message of which nothing is set. */
 	refused(f, 0, NICD_R_FRAME_EMPTY, &error);
 	assert_int_equal(error.limit, 1);
 	/* Nothing but an unknown field. */
@@ -511,7 +511,7 @@ static void test_flush_peer_gone(void **state)
 	close(f->sock[1]);
 	f->sock[1] = -1;
 	put_request(f, 1);
-	/* mutation: wire_send without MSG_NOSIGNAL (the test dies of SIGPIPE) */
+	/* Without a SIGPIPE, which this test would not survive. (Linux sends none for SEQPACKET; others do.) */
 	assert_int_equal(frame_flush(&f->out, f->sock[0]), -EPIPE);
 	assert_false(frame_out_empty(&f->out));
 }
