@@ -17,6 +17,8 @@
 
 struct call;
 struct client;
+struct client_news;
+struct dispatch;
 
 /* The numbers are those of enum Role in nicd.proto. */
 enum client_role { CLIENT_ROLE_CLIENT, CLIENT_ROLE_GATEWAY, CLIENT_ROLE_ADMIN };
@@ -39,10 +41,20 @@ struct client_host {
 	TAILQ_HEAD(, client) clients;              /* in the order of their serials */
 	uint32_t n_clients, n_admins;
 	uint64_t n_calls;                          /* requests in flight */
-	/* There is something to send, or reading may go on: called at most once until client_flushed. */
+	struct dispatch *dispatch;                 /* what dispatch.c and call.c keep for all clients */
+	/*
+	 * There is something to send, a request that waited can start (client_prepare_output does it), or reading may go on:
+	 * called at most once until client_flushed. Once more when a closing client is gone. May come from deep inside the NIC layer: the
+	 * client is looked at later, never here.
+	 */
 	void (*wake)(struct client *client);
-	/* Ends another client's session (Revoke of a session). */
+	/* Ends a client's session (Revoke of a session), maybe that of the caller; later, never here. */
 	void (*kick)(struct client *client);
+	/*
+	 * Calls fn(arg) once, when delay_ns have passed, never from inside. There is no cancelling: after client_host_deinit fn must not
+	 * be called any more.
+	 */
+	void (*after)(struct client_host *host, uint64_t delay_ns, void (*fn)(void *arg), void *arg);
 	/* One line for the journal; `client` may be NULL. */
 	void (*log)(struct client_host *host, struct client *client, const char *method, const struct nicd_error *error);
 	/* Open descriptors of the process; for the ledger. */
@@ -64,15 +76,18 @@ struct client {
 	char label[NICD_STRING + 1];      /* from Hello */
 	uint8_t resume_secret[NICD_RESUME_SECRET_SIZE];
 	struct nic_owner owner;
-	struct nic_charge charge;         /* SESSIONS */
-	struct nic_charge charge_calls, charge_buffered;
+	struct nic_charge charge;         /* SESSIONS; not of the admin socket, which a full account must not lock out */
 	struct frame_out out;
-	struct call *calls;               /* in flight, by request id */
-	uint32_t n_calls;
+	RB_HEAD(call_tree, call) calls;   /* in flight, by request id */
+	TAILQ_HEAD(, call) ready;         /* of those, the ones that waited for others and may start now */
+	TAILQ_HEAD(, call) watchers;      /* Revoke calls of others that wait for the end of this session */
+	uint32_t n_calls;                 /* in flight, without Close */
 	TAILQ_HEAD(, client_news) news;   /* pending events: one per object and kind */
+	RB_HEAD(news_tree, client_news) news_tree;   /* the same, to find */
 	uint32_t n_news;
 	bool resync;
 	bool woken;
+	bool released;                    /* client_release was called */
 	bool fatal;                       /* a Fatal is queued: send what is there, then end */
 	void *userdata;                   /* of whoever owns the socket */
 };
@@ -91,15 +106,22 @@ void client_violation(struct client *client, enum nicd_reason reason, uint64_t l
 
 /* May another frame be read? Not while too much output or too many requests are pending. */
 bool client_wants_input(const struct client *client);
-/* Turns pending events into frames; call before flushing client->out. */
+/* Starts requests that waited for others and turns pending events into frames; call on wake, before flushing client->out. */
 void client_prepare_output(struct client *client);
 /* After flushing: woken is false again. */
 void client_flushed(struct client *client);
 
 /*
  * The end of the session: no more replies, everything it holds is closed in chunks of `budget` objects. True: call again.
- * client_free may be called when client_gone says so (objects whose device has not confirmed keep it).
+ * client_free may be called when client_gone says so (objects whose device has not confirmed, and calls that the device has not
+ * answered, keep it); when that becomes true later, wake is called.
  */
 bool client_release(struct client *client, unsigned budget);
 bool client_gone(const struct client *client);
 struct client *client_free(struct client *client);
+
+/* For call.c, dispatch.c and news.c. */
+struct Nicd__Reply;
+void client_reply(struct client *client, const struct Nicd__Reply *reply);   /* not after the end */
+void client_wake(struct client *client);
+void client_check_gone(struct client *client);

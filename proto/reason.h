@@ -116,6 +116,8 @@ enum nicd_status {
 	  "use a memfd, or a device that says it can") \
 	X(56, MEMORY_MAP, INSUFFICIENT_RESOURCES, ENOMEM, "the device could not map the memory", \
 	  "see provider_error; release other memory") \
+	X(57, MEMORY_WRITE_ONLY, ACCESS_VIOLATION, EACCES, "the descriptor cannot be read", \
+	  "pass a descriptor opened read-write, or read-only") \
 	/* ---- regions */ \
 	X(70, LENGTH_ZERO, INVALID_PARAMETER, EINVAL, "the length is 0", "register at least one byte") \
 	X(71, RANGE_OVERFLOW, INVALID_PARAMETER, EOVERFLOW, "offset + length does not fit into 64 bits", "check the sum") \

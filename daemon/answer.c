@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Answers: from objects and errors to the messages of the protocol. An answer is made, packed and forgotten within one call;
+ * nothing here keeps anything.
+ */
+#include "daemon/answer.h"
+
+#include <string.h>
+
+static char empty[] = "";
+
+void answer_init(struct answer *answer, uint32_t request)
+{
+	nicd__reply__init(&answer->reply);
+	answer->reply.id = request;
+	answer->result = 0;
+	answer->mem = NULL;
+}
+
+void answer_deinit(struct answer *answer)
+{
+	if (answer->mem)
+		answer->env->free(answer->env, answer->mem, answer->mem_size);
+	answer->mem = NULL;
+}
+
+void *answer_alloc(struct answer *answer, struct nic_env *env, size_t size)
+{
+	answer->mem = env->alloc(env, size);
+	answer->mem_size = size;
+	answer->env = env;
+	return answer->mem;
+}
+
+void answer_error(Nicd__Error *ret, const struct nicd_error *error)
+{
+	const struct nicd_reason_info *info = nicd_reason_info(error->reason);
+
+	nicd__error__init(ret);
+	ret->status = (Nicd__Status)info->status;
+	ret->reason = info->reason;
+	/* protobuf-c has no const strings; nothing writes to a message that is packed. */
+	ret->name = (char *)info->name;
+	ret->text = (char *)info->text;
+	ret->cure = (char *)info->cure;
+	ret->limit = error->limit;
+	ret->observed = error->observed;
+	ret->provider_error = error->provider_error;
+}
+
+void answer_refuse(struct answer *answer, const struct nicd_error *error)
+{
+	answer_error(&answer->error, error);
+	answer->reply.error = &answer->error;
+}
+
+static uint32_t clamp32(uint64_t value)
+{
+	return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+void answer_fill_adapter(Nicd__AdapterInfo *info, const struct nic_adapter *adapter, const struct nic_limits *limits, char *text)
+{
+	const struct nic_provider *provider = adapter->provider;
+
+	nicd__adapter_info__init(info);
+	info->id = adapter->object.id;
+	info->serial = adapter->object.serial;
+	info->name = (char *)provider->name;
+	info->provider = (char *)provider->ops->name;
+	info->incarnation = provider->incarnation;
+	info->data_address = empty;
+	if (provider->data_addr.ss_family) {
+		locator_addr_print(&provider->data_addr, text);
+		info->data_address = text;
+	}
+	info->flags = provider->adapter_flags;
+	info->max_registration_size = provider->max_registration;
+	info->max_mr = clamp32(limits->max[NIC_SLOT_MRS]);
+	info->max_pd = clamp32(limits->max[NIC_SLOT_PDS]);
+	info->max_qp = clamp32(limits->max[NIC_SLOT_QPS]);
+	info->max_ranges = NICD_RANGES;
+	info->max_transfer_entries = NICD_TRANSFER_ENTRIES;
+	info->max_transfer_length = provider->max_transfer;
+	info->max_inbound_read = provider->max_inbound_read;
+	info->max_outbound_read = provider->max_outbound_read;
+	info->max_pinned_bytes = limits->max[NIC_SLOT_PINNED];
+	info->up = provider->up;
+}
+
+void answer_adapter(struct answer *answer, const struct nic_adapter *adapter, const struct nic_limits *limits)
+{
+	answer_fill_adapter(&answer->adapter, adapter, limits, answer->text);
+	answer->reply.adapter = &answer->adapter;
+	answer->reply.result_case = NICD__REPLY__RESULT_ADAPTER;
+	answer->result = answer->adapter.id;
+}
+
+void answer_memory(struct answer *answer, const struct nic_memory *memory)
+{
+	nicd__memory_info__init(&answer->memory);
+	answer->memory.id = memory->object.id;
+	answer->memory.serial = memory->object.serial;
+	answer->memory.size = memory->facts.size;
+	answer->memory.page_size = memory->facts.page_size;
+	answer->memory.writable = memory->facts.writable;
+	answer->reply.memory = &answer->memory;
+	answer->reply.result_case = NICD__REPLY__RESULT_MEMORY;
+	answer->result = memory->object.id;
+}
+
+void answer_object(struct answer *answer, const struct nic_object *object)
+{
+	nicd__object_info__init(&answer->object);
+	answer->object.id = object->id;
+	answer->object.serial = object->serial;
+	answer->reply.object = &answer->object;
+	answer->reply.result_case = NICD__REPLY__RESULT_OBJECT;
+	answer->result = object->id;
+}
+
+void answer_mr(struct answer *answer, const struct nic_mr *mr)
+{
+	nicd__mr_tokens__init(&answer->mr);
+	answer->mr.id = mr->object.id;
+	answer->mr.serial = mr->object.serial;
+	answer->mr.local_token = mr->local_token;
+	answer->mr.remote_token = nic_rights_remote(mr->rights) ? mr->remote_token : 0;
+	answer->mr.iova = mr->iova;
+	answer->mr.length = mr->length;
+	answer->mr.flags = mr->rights;
+	answer->mr.generation = mr->generation;
+	answer->reply.mr = &answer->mr;
+	answer->reply.result_case = NICD__REPLY__RESULT_MR;
+	answer->result = mr->object.id;
+}
+
+void answer_receipt(struct answer *answer, uint64_t serial, const struct nic_receipt *receipt)
+{
+	nicd__receipt__init(&answer->receipt);
+	answer->receipt.serial = serial;
+	answer->receipt.at_ns = receipt->at_ns;
+	answer->receipt.streams_cut = receipt->streams_cut;
+	answer->receipt.grants = receipt->grants;
+	answer->receipt.n_exports = receipt->n_exports < NIC_RECEIPT_EXPORTS ? receipt->n_exports : NIC_RECEIPT_EXPORTS;
+	answer->receipt.exports = receipt->exports;
+	answer->reply.receipt = &answer->receipt;
+	answer->reply.result_case = NICD__REPLY__RESULT_RECEIPT;
+}
+
+void answer_token(struct answer *answer, uint32_t token)
+{
+	answer->reply.token = token;
+	answer->reply.result_case = NICD__REPLY__RESULT_TOKEN;
+}
+
+static void answer_grant(struct answer *answer, const struct nic_grant_info *grant)
+{
+	nicd__grant__init(&answer->grant);
+	answer->grant.remote_token = grant->remote_token;
+	answer->grant.iova = grant->iova;
+	answer->grant.length = grant->length;
+	answer->grant.flags = grant->rights;
+	answer->grant.incarnation = grant->incarnation;
+}
+
+void answer_qp(struct answer *answer, const struct nic_qp *qp)
+{
+	Nicd__QpInfo *info = &answer->qp;
+
+	nicd__qp_info__init(info);
+	info->id = qp->object.id;
+	info->serial = qp->object.serial;
+	info->peer = (char *)qp->peer;
+	if (!qp->inbound) {
+		answer_grant(answer, &qp->gives);
+		info->grant = &answer->grant;
+	}
+	info->bytes_read = qp->counters.bytes_read;
+	info->bytes_written = qp->counters.bytes_written;
+	info->peer_read = qp->counters.peer_read;
+	info->peer_written = qp->counters.peer_written;
+	info->connected = qp->state == NIC_QP_CONNECTED;
+	info->inbound = qp->inbound;
+	info->door = qp->door;
+	answer->reply.qp = info;
+	answer->reply.result_case = NICD__REPLY__RESULT_QP;
+	answer->result = qp->object.id;
+}
+
+void answer_completion(struct answer *answer, const struct nic_cmd *cmd)
+{
+	nicd__completion__init(&answer->completion);
+	answer->completion.entries = cmd->completion.entries;
+	answer->completion.bytes = cmd->completion.bytes;
+	answer->completion.failed = cmd->completion.failed;
+	answer->completion.inexact = cmd->completion.inexact;
+	answer->reply.completion = &answer->completion;
+	answer->reply.result_case = NICD__REPLY__RESULT_COMPLETION;
+}
+
+void answer_door(struct answer *answer, const struct nic_export *door)
+{
+	const struct nic_provider *provider = door->pd->adapter->provider;
+	struct locator locator = { .addr = provider->data_addr, .has_grant = door->object.type == NIC_TICKET };
+	struct nic_grant_info grant;
+
+	nic_door_grant(door, &grant);
+	memcpy(locator.ticket, door->ticket, sizeof(locator.ticket));
+	locator.grant = (struct locator_grant){
+		.remote_token = grant.remote_token,
+		.rights = grant.rights,
+		.iova = grant.iova,
+		.length = grant.length,
+		.incarnation = grant.incarnation,
+	};
+	locator_print(&locator, answer->text);
+	explicit_bzero(&locator, sizeof(locator));
+	answer_grant(answer, &grant);
+	nicd__door_info__init(&answer->door);
+	answer->door.id = door->object.id;
+	answer->door.serial = door->object.serial;
+	answer->door.locator = answer->text;
+	answer->door.grant = &answer->grant;
+	answer->reply.door = &answer->door;
+	answer->reply.result_case = NICD__REPLY__RESULT_DOOR;
+	answer->result = door->object.id;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of calls: who may make them, when, with which descriptors, naming which objects. A row for each call of
+ * nicd.Request; nothing else in the daemon knows their numbers.
+ */
+#include <stddef.h>
+
+#include "daemon/method.h"
+
+#define ROLE_CLIENT (1u << CLIENT_ROLE_CLIENT)
+#define ROLE_ADMIN (1u << CLIENT_ROLE_ADMIN)
+#define ROLE_GATEWAY (1u << CLIENT_ROLE_GATEWAY)
+/* Owning memory and connections is not for the gateway, which strangers on the network talk to. */
+#define OWNERS (ROLE_CLIENT | ROLE_ADMIN)
+#define ALL (ROLE_CLIENT | ROLE_ADMIN | ROLE_GATEWAY)
+
+#define NEW (1u << CLIENT_NEW)
+#define READY (1u << CLIENT_READY)
+
+#define CALL(NAME) [NICD__REQUEST__CALL_##NAME]
+#define RESULT(NAME) .result = NICD__REPLY__RESULT_##NAME
+#define REF(message, field, wanted, needed) { offsetof(Nicd__##message, field), NIC_##wanted, REF_##needed }
+#define RANGES(message) .ranges = offsetof(Nicd__##message, n_ranges)
+#define LATER(who) .roles = (who), .states = READY, .answer = method_to_come
+
+static const struct method methods[] = {
+	CALL(HELLO) = { "Hello", ALL, NEW, RESULT(HELLO), .answer = method_hello },
+	CALL(RESUME) = { "Resume", LATER(ALL) },
+
+	CALL(QUERY_ADAPTER) = { "QueryAdapter", ALL, READY, .refs = { REF(QueryAdapter, adapter, ADAPTER, REQUIRED) },
+				RESULT(ADAPTER), .answer = method_query_adapter },
+	CALL(QUERY_EXTENSION) = { "QueryExtension", LATER(ALL), .refs = { REF(QueryExtension, object, NONE, OPTIONAL) } },
+
+	CALL(ADD_MEMORY) = { "AddMemory", OWNERS, READY, 1, 1, RESULT(MEMORY), .answer = method_add_memory },
+
+	CALL(CREATE_PD) = { "CreatePd", OWNERS, READY, .refs = { REF(CreatePd, adapter, ADAPTER, OPTIONAL) }, RESULT(OBJECT),
+			    .answer = method_create_pd },
+	CALL(GET_PRIVILEGED_TOKEN) = { "GetPrivilegedToken", LATER(OWNERS),
+				       .refs = { REF(GetPrivilegedToken, pd, PD, OPTIONAL) } },
+
+	CALL(CREATE_MR) = { "CreateMr", OWNERS, READY, .refs = { REF(CreateMr, pd, PD, REQUIRED) }, RESULT(OBJECT),
+			    .answer = method_create_mr },
+	CALL(REGISTER_MR) = { "RegisterMr", OWNERS, READY, 0, 1, .refs = { REF(RegisterMr, mr, MR, REQUIRED) },
+			      RANGES(RegisterMr), RESULT(MR), .start = method_register_mr, .finish = method_register_mr_finish },
+	CALL(DEREGISTER_MR) = { "DeregisterMr", OWNERS, READY, .refs = { REF(DeregisterMr, mr, MR, REQUIRED) },
+				RESULT(RECEIPT), .start = method_deregister_mr, .finish = method_deregister_mr_finish },
+	CALL(GET_LOCAL_TOKEN) = { "GetLocalToken", OWNERS, READY, .refs = { REF(GetLocalToken, mr, MR, REQUIRED) },
+				  RESULT(TOKEN), .answer = method_get_local_token },
+	CALL(GET_REMOTE_TOKEN) = { "GetRemoteToken", OWNERS, READY, .refs = { REF(GetRemoteToken, mr, MR, REQUIRED) },
+				   RESULT(TOKEN), .answer = method_get_remote_token },
+	CALL(QUERY_TOKENS) = { "QueryTokens", OWNERS, READY, RESULT(TOKENS), .answer = method_query_tokens },
+	CALL(INITIALIZE_FAST_REGISTER) = { "InitializeFastRegister", OWNERS, READY,
+					   .refs = { REF(InitializeFastRegister, mr, MR, OPTIONAL) },
+					   .answer = method_fast_register },
+	CALL(FAST_REGISTER) = { "FastRegister", OWNERS, READY,
+				.refs = { REF(FastRegister, mr, MR, OPTIONAL), REF(FastRegister, qp, QP, UNREAD),
+					  REF(FastRegister, mapping, MAPPING, UNREAD) },
+				RANGES(FastRegister), .answer = method_fast_register },
+	CALL(INVALIDATE) = { "Invalidate", OWNERS, READY,
+			     .refs = { REF(Invalidate, object, MR, OPTIONAL), REF(Invalidate, qp, QP, UNREAD) },
+			     .answer = method_fast_register },
+
+	CALL(CREATE_MW) = { "CreateMw", LATER(OWNERS), .refs = { REF(CreateMw, pd, PD, OPTIONAL) } },
+	CALL(BIND_MW) = { "BindMw", LATER(OWNERS),
+			  .refs = { REF(BindMw, mw, MW, UNREAD), REF(BindMw, mr, MR, OPTIONAL), REF(BindMw, qp, QP, OPTIONAL) } },
+	CALL(BUILD_MAPPING) = { "BuildMapping", LATER(OWNERS), RANGES(BuildMapping) },
+
+	CALL(CONNECT_QP) = { "ConnectQp", OWNERS, READY, .refs = { REF(ConnectQp, pd, PD, REQUIRED) }, RESULT(QP),
+			     .start = method_connect_qp, .finish = method_qp_finish },
+	CALL(READ) = { "Read", OWNERS, READY, .flags = METHOD_ALWAYS, .refs = { REF(Read, qp, QP, REQUIRED) },
+		       RESULT(COMPLETION), .start = method_read, .finish = method_transfer_finish },
+	CALL(WRITE) = { "Write", OWNERS, READY, .flags = METHOD_ALWAYS, .refs = { REF(Write, qp, QP, REQUIRED) },
+			RESULT(COMPLETION), .start = method_write, .finish = method_transfer_finish },
+	CALL(TRANSFER_LIST) = { "TransferList", OWNERS, READY, .flags = METHOD_ALWAYS,
+				.refs = { REF(TransferList, qp, QP, REQUIRED) }, RESULT(COMPLETION),
+				.start = method_transfer_list, .finish = method_transfer_finish },
+	CALL(SEND) = { "Send", LATER(OWNERS), .refs = { REF(Send, qp, QP, OPTIONAL) } },
+	CALL(RECEIVE) = { "Receive", LATER(OWNERS), .refs = { REF(Receive, qp, QP, OPTIONAL) } },
+	CALL(FLUSH) = { "Flush", OWNERS, READY, .refs = { REF(Flush, qp, QP, REQUIRED) }, .start = method_flush,
+			.finish = method_nothing_finish },
+	CALL(DISCONNECT) = { "Disconnect", OWNERS, READY, .refs = { REF(Disconnect, qp, QP, REQUIRED) },
+			     .start = method_disconnect, .finish = method_nothing_finish },
+	CALL(QUERY_QP) = { "QueryQp", OWNERS, READY, .refs = { REF(QueryQp, qp, QP, REQUIRED) }, RESULT(QP),
+			   .start = method_query_qp, .finish = method_qp_finish },
+
+	CALL(CREATE_TICKET) = { "CreateTicket", OWNERS, READY, .refs = { REF(CreateTicket, mr, MR, REQUIRED) }, RESULT(DOOR),
+				.start = method_create_ticket, .finish = method_door_finish },
+	CALL(CREATE_EXPORT) = { "CreateExport", OWNERS, READY, .refs = { REF(CreateExport, mr, MR, REQUIRED) }, RESULT(DOOR),
+				.start = method_create_export, .finish = method_door_finish },
+
+	CALL(CLOSE) = { "Close", ALL, READY, .flags = METHOD_DEFERRED, .refs = { REF(Close, object, NONE, REQUIRED) },
+			RESULT(RECEIPT), .start = method_close, .finish = method_end_finish },
+
+	CALL(LIST) = { "List", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .answer = method_list },
+	CALL(WHO) = { "Who", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .answer = method_who },
+	CALL(REVOKE) = { "Revoke", OWNERS, READY, RESULT(RECEIPT), .start = method_revoke, .finish = method_end_finish },
+	CALL(LEDGER) = { "Ledger", OWNERS, READY, .flags = METHOD_BULK, RESULT(LEDGER), .start = method_ledger,
+			 .finish = method_ledger_finish },
+};
+
+#define RANGES_ARE_TOGETHER(message) \
+	_Static_assert(offsetof(Nicd__##message, ranges) == offsetof(Nicd__##message, n_ranges) + sizeof(size_t), "")
+RANGES_ARE_TOGETHER(RegisterMr);
+RANGES_ARE_TOGETHER(FastRegister);
+RANGES_ARE_TOGETHER(BuildMapping);
+/* The numbers are used as one in both directions. */
+_Static_assert((int)NIC_GRANT == NICD__TYPE__GRANT && (int)CLIENT_ROLE_ADMIN == NICD__ROLE__ADMIN, "");
+
+const struct method *method_find(unsigned call_case)
+{
+	if (call_case >= sizeof(methods) / sizeof(*methods) || !methods[call_case].name)
+		return NULL;
+	return &methods[call_case];
+}

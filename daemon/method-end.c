@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Methods that end: Close of one's own objects by id, Revoke by serial of whatever one may see. A receipt is written when the device has
+ * confirmed, for what a peer could reach.
+ */
+#include "daemon/method.h"
+#include "daemon/util.h"
+#include "daemon/visible.h"
+
+static void close_memory(struct nic_object *object, struct nic_done *done)
+{
+	nic_memory_close(container_of(object, struct nic_memory, object), done);
+}
+
+static void close_pd(struct nic_object *object, struct nic_done *done)
+{
+	nic_pd_close(container_of(object, struct nic_pd, object), done);
+}
+
+static void close_mr(struct nic_object *object, struct nic_done *done)
+{
+	nic_mr_close(container_of(object, struct nic_mr, object), done);
+}
+
+static void close_qp(struct nic_object *object, struct nic_done *done)
+{
+	nic_qp_close(container_of(object, struct nic_qp, object), done);
+}
+
+static void close_door(struct nic_object *object, struct nic_done *done)
+{
+	nic_door_close(container_of(object, struct nic_export, object), done);
+}
+
+static void (*const closers[NIC_TYPE_COUNT])(struct nic_object *object, struct nic_done *done) = {
+	[NIC_MEMORY] = close_memory,
+	[NIC_PD] = close_pd,
+	[NIC_MR] = close_mr,
+	[NIC_QP] = close_qp,
+	[NIC_TICKET] = close_door,
+	[NIC_EXPORT] = close_door,
+};
+
+/* Could a peer reach memory by it until now? */
+static bool end_was_reachable(const struct nic_object *object)
+{
+	const struct nic_mr *mr;
+
+	if (object->type == NIC_TICKET || object->type == NIC_EXPORT)
+		return true;
+	if (object->type != NIC_MR)
+		return false;
+	mr = container_of(object, struct nic_mr, object);
+	return mr->state != NIC_MR_CREATED && nic_rights_remote(mr->rights);
+}
+
+/* What its end did. MRs and doors live until their end is answered; of a Qp only its serial is left. */
+static void end_receipt(const struct call *call, struct answer *answer)
+{
+	struct nic_env *env = call->client->host->env;
+	struct nic_receipt receipt = { .at_ns = env->wall(env) };
+	const struct nic_export *door;
+
+	switch (call->ended.type) {
+	case NIC_MR:
+		answer_receipt(answer, call->ended.serial, container_of(call->ended.object, struct nic_mr, object)->receipt);
+		return;
+	case NIC_TICKET:
+	case NIC_EXPORT:
+		door = container_of(call->ended.object, struct nic_export, object);
+		receipt.grants = door->grants;
+		receipt.streams_cut = door->streams_cut;
+		break;
+	case NIC_QP:
+	case NIC_GRANT:
+		receipt.streams_cut = 1;
+		break;
+	default:
+		break;
+	}
+	answer_receipt(answer, call->ended.serial, &receipt);
+}
+
+static void end_remember(struct call *call, struct nic_object *object, bool receipt)
+{
+	call->ended.object = object;
+	call->ended.type = object->type;
+	call->ended.serial = object->serial;
+	call->ended.receipt = receipt;
+}
+
+void method_end_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	if (call->ended.receipt)
+		end_receipt(call, answer);
+}
+
+int method_close(struct request *request, struct call *call, struct nicd_error *err)
+{
+	struct nic_object *object = request->objects[0];
+
+	/* Adapters are everybody's. */
+	if (!closers[object->type])
+		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_NONE, object->type);
+	end_remember(call, object, end_was_reachable(object));
+	closers[object->type](object, &call->done);
+	return 0;
+}
+
+/* ---- Revoke */
+
+static void revoke_late(struct call *call)
+{
+	call_answer(call, &(struct nicd_error){ .reason = NICD_R_REVOKE_UNCONFIRMED });
+}
+
+/* Answered by client_free, when nothing of the session is at the device any more, or when that takes too long. */
+static int revoke_session(struct call *call, struct client *session, struct nicd_error *err)
+{
+	struct client_host *host = session->host;
+
+	if (call_sleeper(call, revoke_late) < 0)
+		return nicd_refuse(err, NICD_R_NO_MEMORY);
+	call->ended.object = NULL;
+	call->ended.type = NIC_SESSION;
+	call->ended.serial = session->serial;
+	call->ended.receipt = true;
+	call->idle = true;
+	call->watched = session;
+	TAILQ_INSERT_TAIL(&session->watchers, call, link);
+	call_sleep(call, host->policy->revoke_timeout_ns);
+	host->kick(session);
+	return 0;
+}
+
+int method_revoke(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__Revoke *args = request->args;
+	struct client_host *host = request->client->host;
+	struct client *session = visible_session(request->client, args->serial);
+	struct nic_object *object = visible_find(request->client, args->serial);
+	int r;
+
+	if (session) {
+		r = revoke_session(call, session, err);
+	} else if (object) {
+		end_remember(call, object, true);
+		r = nic_revoke(host->nic, object, &call->done, err);
+	} else {
+		return nicd_refuse_at(err, NICD_R_SERIAL, 0, args->serial);
+	}
+	if (r >= 0)
+		host->log(host, request->client, request->method->name,
+			  &(struct nicd_error){ .reason = NICD_R_NONE, .observed = args->serial });
+	return r;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Ledger: every object, descriptor, byte and charge there is, so that a leak shows. The devices are asked one after the other what they
+ * hold; the rest is counted when the last has answered.
+ */
+#include "daemon/method.h"
+#include "daemon/util.h"
+#include "daemon/visible.h"
+
+enum {
+	LEDGER_ACCOUNTS = 64,
+	LEDGER_BYTES = NICD_FRAME_MAX - 1024,
+};
+
+/* An account's row with all that it points to. */
+struct ledger_row {
+	Nicd__AccountLedger account;
+	Nicd__Charge charges[NIC_SLOT_COUNT];
+	Nicd__Charge *pointers[NIC_SLOT_COUNT];
+};
+
+struct ledger_page {
+	Nicd__AccountLedger *accounts[LEDGER_ACCOUNTS];
+	struct ledger_row rows[LEDGER_ACCOUNTS];
+};
+
+/* ---- the devices */
+
+static void ledger_ask(struct call *call);
+
+static void ledger_told(struct nic_cmd *cmd)
+{
+	struct call *call = container_of(cmd, struct call, work.cmd);
+
+	/* A device that is gone holds nothing. */
+	if (cmd->error.reason == NICD_R_NONE) {
+		call->ledger.memories += cmd->stats.memories;
+		call->ledger.tags += cmd->stats.tags;
+		call->ledger.tickets += cmd->stats.tickets;
+		call->ledger.streams += cmd->stats.streams;
+	}
+	call->ledger.asked = TAILQ_NEXT(call->ledger.asked, of_owner);
+	ledger_ask(call);
+}
+
+static void ledger_ask(struct call *call)
+{
+	struct nic_provider *provider;
+
+	if (!call->ledger.asked) {
+		call_answer(call, NULL);
+		return;
+	}
+	provider = container_of(call->ledger.asked, struct nic_adapter, object)->provider;
+	call->work.cmd = (struct nic_cmd){ .done = ledger_told };
+	provider->ops->stats(provider, &call->work.cmd);
+}
+
+int method_ledger(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__Ledger *args = request->args;
+	struct client *client = request->client;
+
+	call->ledger.cursor = args->cursor;
+	/* What devices hold is not one account's. */
+	if (client->identity.role == CLIENT_ROLE_ADMIN)
+		call->ledger.asked = TAILQ_FIRST(&client->host->nic->adapters);
+	ledger_ask(call);
+	return 0;
+}
+
+/* ---- accounts */
+
+static void ledger_row_fill(struct ledger_row *row, const struct nic_account *account)
+{
+	nicd__account_ledger__init(&row->account);
+	row->account.account = (char *)account->key;
+	row->account.n_charges = NIC_SLOT_COUNT;
+	row->account.charges = row->pointers;
+	for (unsigned i = 0; i < NIC_SLOT_COUNT; i++) {
+		nicd__charge__init(&row->charges[i]);
+		row->charges[i].slot = (char *)nic_slot_names[i];
+		row->charges[i].used = account->used[i];
+		row->charges[i].max = account->limits.max[i];
+		row->pointers[i] = &row->charges[i];
+	}
+}
+
+/* The cursor counts accounts in the order in which they came. */
+static void ledger_accounts(struct call *call, struct ledger_page *page, Nicd__LedgerReply *reply)
+{
+	struct client *client = call->client;
+	uint64_t at = 0;
+	size_t bytes = 0;
+
+	reply->accounts = page->accounts;
+	for (struct nic_account *account = client->host->nic->accounts.by_key; account; account = account->hh.next) {
+		struct ledger_row *row = &page->rows[reply->n_accounts];
+
+		if (!visible_account(client, account) || at++ < call->ledger.cursor)
+			continue;
+		ledger_row_fill(row, account);
+		bytes += nicd__account_ledger__get_packed_size(&row->account) + 4;
+		if (bytes > LEDGER_BYTES) {
+			reply->cursor = at - 1;
+			return;
+		}
+		page->accounts[reply->n_accounts++] = &row->account;
+		if (reply->n_accounts == LEDGER_ACCOUNTS) {
+			reply->cursor = account->hh.next ? at : 0;
+			return;
+		}
+	}
+}
+
+/* ---- totals */
+
+static void ledger_all(const struct call *call, Nicd__LedgerReply *reply)
+{
+	struct client_host *host = call->client->host;
+
+	reply->sessions = host->n_clients;
+	reply->admin_sessions = host->n_admins;
+	reply->open_fds = host->open_fds(host);
+	reply->held_fds = (uint32_t)host->nic->held_fds;
+	for (unsigned type = NIC_MEMORY; type < NIC_TYPE_COUNT; type++)
+		reply->objects += host->nic->count[type];
+	reply->calls = host->n_calls - 1;
+	reply->provider_tags = call->ledger.tags;
+	reply->provider_memories = call->ledger.memories;
+	reply->provider_streams = call->ledger.streams;
+	reply->provider_tickets = call->ledger.tickets;
+	reply->quarantined = host->nic->quarantined;
+}
+
+static void ledger_own(const struct call *call, Nicd__LedgerReply *reply)
+{
+	const struct nic_account *account = call->client->owner.account;
+	struct client *client;
+
+	TAILQ_FOREACH(client, &call->client->host->clients, of_host) {
+		if (client->owner.account != account)
+			continue;
+		reply->sessions += !client->identity.admin_socket;
+		reply->admin_sessions += client->identity.admin_socket;
+		reply->objects += client->owner.n_objects;
+		reply->calls += client->n_calls;
+	}
+	reply->calls--;
+	reply->held_fds = (uint32_t)account->used[NIC_SLOT_FDS];
+}
+
+void method_ledger_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	struct client *client = call->client;
+	struct nicd_error refused = { 0 };
+	struct ledger_page *page = answer_alloc(answer, client->host->env, sizeof(*page));
+
+	if (!page) {
+		nicd_refuse(&refused, NICD_R_NO_MEMORY);
+		answer_refuse(answer, &refused);
+		return;
+	}
+	nicd__ledger_reply__init(&answer->ledger);
+	ledger_accounts(call, page, &answer->ledger);
+	if (client->identity.role == CLIENT_ROLE_ADMIN)
+		ledger_all(call, &answer->ledger);
+	else
+		ledger_own(call, &answer->ledger);
+	answer->reply.ledger = &answer->ledger;
+	answer->reply.result_case = NICD__REPLY__RESULT_LEDGER;
+}

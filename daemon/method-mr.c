@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/* Methods of memory regions: making, registering and deregistering them, and their tokens. */
+#include "daemon/memfd.h"
+#include "daemon/method.h"
+#include "daemon/util.h"
+
+static struct nic_mr *request_mr(const struct request *request)
+{
+	return container_of(request->objects[0], struct nic_mr, object);
+}
+
+int method_create_mr(struct request *request, struct answer *answer, struct nicd_error *err)
+{
+	const Nicd__CreateMr *args = request->args;
+	struct nic_mr *mr;
+	int r;
+
+	if (args->fast_register)
+		return nicd_refuse(err, NICD_R_NOT_SUPPORTED);
+	r = nic_mr_new(&mr, container_of(request->objects[0], struct nic_pd, object), err);
+	if (r < 0)
+		return r;
+	answer_object(answer, &mr->object);
+	return 0;
+}
+
+/* The Memory of a descriptor that came with RegisterMr: nameless, so it goes with the registration that it is for. */
+static int register_memory(struct request *request, struct nic_memory **ret, struct nicd_error *err)
+{
+	struct nic_memory_facts facts;
+	int r;
+
+	if (request->fd < 0)
+		return 0;
+	r = memfd_check(request->fd, &facts, err);
+	if (r < 0)
+		return r;
+	request->fd = -1;
+	return nic_memory_new(ret, &request->client->owner, &facts, false, err);
+}
+
+static int register_ranges(const struct request *request, struct nic_memory *brought, struct nic_range *ranges,
+			   struct nicd_error *err)
+{
+	const Nicd__RegisterMr *args = request->args;
+
+	for (unsigned i = 0; i < args->n_ranges; i++) {
+		ranges[i].memory = request->memories[i] ? request->memories[i] : brought;
+		ranges[i].offset = args->ranges[i]->offset;
+		ranges[i].length = args->ranges[i]->length;
+		if (!ranges[i].memory)
+			return nicd_refuse(err, NICD_R_HANDLE);
+	}
+	return 0;
+}
+
+int method_register_mr(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__RegisterMr *args = request->args;
+	struct nic_memory *brought = NULL;
+	struct nic_range ranges[NICD_RANGES];
+	struct nic_register what = {
+		.ranges = ranges,
+		.n_ranges = (unsigned)args->n_ranges,
+		.iova = args->iova,
+		.length = args->length,
+		.flags = args->flags,
+	};
+	int r;
+
+	r = register_memory(request, &brought, err);
+	if (r < 0)
+		return r;
+	call->mr = request_mr(request);
+	r = register_ranges(request, brought, ranges, err);
+	if (r >= 0)
+		r = nic_mr_register(call->mr, &what, &call->done, err);
+	if (brought)
+		nic_memory_close(brought, NULL);
+	return r;
+}
+
+void method_register_mr_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	answer_mr(answer, call->mr);
+}
+
+int method_deregister_mr(struct request *request, struct call *call, struct nicd_error *err)
+{
+	call->mr = request_mr(request);
+	return nic_mr_deregister(call->mr, &call->done, err);
+}
+
+void method_deregister_mr_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	answer_receipt(answer, call->mr->object.serial, call->mr->receipt);
+}
+
+int method_get_local_token(struct request *request, struct answer *answer, struct nicd_error *err)
+{
+	uint32_t token;
+	int r;
+
+	r = nic_mr_local_token(request_mr(request), &token, err);
+	if (r < 0)
+		return r;
+	answer_token(answer, token);
+	return 0;
+}
+
+int method_get_remote_token(struct request *request, struct answer *answer, struct nicd_error *err)
+{
+	uint32_t token;
+	int r;
+
+	r = nic_mr_remote_token(request_mr(request), &token, err);
+	if (r < 0)
+		return r;
+	answer_token(answer, token);
+	return 0;
+}
+
+/* A foreign, stale or tokenless id is 0 in both lists: with thousands of them no single one refuses the rest. */
+static void query_token(struct client *client, uint64_t id, uint32_t *local, uint32_t *remote)
+{
+	struct nic_object *object = id >> 56 == NIC_MR ? nic_table_find(&client->owner.ids, id) : NULL;
+	const struct nic_mr *mr;
+
+	*local = *remote = 0;
+	if (!object || object->type != NIC_MR)
+		return;
+	mr = container_of(object, struct nic_mr, object);
+	if (nic_mr_local_token(mr, local, NULL) < 0)
+		return;
+	if (nic_rights_remote(mr->rights))
+		(void)nic_mr_remote_token(mr, remote, NULL);
+}
+
+int method_query_tokens(struct request *request, struct answer *answer, struct nicd_error *err)
+{
+	const Nicd__QueryTokens *args = request->args;
+	struct dispatch *dispatch = request->client->host->dispatch;
+
+	if (!args->n_mrs || args->n_mrs > NICD_QUERY_IDS)
+		return nicd_refuse_at(err, NICD_R_COUNT, NICD_QUERY_IDS, args->n_mrs);
+	for (size_t i = 0; i < args->n_mrs; i++)
+		query_token(request->client, args->mrs[i], &dispatch->tokens[0][i], &dispatch->tokens[1][i]);
+	nicd__token_list__init(&answer->tokens);
+	answer->tokens.n_local_tokens = answer->tokens.n_remote_tokens = args->n_mrs;
+	answer->tokens.local_tokens = dispatch->tokens[0];
+	answer->tokens.remote_tokens = dispatch->tokens[1];
+	answer->reply.tokens = &answer->tokens;
+	answer->reply.result_case = NICD__REPLY__RESULT_TOKENS;
+	return 0;
+}
+
+int method_fast_register(struct request *request, struct answer *answer, struct nicd_error *err)
+{
+	/* Every MR there is yet is a normal one. */
+	return nicd_refuse(err, request->objects[0] ? NICD_R_MR_KIND : NICD_R_NOT_SUPPORTED);
+}

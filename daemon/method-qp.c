@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Methods of queue pairs. ConnectQp lets nobody measure networks that they may not reach: whatever goes wrong before there is a
+ * connection, and also what policy forbids, is one refusal after one time.
+ */
+#include "daemon/method.h"
+
+#include <string.h>
+
+#include "daemon/util.h"
+
+enum {
+	CONNECT_DEFAULT_MS = 10000,
+	CONNECT_MAX_MS = 60000,
+};
+
+static struct nic_qp *request_qp(const struct request *request)
+{
+	return container_of(request->objects[0], struct nic_qp, object);
+}
+
+/* ---- ConnectQp */
+
+static void connect_refuse(struct call *call)
+{
+	call_answer(call, &call->error);
+}
+
+/* Now, or when the time that every refusal takes has passed. */
+static void connect_refuse_later(struct call *call, const struct nicd_error *error)
+{
+	struct nic_env *env = call->client->host->env;
+	uint64_t now = env->now(env);
+
+	call->error = *error;
+	if (now >= call->until || call->client->state == CLIENT_CLOSING) {
+		connect_refuse(call);
+		return;
+	}
+	call->idle = true;
+	call_sleep(call, call->until - now);
+}
+
+static void connect_done(struct nic_done *done, const struct nicd_error *error)
+{
+	struct call *call = container_of(done, struct call, done);
+
+	if (error && error->reason == NICD_R_CONNECT)
+		connect_refuse_later(call, &(struct nicd_error){ .reason = NICD_R_CONNECT });
+	else
+		call_answer(call, error);
+}
+
+static int connect_prepare(struct request *request, struct call *call, uint32_t timeout_ms, struct nicd_error *err)
+{
+	struct nic_env *env = request->client->host->env;
+
+	if (call_sleeper(call, connect_refuse) < 0)
+		return nicd_refuse(err, NICD_R_NO_MEMORY);
+	call->until = env->now(env) + timeout_ms * UINT64_C(1000000);
+	call->done.fn = connect_done;
+	return 0;
+}
+
+int method_connect_qp(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__ConnectQp *args = request->args;
+	struct client_host *host = request->client->host;
+	struct nic_connect_terms terms = { .timeout_ms = args->timeout_ms ? args->timeout_ms : CONNECT_DEFAULT_MS };
+	struct nicd_error refused = { .reason = NICD_R_CONNECT };
+	struct locator locator;
+	int r;
+
+	if (terms.timeout_ms > CONNECT_MAX_MS)
+		return nicd_refuse_at(err, NICD_R_VALUE, CONNECT_MAX_MS, terms.timeout_ms);
+	r = locator_parse(args->locator, &locator, err);
+	if (r >= 0)
+		r = connect_prepare(request, call, terms.timeout_ms, err);
+	if (r < 0)
+		return r;
+	if (!policy_may_connect(host->policy, &locator.addr)) {
+		host->log(host, request->client, request->method->name, &refused);
+		connect_refuse_later(call, &refused);
+		return 0;
+	}
+	terms.addr = locator.addr;
+	memcpy(terms.ticket, locator.ticket, sizeof(terms.ticket));
+	r = nic_qp_connect(&call->qp, container_of(request->objects[0], struct nic_pd, object), &terms, &call->done, err);
+	explicit_bzero(&terms, sizeof(terms));
+	explicit_bzero(&locator, sizeof(locator));
+	return r;
+}
+
+void method_qp_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	answer_qp(answer, call->qp);
+}
+
+/* ---- transfers */
+
+static int transfer_flags(uint32_t flags, struct nicd_error *err)
+{
+	return flags ? nicd_refuse_at(err, NICD_R_OP_FLAGS, 0, flags) : 0;
+}
+
+static void put_le(uint8_t *at, uint64_t value, unsigned bytes)
+{
+	for (unsigned i = 0; i < bytes; i++)
+		at[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* Read and Write have the same fields under the same numbers, and are lists of one entry. */
+_Static_assert(sizeof(Nicd__Read) == sizeof(Nicd__Write) && offsetof(Nicd__Read, flags) == offsetof(Nicd__Write, flags), "");
+
+static int transfer_one(struct request *request, struct call *call, enum nic_operation operation, struct nicd_error *err)
+{
+	const Nicd__Read *args = request->args;
+	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
+	int r;
+
+	r = transfer_flags(args->flags, err);
+	if (r < 0)
+		return r;
+	put_le(entry, args->local_token, 4);
+	put_le(entry + 4, args->remote_token, 4);
+	put_le(entry + 8, args->local_addr, 8);
+	put_le(entry + 16, args->remote_addr, 8);
+	put_le(entry + 24, args->length, 4);
+	return nic_qp_post(request_qp(request), operation, entry, sizeof(entry), &call->work, &call->done, err);
+}
+
+int method_read(struct request *request, struct call *call, struct nicd_error *err)
+{
+	return transfer_one(request, call, NIC_READ, err);
+}
+
+int method_write(struct request *request, struct call *call, struct nicd_error *err)
+{
+	return transfer_one(request, call, NIC_WRITE, err);
+}
+
+int method_transfer_list(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__TransferList *args = request->args;
+	bool write = args->operation == NICD__TRANSFER_LIST__OPERATION__WRITE;
+	int r;
+
+	r = transfer_flags(args->flags, err);
+	if (r < 0)
+		return r;
+	if (!write && args->operation != NICD__TRANSFER_LIST__OPERATION__READ)
+		return nicd_refuse_at(err, NICD_R_VALUE, NICD__TRANSFER_LIST__OPERATION__WRITE, (uint64_t)args->operation);
+	return nic_qp_post(request_qp(request), write ? NIC_WRITE : NIC_READ, args->entries.data, args->entries.len, &call->work,
+			   &call->done, err);
+}
+
+void method_transfer_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	answer_completion(answer, &call->work.cmd);
+}
+
+/* ---- the rest */
+
+int method_flush(struct request *request, struct call *call, struct nicd_error *err)
+{
+	return nic_qp_flush(request_qp(request), &call->work, &call->done, err);
+}
+
+int method_disconnect(struct request *request, struct call *call, struct nicd_error *err)
+{
+	return nic_qp_disconnect(request_qp(request), &call->done, err);
+}
+
+void method_nothing_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+}
+
+int method_query_qp(struct request *request, struct call *call, struct nicd_error *err)
+{
+	call->qp = request_qp(request);
+	return nic_qp_query(call->qp, &call->work, &call->done, err);
+}
