@@ -5,7 +5,8 @@
  * initiator, on one libuv loop. It reads and writes client memory only through soft_tag_check and soft_tag_iov.
  *
  * Files: mpa.c (handshake and FPDU framing, pure functions on bytes), rdmap.c (DDP/RDMAP headers and Terminate, pure), stream.c
- * (one connection: receive and transmit state machines), work.c (posted transfer lists), engine.c (listener, connects, registry).
+ * (one connection: handshake and end), receive.c and transmit.c (its two halves), work.c (posted transfer lists), engine.c
+ * (listeners, connects, registry, turns).
  */
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -62,7 +63,7 @@ struct soft_connected {
 	struct locator_grant grant;
 };
 /*
- * `done` exactly once, maybe before the call returns; error CONNECT for every failure (all failures before the handshake ends
+ * `done` exactly once, maybe before the call returns, with reason NONE for success (here and in soft_post); error CONNECT for every failure (all failures before the handshake ends
  * come after the same time: timeout_ms).
  */
 void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *terms,

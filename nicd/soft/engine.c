@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: listeners, the registry of streams, whose turn it is, and what others are told. One per process; borrowed by it are the loop,
+ * the tags and the tickets, which must outlive it.
+ *
+ * Streams with something to send wait in `ready` and get one turn each before the loop sleeps; as long as there are any it
+ * doesn't. News wait in `news` and are told between turns.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "nicd/soft/stream.h"
+
+enum {
+	ACCEPTS_PER_TURN = 16,
+	ACCEPT_AGAIN_MS = 100,
+	BACKLOG = 128,
+};
+
+static int stream_compare(const struct soft_stream *a, const struct soft_stream *b)
+{
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+RB_GENERATE_INTERNAL(soft_streams, soft_stream, by_number, stream_compare, static __attribute__((unused)))
+
+/* ---- registry */
+
+static struct soft_stream *stream_find(struct soft_engine *engine, uint64_t number)
+{
+	struct soft_stream key = {.number = number};
+
+	return RB_FIND(soft_streams, &engine->streams, &key);
+}
+
+void engine_list(struct soft_stream *s)
+{
+	if (s->listed)
+		return;
+	RB_INSERT(soft_streams, &s->engine->streams, s);
+	s->engine->n_streams++;
+	s->listed = true;
+}
+
+void engine_unlist(struct soft_stream *s)
+{
+	if (!s->listed)
+		return;
+	RB_REMOVE(soft_streams, &s->engine->streams, s);
+	s->engine->n_streams--;
+	s->listed = false;
+}
+
+uint32_t engine_sink_stag(struct soft_stream *s)
+{
+	struct soft_engine *engine = s->engine;
+	uint32_t stag;
+
+	do {
+		if (engine->n_random == 0) {
+			engine->n_random = sizeof(engine->random) / sizeof(engine->random[0]);
+			/* Up to 256 bytes come whole or not at all. */
+			while (getrandom(engine->random, sizeof(engine->random), 0) < 0)
+				assert(errno == EINTR);
+		}
+		stag = engine->random[--engine->n_random];
+		for (uint32_t i = s->out_head; stag && i != s->tx.at.out_tail; i++)
+			if (s->out[i % s->ord].stag == stag)
+				stag = 0;
+	} while (stag == 0 || soft_token_taken(engine->tags, stag));
+	return stag;
+}
+
+/* ---- turns and news */
+
+static void on_idle(uv_idle_t *idle)
+{
+}
+
+void engine_ready(struct soft_stream *s)
+{
+	if (s->is_ready || s->state == STREAM_CLOSED || s->state == STREAM_FAILED)
+		return;
+	TAILQ_INSERT_TAIL(&s->engine->ready, s, next_ready);
+	s->is_ready = true;
+}
+
+void engine_unready(struct soft_stream *s)
+{
+	if (s->is_ready)
+		TAILQ_REMOVE(&s->engine->ready, s, next_ready);
+	s->is_ready = false;
+}
+
+void engine_news(struct soft_stream *s)
+{
+	if (s->has_news)
+		return;
+	TAILQ_INSERT_TAIL(&s->engine->news, s, next_news);
+	s->has_news = true;
+}
+
+static void deliver_ended(struct soft_stream *s)
+{
+	struct soft_work *work;
+
+	while ((work = TAILQ_FIRST(&s->ended))) {
+		TAILQ_REMOVE(&s->ended, work, next);
+		work->done(work->userdata, &work->error, &work->completion);
+		free(work);
+	}
+}
+
+static void deliver(struct soft_stream *s)
+{
+	const struct soft_engine_events *events = &s->engine->events;
+	struct nicd_error why = s->why;
+
+	if (s->tell_connected) {
+		s->tell_connected = false;
+		s->connected(s->userdata, &s->connect_error, &s->result);
+	}
+	if (s->tell_opened) {
+		s->tell_opened = false;
+		events->opened(events->userdata, s->number, s->ticket, s->peer);
+		if (s->state == STREAM_CLOSED)
+			stream_leave(s);
+	}
+	deliver_ended(s);
+	if (s->tell_closed) {
+		s->tell_closed = false;
+		events->closed(events->userdata, s->number, &why, &s->counters);
+	}
+}
+
+void engine_deliver(struct soft_engine *engine)
+{
+	struct soft_stream *s;
+
+	while ((s = TAILQ_FIRST(&engine->news))) {
+		TAILQ_REMOVE(&engine->news, s, next_news);
+		s->has_news = false;
+		deliver(s);
+		stream_gone(s);
+	}
+}
+
+/* One turn each for those that are ready now. */
+static void on_prepare(uv_prepare_t *prepare)
+{
+	struct soft_engine *engine = prepare->data;
+	struct soft_stream *s, *last = TAILQ_LAST(&engine->ready, soft_ready);
+	bool told = !TAILQ_EMPTY(&engine->news);
+
+	while (last && (s = TAILQ_FIRST(&engine->ready))) {
+		engine_unready(s);
+		if (s == last)
+			last = NULL;
+		if (tx_turn(s))
+			engine_ready(s);
+	}
+	told = told || !TAILQ_EMPTY(&engine->news);
+	engine_deliver(engine);
+	/* Whoever was told may have something to do before the loop sleeps, and its own turn may be over. */
+	if (told || !TAILQ_EMPTY(&engine->ready))
+		uv_idle_start(&engine->idle, on_idle);
+	else
+		uv_idle_stop(&engine->idle);
+}
+
+/* ---- listening */
+
+static void on_accept(uv_poll_t *poll, int status, int events);
+
+static void listeners_update(struct soft_engine *engine)
+{
+	bool full = engine->n_half_open >= engine->options.max_half_open;
+	struct soft_listener *l;
+
+	if (engine->closing)
+		return;
+	LIST_FOREACH(l, &engine->listeners, next) {
+		if (engine->paused || full)
+			uv_poll_stop(&l->poll);
+		else
+			uv_poll_start(&l->poll, UV_READABLE, on_accept);
+	}
+}
+
+void engine_half_open(struct soft_stream *s, bool half_open)
+{
+	struct soft_engine *engine = s->engine;
+	uint64_t max = engine->options.max_half_open;
+
+	if (s->half_open == half_open)
+		return;
+	s->half_open = half_open;
+	engine->n_half_open += half_open ? 1 : -1;
+	if (engine->n_half_open + 1 == max || engine->n_half_open == max)
+		listeners_update(engine);
+}
+
+static void on_accept_again(uv_timer_t *timer)
+{
+	struct soft_engine *engine = timer->data;
+
+	engine->paused = false;
+	listeners_update(engine);
+}
+
+/* Out of descriptors or memory: trying again at once would only burn the processor. */
+static void accept_pause(struct soft_engine *engine)
+{
+	engine->paused = true;
+	listeners_update(engine);
+	uv_timer_start(&engine->accept_again, on_accept_again, ACCEPT_AGAIN_MS, 0);
+}
+
+static void on_accept(uv_poll_t *poll, int status, int events)
+{
+	struct soft_listener *l = poll->data;
+	struct soft_engine *engine = l->engine;
+	int fd;
+
+	for (int i = 0; i < ACCEPTS_PER_TURN && engine->n_half_open < engine->options.max_half_open; i++) {
+		fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (fd < 0 && errno == EAGAIN)
+			break;
+		if (fd < 0 || stream_accept(engine, fd) < 0) {
+			accept_pause(engine);
+			break;
+		}
+	}
+	engine_deliver(engine);
+}
+
+int soft_engine_listen_fd(struct soft_engine *engine, int fd, struct sockaddr_storage *bound)
+{
+	struct soft_listener *l = calloc(1, sizeof(*l));
+	socklen_t len = sizeof(*bound);
+	int r = l ? 0 : -ENOMEM;
+
+	if (r == 0 && getsockname(fd, (struct sockaddr *)bound, &len) < 0)
+		r = -errno;
+	if (r == 0)
+		r = uv_poll_init(engine->loop, &l->poll, fd);   /* makes it non-blocking */
+	if (r < 0) {
+		free(l);
+		close(fd);
+		return r;
+	}
+	l->engine = engine;
+	l->fd = fd;
+	l->poll.data = l;
+	engine->handles++;
+	LIST_INSERT_HEAD(&engine->listeners, l, next);
+	listeners_update(engine);
+	return 0;
+}
+
+int soft_engine_listen(struct soft_engine *engine, const struct sockaddr *addr, struct sockaddr_storage *bound)
+{
+	socklen_t len = addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+	const int one = 1;
+	int fd, r;
+
+	if (addr->sa_family != AF_INET && addr->sa_family != AF_INET6)
+		return -EAFNOSUPPORT;
+	fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, addr, len) < 0 || listen(fd, BACKLOG) < 0) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	return soft_engine_listen_fd(engine, fd, bound);
+}
+
+/* ---- commands */
+
+void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *terms,
+		  void (*done)(void *userdata, const struct nicd_error *error, const struct soft_connected *result),
+		  void *userdata)
+{
+	const struct nicd_error error = {.reason = NICD_R_CONNECT};
+	const struct soft_connected nothing = {0};
+	struct soft_stream *s = NULL;
+
+	if (!engine->closing && !stream_find(engine, terms->stream))
+		s = stream_new(engine, terms->stream, false);
+	if (!s) {
+		done(userdata, &error, &nothing);
+		return;
+	}
+	s->local.pd = terms->pd;
+	s->addr = terms->addr;
+	memcpy(s->ticket_secret, terms->ticket, sizeof(s->ticket_secret));
+	s->connected = done;
+	s->userdata = userdata;
+	engine_list(s);
+	stream_connect(s, terms->timeout_ms ? terms->timeout_ms : engine->options.handshake_timeout_ms);
+}
+
+void soft_post(struct soft_engine *engine, uint64_t stream, enum nic_operation operation, const uint8_t *entries,
+	       uint32_t n_entries,
+	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
+	       void *userdata)
+{
+	struct soft_stream *s = stream_find(engine, stream);
+	const struct soft_completion nothing = {0};
+	struct nicd_error error = {0};
+	struct soft_work *work = NULL;
+
+	if (!s || s->state != STREAM_OPEN || s->ord == 0)
+		nicd_refuse(&error, NICD_R_QP_STATE);
+	else if (n_entries == 0 || n_entries > NICD_TRANSFER_ENTRIES)
+		nicd_refuse_at(&error, NICD_R_TRANSFER_ENTRIES, NICD_TRANSFER_ENTRIES, n_entries);
+	else if ((!s->out && !(s->out = calloc(s->ord, sizeof(*s->out)))) || !(work = work_new(operation, entries, n_entries)))
+		nicd_refuse(&error, NICD_R_NO_MEMORY);
+	if (!work) {
+		done(userdata, &error, &nothing);
+		return;
+	}
+	work->done = done;
+	work->userdata = userdata;
+	TAILQ_INSERT_TAIL(&s->posted, work, next);
+	s->n_posted++;
+	if (!s->tx.at.work)
+		s->tx.at.work = work;
+	engine_ready(s);
+}
+
+void soft_flush(struct soft_engine *engine, uint64_t stream)
+{
+	struct soft_stream *s = stream_find(engine, stream);
+	const struct nicd_error why = {.reason = NICD_R_FLUSHED};
+	bool on_wire;
+
+	if (!s || s->state != STREAM_OPEN)
+		return;
+	on_wire = work_on_wire(s);
+	work_lost(s, NICD_R_FLUSHED, 0);
+	if (on_wire)
+		stream_finish(s, &why);
+	engine_deliver(engine);
+}
+
+bool soft_disconnect(struct soft_engine *engine, uint64_t stream)
+{
+	struct soft_stream *s = stream_find(engine, stream);
+
+	if (!s)
+		return false;
+	stream_drop(s, NICD_R_FLUSHED, true);
+	engine_deliver(engine);
+	return true;
+}
+
+static bool came_by(const struct soft_stream *s, uint64_t serial)
+{
+	if (!s->inbound || s->state < STREAM_ADMITTED || s->state >= STREAM_DRAINING)
+		return false;
+	if (s->door == serial)
+		return true;
+	for (unsigned i = 0; i < s->remote.n_grants; i++)
+		if (s->remote.grants[i] == serial)
+			return true;
+	return false;
+}
+
+unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial)
+{
+	struct soft_stream *s;
+	unsigned n = 0;
+
+	LIST_FOREACH(s, &engine->all, of_engine) {
+		if (!came_by(s, serial))
+			continue;
+		stream_abort(s, NICD_R_REVOKED, 0);
+		n++;
+	}
+	engine_deliver(engine);
+	return n;
+}
+
+void soft_engine_reset(struct soft_engine *engine)
+{
+	struct soft_stream *s;
+
+	LIST_FOREACH(s, &engine->all, of_engine)
+		stream_drop(s, NICD_R_FLUSHED, false);
+	engine_deliver(engine);
+}
+
+/* ---- looking */
+
+static void info_fill(const struct soft_stream *s, struct soft_stream_info *ret)
+{
+	*ret = (struct soft_stream_info){
+		.stream = s->number, .door = s->door, .pd = s->local.pd, .connected = s->state == STREAM_OPEN,
+		.posted = s->n_posted, .counters = s->counters,
+	};
+	memcpy(ret->peer, s->peer, sizeof(ret->peer));
+}
+
+bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret)
+{
+	const struct soft_stream *s = stream_find(engine, stream);
+
+	if (s)
+		info_fill(s, ret);
+	return s;
+}
+
+bool soft_stream_next(struct soft_engine *engine, uint64_t after, struct soft_stream_info *ret)
+{
+	struct soft_stream key = {.number = after + 1};
+	const struct soft_stream *s = after == UINT64_MAX ? NULL : RB_NFIND(soft_streams, &engine->streams, &key);
+
+	if (s)
+		info_fill(s, ret);
+	return s;
+}
+
+void soft_engine_stats(const struct soft_engine *engine, struct soft_engine_stats *ret)
+{
+	*ret = (struct soft_engine_stats){.streams = engine->n_streams, .half_open = engine->n_half_open};
+}
+
+/* ---- life */
+
+static void options_fill(struct soft_engine_options *o)
+{
+	o->handshake_timeout_ms = o->handshake_timeout_ms ? o->handshake_timeout_ms : 5000;
+	o->max_half_open = o->max_half_open ? o->max_half_open : 256;
+	o->max_ird = o->max_ird ? o->max_ird : 64;
+	o->max_ord = o->max_ord ? o->max_ord : 64;
+	if (o->max_ird >= MPA_NOT_NEGOTIATED)
+		o->max_ird = MPA_NOT_NEGOTIATED - 1;
+	if (o->max_ord >= MPA_NOT_NEGOTIATED)
+		o->max_ord = MPA_NOT_NEGOTIATED - 1;
+}
+
+int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags *tags, struct soft_tickets *tickets,
+		    const struct soft_engine_options *options, const struct soft_engine_events *events)
+{
+	struct soft_engine *engine = calloc(1, sizeof(*engine));
+
+	if (!engine)
+		return -ENOMEM;
+	engine->rx_buffer = malloc(RX_BUFFER);
+	engine->frames = calloc(TX_FRAMES, sizeof(*engine->frames));
+	if (!engine->rx_buffer || !engine->frames) {
+		soft_engine_free(engine);
+		return -ENOMEM;
+	}
+	engine->loop = loop;
+	engine->tags = tags;
+	engine->tickets = tickets;
+	engine->options = *options;
+	engine->events = *events;
+	options_fill(&engine->options);
+	RB_INIT(&engine->streams);
+	TAILQ_INIT(&engine->ready);
+	TAILQ_INIT(&engine->news);
+	uv_prepare_init(loop, &engine->prepare);
+	uv_idle_init(loop, &engine->idle);
+	uv_timer_init(loop, &engine->accept_again);
+	engine->prepare.data = engine->idle.data = engine->accept_again.data = engine;
+	engine->handles = 3;
+	uv_prepare_start(&engine->prepare, on_prepare);
+	uv_unref((uv_handle_t *)&engine->prepare);
+	uv_unref((uv_handle_t *)&engine->idle);
+	*ret = engine;
+	return 0;
+}
+
+void engine_stream_freed(struct soft_engine *engine)
+{
+	void (*closed)(void *userdata) = engine->closed;
+
+	if (!engine->closing || engine->handles || !LIST_EMPTY(&engine->all) || !closed)
+		return;
+	engine->closed = NULL;
+	closed(engine->closed_userdata);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct soft_engine *engine = handle->data;
+
+	engine->handles--;
+	engine_stream_freed(engine);
+}
+
+static void on_listener_closed(uv_handle_t *handle)
+{
+	struct soft_listener *l = handle->data;
+	struct soft_engine *engine = l->engine;
+
+	free(l);
+	engine->handles--;
+	engine_stream_freed(engine);
+}
+
+void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata), void *userdata)
+{
+	struct soft_listener *l;
+
+	engine->closing = true;
+	engine->closed = closed;
+	engine->closed_userdata = userdata;
+	soft_engine_reset(engine);
+	while ((l = LIST_FIRST(&engine->listeners))) {
+		LIST_REMOVE(l, next);
+		uv_close((uv_handle_t *)&l->poll, on_listener_closed);
+		close(l->fd);
+	}
+	uv_close((uv_handle_t *)&engine->prepare, on_handle_closed);
+	uv_close((uv_handle_t *)&engine->idle, on_handle_closed);
+	uv_close((uv_handle_t *)&engine->accept_again, on_handle_closed);
+}
+
+void soft_engine_free(struct soft_engine *engine)
+{
+	if (!engine)
+		return;
+	assert(engine->handles == 0 && LIST_EMPTY(&engine->all));
+	free(engine->rx_buffer);
+	free(engine->tx_buffer);
+	free(engine->frames);
+	free(engine);
+}

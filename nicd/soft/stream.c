@@ -1,0 +1,648 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One connection: its handshake and its end.
+ *
+ *   in:   ACCEPTING --request, ticket reserved--> ADMITTED --first frame, ticket spent--> OPEN
+ *   out:  CONNECTING --> REQUESTING --reply--> OPEN;  any failure --> FAILED, told when the time is up
+ *   end:  OPEN --> TERMINATING --all is sent--> DRAINING --peer closed, or 2 s--> CLOSED;  or at once --> CLOSED
+ *
+ * A stream is owned by its engine. It is freed when its libuv handles are closed and its news are told. A socket with unread
+ * input is never just closed where the peer should hear something: the RST would overtake it; so we drain first.
+ */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "nicd/soft/stream.h"
+
+bool stream_is_serving(const struct soft_stream *s)
+{
+	return s->state == STREAM_OPEN || s->state == STREAM_ADMITTED;
+}
+
+/* ---- handles */
+
+static void handle_closed(struct soft_stream *s)
+{
+	s->handles--;
+	stream_gone(s);
+}
+
+static void on_poll_closed(uv_handle_t *handle)
+{
+	handle_closed(handle->data);
+}
+
+void stream_gone(struct soft_stream *s)
+{
+	struct soft_engine *engine = s->engine;
+
+	if (s->state != STREAM_CLOSED || s->handles || s->has_news)
+		return;
+	LIST_REMOVE(s, of_engine);
+	free(s->in);
+	free(s->out);
+	free(s);
+	engine_stream_freed(engine);
+}
+
+static void socket_close(struct soft_stream *s)
+{
+	if (s->fd < 0)
+		return;
+	uv_close((uv_handle_t *)&s->poll, on_poll_closed);
+	close(s->fd);
+	s->fd = -1;
+	s->polled = 0;
+}
+
+void stream_leave(struct soft_stream *s)
+{
+	if (s->ticket && s->spent)
+		soft_ticket_left(s->engine->tickets, s->ticket);
+	else if (s->ticket)
+		soft_ticket_give_back(s->engine->tickets, s->ticket);
+	s->ticket = NULL;
+}
+
+static void halves_stop(struct soft_stream *s)
+{
+	rx_stop(s);
+	tx_stop(s);
+}
+
+static void stream_destroy(struct soft_stream *s)
+{
+	if (s->state == STREAM_CLOSED)
+		return;
+	halves_stop(s);
+	work_lost(s, NICD_R_QP_LOST, 0);
+	engine_unlist(s);
+	engine_half_open(s, false);
+	engine_unready(s);
+	s->state = STREAM_CLOSED;
+	if (!s->tell_opened)
+		stream_leave(s);   /* else when that is told */
+	socket_close(s);
+	uv_close((uv_handle_t *)&s->timer, on_poll_closed);
+}
+
+/* Without this the kernel would go on sending what it has, after we said that nothing more can leave. */
+static void socket_reset(struct soft_stream *s)
+{
+	const struct linger linger = {.l_onoff = 1};
+
+	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+static void note_end(struct soft_stream *s, const struct nicd_error *why)
+{
+	if (!s->told)
+		return;
+	s->told = false;
+	s->why = *why;
+	s->tell_closed = true;
+	engine_news(s);
+}
+
+static void note_connected(struct soft_stream *s, enum nicd_reason reason)
+{
+	s->tell_connected = true;
+	s->connect_error.reason = reason;
+	engine_news(s);
+}
+
+/* ---- ends */
+
+/* The caller is told when the time is up: how fast a connect fails says nothing about what is there. */
+static void connect_failed(struct soft_stream *s)
+{
+	halves_stop(s);
+	socket_close(s);
+	s->state = STREAM_FAILED;
+}
+
+void stream_abort(struct soft_stream *s, enum nicd_reason reason, int provider_error)
+{
+	const struct nicd_error why = {.reason = reason, .provider_error = provider_error};
+
+	if (s->state == STREAM_CLOSED || s->state == STREAM_FAILED)
+		return;
+	if (s->state == STREAM_CONNECTING || s->state == STREAM_REQUESTING) {
+		connect_failed(s);
+		return;
+	}
+	work_lost(s, NICD_R_QP_LOST, provider_error);
+	note_end(s, s->state == STREAM_TERMINATING ? &s->why : &why);
+	socket_reset(s);
+	stream_destroy(s);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct soft_stream *s = timer->data;
+
+	switch (s->state) {
+	case STREAM_CONNECTING:
+	case STREAM_REQUESTING:
+	case STREAM_FAILED:
+		note_connected(s, NICD_R_CONNECT);
+		stream_destroy(s);
+		break;
+	case STREAM_TERMINATING:
+		stream_abort(s, NICD_R_QP_LOST, ETIMEDOUT);
+		break;
+	default:
+		stream_destroy(s);
+		break;
+	}
+	engine_deliver(s->engine);
+}
+
+/* Own payload that is half out cannot be finished once its work request has ended. */
+static bool half_is_own(const struct soft_stream *s)
+{
+	return s->tx.half_size && s->tx.half.work && s->tx.half.payload;
+}
+
+static void begin_end(struct soft_stream *s, const struct nicd_error *why)
+{
+	bool own = half_is_own(s);
+
+	rx_stop(s);
+	work_lost(s, NICD_R_QP_LOST, 0);
+	if (own || s->state == STREAM_ADMITTED) {
+		stream_abort(s, why->reason, why->provider_error);
+		return;
+	}
+	s->why = *why;
+	s->state = STREAM_TERMINATING;
+	uv_timer_start(&s->timer, on_timer, STREAM_TERMINATE_MS, 0);
+	engine_ready(s);
+}
+
+void stream_terminate(struct soft_stream *s, const struct rdmap_terminate *terminate, enum nicd_reason reason)
+{
+	const struct nicd_error why = {.reason = reason, .observed = terminate->code};
+
+	if (!stream_is_serving(s))
+		return;
+	s->tx.must_terminate = true;
+	s->tx.terminate = *terminate;
+	begin_end(s, &why);
+}
+
+void stream_finish(struct soft_stream *s, const struct nicd_error *why)
+{
+	if (stream_is_serving(s))
+		begin_end(s, why);
+}
+
+void stream_shutdown(struct soft_stream *s)
+{
+	shutdown(s->fd, SHUT_WR);
+	note_end(s, &s->why);
+	engine_unlist(s);
+	tx_stop(s);
+	s->state = STREAM_DRAINING;
+	uv_timer_start(&s->timer, on_timer, STREAM_DRAIN_MS, 0);
+	stream_poll(s);
+}
+
+void stream_eof(struct soft_stream *s)
+{
+	const struct stream_rx *rx = &s->rx;
+	bool amid = rx->left || rx->skip || rx->rest_len || rx->in_message;
+	struct nicd_error why = {.reason = amid || s->n_posted ? NICD_R_QP_LOST : NICD_R_PEER_CLOSED};
+
+	if (s->state == STREAM_REQUESTING) {
+		connect_failed(s);
+		return;
+	}
+	work_lost(s, NICD_R_QP_LOST, 0);
+	note_end(s, s->state == STREAM_TERMINATING ? &s->why : &why);
+	stream_destroy(s);
+}
+
+void stream_drop(struct soft_stream *s, enum nicd_reason reason, bool graceful)
+{
+	const struct nicd_error why = {.reason = reason};
+	bool own = half_is_own(s);
+
+	work_lost(s, reason, 0);
+	s->told = s->tell_opened = s->tell_closed = false;
+	if (s->state <= STREAM_FAILED) {
+		note_connected(s, NICD_R_CONNECT);
+		stream_destroy(s);
+	} else if (graceful && !own && s->state == STREAM_OPEN && !(s->tx.half_size && s->tx.half.payload)) {
+		engine_unlist(s);
+		stream_leave(s);
+		s->in_tail = s->tx.at.in_head;
+		stream_finish(s, &why);
+	} else if (s->state < STREAM_DRAINING || !graceful) {
+		stream_abort(s, reason, 0);
+	}
+}
+
+/* ---- sockets */
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+void stream_poll(struct soft_stream *s)
+{
+	int events = UV_READABLE;
+
+	if (s->fd < 0)
+		return;
+	if (s->state == STREAM_CONNECTING)
+		events = UV_WRITABLE;
+	else if (s->tx.blocked)
+		events |= UV_WRITABLE;
+	if (events != s->polled && uv_poll_start(&s->poll, events, on_poll) == 0)
+		s->polled = events;
+}
+
+static void socket_options(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} options[] = {
+		{IPPROTO_TCP, TCP_NODELAY, 1},
+		{SOL_SOCKET, SO_KEEPALIVE, 1},
+		{IPPROTO_TCP, TCP_KEEPIDLE, 10},
+		{IPPROTO_TCP, TCP_KEEPINTVL, 5},
+		{IPPROTO_TCP, TCP_KEEPCNT, 4},
+		{IPPROTO_TCP, TCP_USER_TIMEOUT, 30000},
+	};
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(options[i].value));
+}
+
+/* Takes fd. */
+static int socket_take(struct soft_stream *s, int fd)
+{
+	int r = uv_poll_init(s->engine->loop, &s->poll, fd);
+
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	s->poll.data = s;
+	s->handles++;
+	s->fd = fd;
+	socket_options(fd);
+	return 0;
+}
+
+static bool addr_is_loopback(const struct sockaddr_storage *addr)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
+
+	if (addr->ss_family == AF_INET)
+		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+	return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+}
+
+/* Both ends on this host: the same address, or 127/8. */
+static bool is_local(int fd, const struct sockaddr_storage *peer)
+{
+	struct sockaddr_storage own = {0};
+	socklen_t len = sizeof(own);
+
+	if (addr_is_loopback(peer))
+		return true;
+	if (getsockname(fd, (struct sockaddr *)&own, &len) < 0 || own.ss_family != peer->ss_family)
+		return false;
+	if (own.ss_family == AF_INET)
+		return ((struct sockaddr_in *)&own)->sin_addr.s_addr == ((const struct sockaddr_in *)peer)->sin_addr.s_addr;
+	return IN6_ARE_ADDR_EQUAL(&((struct sockaddr_in6 *)&own)->sin6_addr,
+				  &((const struct sockaddr_in6 *)peer)->sin6_addr);
+}
+
+static uint32_t segment_of(uint32_t fpdu)
+{
+	uint32_t overhead = FPDU_LENGTH_SIZE + DDP_TAGGED_SIZE + FPDU_CRC_SIZE;
+	uint32_t n = fpdu < 128 ? 128 : fpdu;
+
+	n = (n & ~3u) - overhead;
+	return n > STREAM_SEGMENT_MAX ? STREAM_SEGMENT_MAX : n;
+}
+
+void stream_refresh_mss(struct soft_stream *s)
+{
+	uint64_t now = uv_now(s->engine->loop);
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	if (s->mss_read && now - s->mss_read < 1000)
+		return;
+	if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_snd_mss)
+		s->segment = segment_of(info.tcpi_snd_mss);
+	s->mss_read = now ? now : 1;
+}
+
+/* Large frames where nothing in between cares; else one TCP segment each, as RNICs want them. */
+static void segment_init(struct soft_stream *s)
+{
+	uint32_t fpdu = s->engine->options.fpdu;
+
+	s->by_mss = !fpdu && !is_local(s->fd, &s->addr);
+	s->segment = segment_of(fpdu ? fpdu : s->by_mss ? 1448 : FPDU_MAX);
+}
+
+/* ---- handshake */
+
+static int crc_init(struct soft_stream *s, bool crc)
+{
+	struct soft_engine *engine = s->engine;
+
+	if (crc && !engine->tx_buffer) {
+		engine->tx_buffer = malloc(STREAM_QUANTUM + STREAM_SEGMENT_MAX);
+		if (!engine->tx_buffer)
+			return -ENOMEM;
+	}
+	s->crc = crc;
+	return 0;
+}
+
+static uint32_t min_depth(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* The revision of the request, and what of RFC 6581 it used. */
+static void reply_init(const struct soft_stream *s, const struct mpa_frame *request, struct mpa_frame *reply)
+{
+	*reply = (struct mpa_frame){
+		.reply = true, .revision = request->revision, .enhanced = request->enhanced,
+		.crc = request->crc || s->engine->options.crc,
+	};
+}
+
+/* Unknown, spent, expired, no hello, markers: one answer for all. */
+static void handshake_reject(struct soft_stream *s, const struct mpa_frame *request)
+{
+	uint8_t buf[TX_HEAD];
+	struct mpa_frame reply;
+
+	reply_init(s, request, &reply);
+	reply.reject = true;
+	s->state = STREAM_TERMINATING;
+	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &reply));
+}
+
+/* One of what the peer can do first; an empty write costs nothing. */
+static void ready_choose(struct soft_stream *s, const struct mpa_frame *request, struct mpa_frame *reply)
+{
+	if (!request->peer_to_peer)
+		return;
+	reply->peer_to_peer = true;
+	reply->rtr_read = request->rtr_read && !request->rtr_write;
+	reply->rtr_send = request->rtr_send && !request->rtr_write && !request->rtr_read;
+	reply->rtr_write = !reply->rtr_read && !reply->rtr_send;
+	s->rtr_send = reply->rtr_send;
+}
+
+static void handshake_admit(struct soft_stream *s, const struct mpa_frame *request)
+{
+	const struct soft_engine_options *o = &s->engine->options;
+	uint32_t timeout = o->handshake_timeout_ms;
+	uint8_t buf[TX_HEAD], pd[PEER_GRANT_SIZE];
+	struct mpa_frame reply;
+
+	reply_init(s, request, &reply);
+	if (crc_init(s, reply.crc) < 0) {
+		stream_destroy(s);
+		return;
+	}
+	s->door = s->ticket->serial;
+	soft_ticket_scope(s->ticket, &s->remote);
+	s->local.pd = s->ticket->pd;
+	s->ird = min_depth(o->max_ird, request->enhanced ? request->ord : o->max_ird);
+	s->ord = min_depth(o->max_ord, request->enhanced ? request->ird : 1);
+	reply.ird = s->ird;
+	reply.ord = s->ord;
+	ready_choose(s, request, &reply);
+	if (s->ticket->grant.remote_token) {
+		peer_grant_encode(pd, &s->ticket->grant);
+		reply.pd = pd;
+		reply.pd_len = sizeof(pd);
+	}
+	s->state = STREAM_ADMITTED;
+	if (!request->peer_to_peer)
+		timeout *= STREAM_SILENT_HANDSHAKES;
+	uv_timer_start(&s->timer, on_timer, timeout, 0);
+	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &reply));
+}
+
+static void handshake_request(struct soft_stream *s, const uint8_t *buf, size_t len)
+{
+	uint8_t secret[NICD_TICKET_SIZE];
+	struct mpa_frame request;
+	size_t used = 0;
+
+	switch (mpa_decode(buf, len, false, &request, &used)) {
+	case MPA_MORE:
+		return;
+	case MPA_GARBAGE:
+		stream_destroy(s);
+		return;
+	case MPA_MALFORMED:
+		handshake_reject(s, &request);
+		return;
+	case MPA_DONE:
+		break;
+	}
+	if (used < len) {
+		stream_destroy(s);   /* nothing may be sent before our reply */
+		return;
+	}
+	if (!request.markers && !request.reject && peer_hello_decode(request.pd, request.pd_len, secret))
+		s->ticket = soft_ticket_reserve(s->engine->tickets, secret);
+	explicit_bzero(secret, sizeof(secret));
+	if (s->ticket)
+		handshake_admit(s, &request);
+	else
+		handshake_reject(s, &request);
+}
+
+bool stream_first_frame(struct soft_stream *s)
+{
+	if (s->ticket->dropped) {
+		stream_destroy(s);
+		return false;
+	}
+	soft_ticket_spend(s->engine->tickets, s->ticket);
+	s->spent = true;
+	s->state = STREAM_OPEN;
+	s->told = s->tell_opened = true;
+	uv_timer_stop(&s->timer);
+	engine_half_open(s, false);
+	engine_list(s);
+	engine_news(s);
+	return true;
+}
+
+/* Nothing may follow the reply: the responder waits for our first frame. */
+static bool reply_suits(const struct mpa_frame *reply, size_t used, size_t len)
+{
+	return used == len && !reply->reject && !reply->markers && reply->enhanced && reply->ird > 0;
+}
+
+static void handshake_reply(struct soft_stream *s, const uint8_t *buf, size_t len)
+{
+	const struct soft_engine_options *o = &s->engine->options;
+	enum mpa_result r;
+	struct mpa_frame reply;
+	size_t used = 0;
+
+	r = mpa_decode(buf, len, true, &reply, &used);
+	if (r == MPA_MORE)
+		return;
+	if (r != MPA_DONE || !reply_suits(&reply, used, len) || crc_init(s, reply.crc || o->crc) < 0) {
+		connect_failed(s);
+		return;
+	}
+	s->ord = min_depth(o->max_ord, reply.ird);
+	s->ird = min_depth(o->max_ird, reply.ord);
+	s->result.has_grant = peer_grant_decode(reply.pd, reply.pd_len, &s->result.grant);
+	memcpy(s->result.peer, s->peer, sizeof(s->result.peer));
+	s->state = STREAM_OPEN;
+	s->told = true;
+	uv_timer_stop(&s->timer);
+	engine_list(s);
+	note_connected(s, NICD_R_NONE);
+	engine_ready(s);
+}
+
+void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len)
+{
+	if (s->state == STREAM_ACCEPTING)
+		handshake_request(s, buf, len);
+	else
+		handshake_reply(s, buf, len);
+}
+
+static void tcp_connected(struct soft_stream *s)
+{
+	const struct soft_engine_options *o = &s->engine->options;
+	struct mpa_frame request = {
+		.revision = 2, .enhanced = true, .crc = o->crc, .ird = o->max_ird, .ord = o->max_ord,
+	};
+	uint8_t buf[TX_HEAD], pd[PEER_HELLO_SIZE];
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error) {
+		connect_failed(s);
+		return;
+	}
+	segment_init(s);
+	peer_hello_encode(pd, s->ticket_secret);
+	request.pd = pd;
+	request.pd_len = sizeof(pd);
+	s->state = STREAM_REQUESTING;
+	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &request));
+	stream_poll(s);
+	explicit_bzero(pd, sizeof(pd));
+	explicit_bzero(buf, sizeof(buf));
+	explicit_bzero(s->ticket_secret, sizeof(s->ticket_secret));
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+	struct soft_stream *s = poll->data;
+	struct soft_engine *engine = s->engine;
+
+	if (s->state == STREAM_CONNECTING) {
+		tcp_connected(s);
+	} else if (status < 0) {
+		/* The socket has an error; what the peer said before it is still there. */
+		s->polled = 0;
+		rx_turn(s, SIZE_MAX);
+		stream_abort(s, NICD_R_QP_LOST, 0);
+	} else {
+		if (events & UV_READABLE)
+			rx_turn(s, STREAM_QUANTUM);
+		if (events & UV_WRITABLE)
+			engine_ready(s);
+	}
+	engine_deliver(engine);
+}
+
+/* ---- beginnings */
+
+struct soft_stream *stream_new(struct soft_engine *engine, uint64_t number, bool inbound)
+{
+	struct soft_stream *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->engine = engine;
+	s->number = number;
+	s->inbound = inbound;
+	s->fd = -1;
+	s->state = inbound ? STREAM_ACCEPTING : STREAM_CONNECTING;
+	s->remote.by_grant = true;   /* nothing, until a ticket says more */
+	TAILQ_INIT(&s->posted);
+	TAILQ_INIT(&s->ended);
+	rx_init(s);
+	tx_init(s);
+	uv_timer_init(engine->loop, &s->timer);
+	s->timer.data = s;
+	s->handles = 1;
+	LIST_INSERT_HEAD(&engine->all, s, of_engine);
+	return s;
+}
+
+int stream_accept(struct soft_engine *engine, int fd)
+{
+	struct soft_stream *s = stream_new(engine, ++engine->last_inbound | UINT64_C(1) << 63, true);
+	socklen_t len = sizeof(s->addr);
+	int r;
+
+	if (!s) {
+		close(fd);
+		return -ENOMEM;
+	}
+	engine_half_open(s, true);
+	r = socket_take(s, fd);
+	if (r < 0 || getpeername(s->fd, (struct sockaddr *)&s->addr, &len) < 0) {
+		stream_destroy(s);
+		return r;
+	}
+	locator_addr_print(&s->addr, s->peer);
+	segment_init(s);
+	uv_timer_start(&s->timer, on_timer, engine->options.handshake_timeout_ms, 0);
+	stream_poll(s);
+	return 0;
+}
+
+static socklen_t addr_len(const struct sockaddr_storage *addr)
+{
+	return addr->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+void stream_connect(struct soft_stream *s, uint32_t timeout_ms)
+{
+	int fd = -1;
+
+	uv_timer_start(&s->timer, on_timer, timeout_ms, 0);
+	if (s->addr.ss_family == AF_INET || s->addr.ss_family == AF_INET6)
+		fd = socket(s->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || socket_take(s, fd) < 0) {
+		connect_failed(s);
+		return;
+	}
+	locator_addr_print(&s->addr, s->peer);
+	if (connect(fd, (const struct sockaddr *)&s->addr, addr_len(&s->addr)) < 0 && errno != EINPROGRESS) {
+		connect_failed(s);
+		return;
+	}
+	stream_poll(s);
+}

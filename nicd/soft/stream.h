@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The inside of the engine and of its streams, for engine.c, stream.c, receive.c, transmit.c and work.c only.
+ *
+ * Nothing calls out of the engine while a stream is at work: what others must hear is noted (stream_news) and told by
+ * engine_deliver, which runs with no stream's state on the stack. So no callback can drop a tag under a frame that is being built.
+ */
+#include <bsd/sys/tree.h>
+#include <sys/queue.h>
+
+#include "nicd/soft/engine.h"
+#include "nicd/soft/mpa.h"
+#include "nicd/soft/rdmap.h"
+#include "nicd/soft/work.h"
+
+enum {
+	STREAM_QUANTUM = 256 * 1024,   /* bytes of a stream per turn and direction */
+	STREAM_SEGMENT_MAX = 65520,    /* payload of the largest FPDU */
+	RX_BUFFER = 256 * 1024,        /* must hold an FPDU and what was left of one */
+	RX_PEEK = 4096,                /* read ahead of a large segment: more would only be copied twice */
+	RX_LARGE = 8192,
+	RX_PLACES = 256,               /* pieces of one process_vm_writev */
+	TX_FRAMES = 64,                /* of one sendmsg */
+	TX_PIECES = 1024,
+	TX_HEAD = 80,                  /* the longest Terminate, or our MPA frames */
+	STREAM_DRAIN_MS = 2000,
+	STREAM_TERMINATE_MS = 10000,
+	STREAM_SILENT_HANDSHAKES = 12, /* how many handshake times a peer has that owes us its first frame but not at once */
+};
+_Static_assert(RX_BUFFER >= 2 * FPDU_MAX, "a leftover and a whole FPDU fit");
+
+enum stream_state {
+	STREAM_CONNECTING,   /* out: TCP */
+	STREAM_REQUESTING,   /* out: waits for the reply */
+	STREAM_FAILED,       /* out: waits for the time that all failures share */
+	STREAM_ACCEPTING,    /* in: waits for the request */
+	STREAM_ADMITTED,     /* in: the reply is on its way, the ticket reserved; waits for the first frame */
+	STREAM_OPEN,
+	STREAM_TERMINATING,  /* is ending: sends what must go out before, and Terminate */
+	STREAM_DRAINING,     /* has said all; reads and drops until the peer closes, so that no RST overtakes what we said */
+	STREAM_CLOSED,       /* the handles are closing */
+};
+
+/* A peer's read: its answer is sent from here. */
+struct stream_read {
+	uint32_t msn;
+	struct rdmap_read wire;
+};
+
+/* A read of ours. The STag exists only here: no lookup by token ever finds it. */
+struct stream_sink {
+	uint32_t stag;
+	uint32_t length, received;
+	struct soft_work *work;
+	uint32_t entry;      /* work->n_entries: the zero-length read behind writes */
+};
+
+/*
+ * Where sending stands, at a frame boundary. Frames are built ahead of a sendmsg on a copy; what the kernel did not take is
+ * forgotten, and built and checked again later.
+ */
+enum tx_lane { TX_LANE_NONE, TX_LANE_RESPONSE, TX_LANE_WORK };
+struct tx_cursor {
+	enum tx_lane message;      /* of the tagged message under way: no other may come between */
+	enum tx_lane last;         /* whose turn it was */
+	bool ready_sent, terminated;
+	bool flushed;              /* the zero-length read behind `work` is out */
+	uint32_t in_head, in_off;  /* response */
+	struct soft_work *work;    /* NULL: all posted work is out */
+	uint32_t entry, off;
+	uint32_t out_tail;         /* reads sent so far */
+};
+
+struct tx_frame {
+	uint8_t head[TX_HEAD];     /* all of a frame without payload */
+	uint8_t tail[FPDU_TAIL_MAX + 1];
+	uint8_t head_len, tail_len;
+	uint32_t payload;
+	struct soft_tag *tag;      /* of the payload; valid in this turn only, or while `half_use` holds it */
+	uint64_t addr;
+	uint8_t *staged;           /* a private copy of the payload (CRC) */
+	enum tx_lane lane;
+	struct soft_work *work;    /* whose entry it is a part of */
+	uint32_t entry;
+	struct tx_cursor after;
+};
+
+struct stream_rx {
+	uint8_t *rest;                     /* of a frame that is not whole yet */
+	uint32_t rest_len;
+	/* The segment being placed. */
+	struct soft_use use;
+	uint64_t addr;
+	uint32_t left;                     /* bytes of payload to come */
+	uint32_t skip;                     /* bytes of pad and CRC to come */
+	uint16_t ulpdu;
+	struct rdmap_header header;
+	bool in_segment;
+	/* The tagged message being received. */
+	bool in_message;
+	uint8_t opcode;
+	uint32_t stag;
+	uint64_t to;
+	uint32_t read_msn;                 /* expected next */
+	uint32_t arrived;                  /* reads of ours that are complete once what is staged is placed */
+	bool large;
+};
+
+struct stream_tx {
+	struct tx_cursor at;
+	struct tx_frame half;              /* the frame that the kernel took a part of */
+	uint32_t half_sent, half_size;     /* size 0: none */
+	struct soft_use half_use;
+	bool blocked;                      /* the socket is full */
+	bool alone;                        /* after EFAULT: one frame at a time, to find the one that it is about */
+	bool must_terminate;
+	struct rdmap_terminate terminate;
+};
+
+struct soft_stream {
+	struct soft_engine *engine;
+	uint64_t number;
+	RB_ENTRY(soft_stream) by_number;
+	LIST_ENTRY(soft_stream) of_engine;
+	TAILQ_ENTRY(soft_stream) next_ready, next_news;
+	bool listed, is_ready, has_news;
+	enum stream_state state;
+	bool inbound;
+	bool told;                         /* opened or connected has been told, so its end must be */
+	bool half_open;                    /* counted */
+	bool crc;
+	bool rtr_send;                     /* the first frame may be an empty Send */
+	int fd;
+	int polled;                        /* events */
+	uv_poll_t poll;
+	uv_timer_t timer;
+	unsigned handles;
+	char peer[64];
+
+	struct soft_scope remote, local;   /* what the peer may name; what our work requests may */
+	struct soft_ticket *ticket;        /* in: reserved, or spent */
+	bool spent;
+	uint64_t door;
+
+	uint32_t segment;                  /* payload of our FPDUs */
+	bool by_mss;
+	uint64_t mss_read;                 /* loop time */
+	uint32_t ird, ord;
+	struct stream_rx rx;
+	struct stream_tx tx;
+	struct stream_read *in;            /* ird of them, made at the first */
+	uint32_t in_tail;
+	struct stream_sink *out;           /* ord of them, made at the first */
+	uint32_t out_head;
+	struct soft_works posted, ended;
+	uint32_t n_posted;
+	struct nic_counters counters;
+
+	/* Connecting. */
+	struct sockaddr_storage addr;
+	uint8_t ticket_secret[NICD_TICKET_SIZE];
+	void (*connected)(void *userdata, const struct nicd_error *error, const struct soft_connected *result);
+	void *userdata;
+	struct soft_connected result;
+
+	/* To be told. */
+	bool tell_opened, tell_connected, tell_closed;
+	struct nicd_error connect_error, why;
+};
+
+RB_HEAD(soft_streams, soft_stream);
+
+struct soft_listener {
+	LIST_ENTRY(soft_listener) next;
+	struct soft_engine *engine;
+	int fd;
+	uv_poll_t poll;
+};
+
+struct soft_engine {
+	uv_loop_t *loop;
+	struct soft_tags *tags;
+	struct soft_tickets *tickets;
+	struct soft_engine_options options;
+	struct soft_engine_events events;
+	struct soft_streams streams;                 /* listed ones, by number */
+	LIST_HEAD(, soft_stream) all;
+	TAILQ_HEAD(soft_ready, soft_stream) ready;
+	TAILQ_HEAD(, soft_stream) news;
+	LIST_HEAD(, soft_listener) listeners;
+	uint64_t last_inbound;
+	uint64_t n_streams, n_half_open;
+	bool paused;                                 /* accepts nobody for now */
+	uv_prepare_t prepare;
+	uv_idle_t idle;
+	uv_timer_t accept_again;
+	unsigned handles;
+	bool closing;
+	void (*closed)(void *userdata);
+	void *closed_userdata;
+
+	/* Scratch of one stream's turn. */
+	uint8_t *rx_buffer;                          /* RX_BUFFER */
+	uint8_t *tx_buffer;                          /* STREAM_QUANTUM + a segment, made when the first stream has CRC */
+	struct tx_frame *frames;                     /* TX_FRAMES */
+	struct iovec pieces[TX_PIECES];
+	struct iovec place_from[RX_PLACES], place_to[RX_PLACES];
+	unsigned n_place_from, n_place_to;
+	size_t placing;
+	uint32_t random[64];
+	unsigned n_random;
+};
+
+/* engine.c */
+void engine_ready(struct soft_stream *s);        /* it has something to send */
+void engine_unready(struct soft_stream *s);
+void engine_news(struct soft_stream *s);         /* it has something to tell */
+void engine_deliver(struct soft_engine *engine); /* tells; never with a stream's turn on the stack */
+void engine_list(struct soft_stream *s);
+void engine_unlist(struct soft_stream *s);
+void engine_half_open(struct soft_stream *s, bool half_open);
+void engine_stream_freed(struct soft_engine *engine);
+uint32_t engine_sink_stag(struct soft_stream *s);
+
+/* stream.c */
+struct soft_stream *stream_new(struct soft_engine *engine, uint64_t number, bool inbound);   /* NULL: no memory */
+/* The struct goes when its handles are closed and everything is told. */
+void stream_gone(struct soft_stream *s);
+/* The ticket is not this stream's any more. */
+void stream_leave(struct soft_stream *s);
+int stream_accept(struct soft_engine *engine, int fd);    /* takes fd */
+void stream_connect(struct soft_stream *s, uint32_t timeout_ms);
+void stream_poll(struct soft_stream *s);
+/* The handshake's bytes so far. */
+void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len);
+/* The peer's first frame has come: the ticket is spent. False: it is not any more. */
+bool stream_first_frame(struct soft_stream *s);
+bool stream_is_serving(const struct soft_stream *s);      /* frames may come and go */
+/* All of these end posted work first (QP_LOST where the caller has not done it). */
+/* At once, without a word. */
+void stream_abort(struct soft_stream *s, enum nicd_reason reason, int provider_error);
+/* Says why, after what must be said before. */
+void stream_terminate(struct soft_stream *s, const struct rdmap_terminate *terminate, enum nicd_reason reason);
+/* Closes our direction once everything is sent. */
+void stream_finish(struct soft_stream *s, const struct nicd_error *why);
+/* Everything is sent. */
+void stream_shutdown(struct soft_stream *s);
+/* The peer has closed its direction. */
+void stream_eof(struct soft_stream *s);
+/* The controller ends it: nothing is told of the stream; its work ends with `reason`. */
+void stream_drop(struct soft_stream *s, enum nicd_reason reason, bool graceful);
+void stream_refresh_mss(struct soft_stream *s);
+
+/* receive.c */
+void rx_init(struct soft_stream *s);
+void rx_turn(struct soft_stream *s, size_t quantum);
+void rx_stop(struct soft_stream *s);             /* drops what is half received */
+
+/* transmit.c */
+void tx_init(struct soft_stream *s);
+/* True: the quantum is used up and there is more. */
+bool tx_turn(struct soft_stream *s);
+void tx_raw(struct soft_stream *s, const uint8_t *buf, size_t len);   /* an MPA frame */
+void tx_stop(struct soft_stream *s);             /* drops what is half sent */
+/* Fills head and tail of a frame with a header and `extra` inline bytes; the payload is sent behind the head. */
+void tx_frame_make(struct tx_frame *frame, const struct rdmap_header *header, const uint8_t *inline_bytes, size_t n_inline,
+		   uint32_t payload);

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Posted transfer lists: copied in -> entries turned into frames in order, the local token looked up when an entry's turn comes and again
+ * for each segment -> confirmed by Read Responses -> ended (moved to s->ended, told by engine_deliver, freed there). Owned
+ * by their stream.
+ *
+ * A read is confirmed by its own response. Writes are confirmed by a zero-length read behind the list, because responses
+ * come only after what was written before is placed. One failure ends the stream, for iWARP has no other way; only the blame
+ * has to be found.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "nicd/soft/bytes.h"
+#include "nicd/soft/stream.h"
+
+struct soft_work *work_new(enum nic_operation operation, const uint8_t *entries, uint32_t n_entries)
+{
+	size_t size = (size_t)n_entries * NICD_TRANSFER_ENTRY_SIZE;
+	struct soft_work *work;
+
+	if (n_entries == 0 || n_entries > NICD_TRANSFER_ENTRIES)
+		return NULL;
+	work = malloc(sizeof(*work) + size);
+	if (!work)
+		return NULL;
+	*work = (struct soft_work){.operation = operation, .n_entries = n_entries, .limit = n_entries};
+	memcpy(work->entries, entries, size);
+	return work;
+}
+
+void work_entry_get(const struct soft_work *work, uint32_t i, struct work_entry *ret)
+{
+	const uint8_t *p = work->entries + (size_t)i * NICD_TRANSFER_ENTRY_SIZE;
+
+	ret->local_token = get_le32(p);
+	ret->remote_token = get_le32(p + 4);
+	ret->local_addr = get_le64(p + 8);
+	ret->remote_addr = get_le64(p + 16);
+	ret->length = get_le32(p + 24);
+}
+
+static uint64_t entries_bytes(const struct soft_work *work, uint32_t n)
+{
+	struct work_entry e;
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		work_entry_get(work, i, &e);
+		sum += e.length;
+	}
+	return sum;
+}
+
+/* ---- frames */
+
+/* The next list starts where this one is out. */
+static void cursor_next(struct tx_cursor *at, struct soft_work *work)
+{
+	at->work = TAILQ_NEXT(work, next);
+	at->entry = at->off = 0;
+	at->flushed = false;
+}
+
+/* A Read Request; its sink counts only once the cursor has moved over the frame. */
+static enum tx_result read_frame(struct soft_stream *s, const struct tx_cursor *at, const struct work_entry *e,
+				 struct tx_frame *frame)
+{
+	struct rdmap_header header = {
+		.opcode = RDMAP_READ_REQUEST, .last = true, .queue = QUEUE_READ, .msn = at->out_tail + 1,
+	};
+	struct rdmap_read read = {
+		.size = e->length, .source_stag = e->remote_token, .source_to = e->remote_addr,
+	};
+	uint8_t buf[RDMAP_READ_SIZE];
+
+	if (at->out_tail - s->out_head >= s->ord)
+		return TX_NOTHING;
+	read.sink_stag = engine_sink_stag(s);
+	s->out[at->out_tail % s->ord] = (struct stream_sink){
+		.stag = read.sink_stag, .length = e->length, .work = at->work, .entry = at->entry,
+	};
+	rdmap_read_encode(buf, &read);
+	tx_frame_make(frame, &header, buf, sizeof(buf), 0);
+	frame->after = *at;
+	frame->after.out_tail++;
+	return TX_FRAME;
+}
+
+static enum tx_result read_entry_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame,
+				       enum nicd_reason *why)
+{
+	struct soft_tag *tag;
+	struct work_entry e;
+
+	work_entry_get(at->work, at->entry, &e);
+	*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr, e.length, SOFT_LOCAL_WRITE, &tag);
+	if (*why)
+		return TX_FAULT;
+	if (read_frame(s, at, &e, frame) != TX_FRAME)
+		return TX_NOTHING;
+	if (++frame->after.entry == at->work->limit)
+		cursor_next(&frame->after, at->work);
+	return TX_FRAME;
+}
+
+static enum tx_result write_entry_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame,
+					enum nicd_reason *why)
+{
+	struct rdmap_header header = {.tagged = true, .opcode = RDMAP_WRITE};
+	struct soft_tag *tag;
+	struct work_entry e;
+	uint32_t n;
+
+	work_entry_get(at->work, at->entry, &e);
+	n = e.length - at->off;
+	/* All of it before its first byte, then each segment again. */
+	if (n > s->segment && at->off > 0)
+		n = s->segment;
+	*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
+	if (*why)
+		return TX_FAULT;
+	if (n > s->segment)
+		n = s->segment;
+	header.stag = e.remote_token;
+	header.to = e.remote_addr + at->off;
+	header.last = at->off + n == e.length;
+	tx_frame_make(frame, &header, NULL, 0, n);
+	frame->tag = n ? tag : NULL;
+	frame->addr = e.local_addr + at->off;
+	frame->lane = TX_LANE_WORK;
+	frame->work = at->work;
+	frame->entry = at->entry;
+	frame->after = *at;
+	frame->after.message = header.last ? TX_LANE_NONE : TX_LANE_WORK;
+	frame->after.off = header.last ? 0 : at->off + n;
+	frame->after.entry += header.last;
+	return TX_FRAME;
+}
+
+/* The zero-length read behind writes. */
+static enum tx_result flush_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame)
+{
+	const struct work_entry nothing = {0};
+
+	if (read_frame(s, at, &nothing, frame) != TX_FRAME)
+		return TX_NOTHING;
+	frame->after.flushed = true;
+	if (at->work->limit == at->work->n_entries)
+		cursor_next(&frame->after, at->work);
+	return TX_FRAME;
+}
+
+enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum nicd_reason *why)
+{
+	const struct soft_work *work = at->work;
+	enum tx_result r = TX_NOTHING;
+
+	if (!work)
+		return TX_NOTHING;
+	if (at->entry < work->limit)
+		r = work->operation == NIC_READ ? read_entry_frame(s, at, frame, why) : write_entry_frame(s, at, frame, why);
+	else if (work->operation == NIC_WRITE && work->limit > 0 && !at->flushed)
+		r = flush_frame(s, at, frame);
+	if (r == TX_FRAME)
+		frame->after.last = TX_LANE_WORK;
+	return r;
+}
+
+bool work_fault(struct soft_stream *s, enum nicd_reason why)
+{
+	struct tx_cursor *at = &s->tx.at;
+	struct nicd_error error = {.reason = why};
+
+	if (at->off > 0) {
+		error.reason = NICD_R_LOCAL_GONE;   /* it was there when the message began */
+		work_blame(s, at->work, at->entry, false, &error);
+		return false;
+	}
+	at->work->limit = at->entry;
+	at->work->error = error;
+	return true;
+}
+
+/* ---- confirmation */
+
+/* Takes the list off the stream's queue; it is told later. */
+static void work_end(struct soft_stream *s, struct soft_work *work)
+{
+	if (s->tx.at.work == work)
+		s->tx.at.work = NULL;
+	TAILQ_REMOVE(&s->posted, work, next);
+	s->n_posted--;
+	work->completion.entries = work->confirmed;
+	work->completion.bytes = entries_bytes(work, work->confirmed);
+	TAILQ_INSERT_TAIL(&s->ended, work, next);
+	engine_news(s);
+}
+
+void work_confirm(struct soft_stream *s)
+{
+	struct stream_sink *sink = &s->out[s->out_head++ % s->ord];
+
+	if (sink->work->operation == NIC_READ)
+		sink->work->confirmed++;
+	else
+		sink->work->confirmed = sink->work->limit;
+	engine_ready(s);   /* a place for another read */
+}
+
+bool work_settle(struct soft_stream *s, struct nicd_error *why)
+{
+	struct soft_work *work;
+
+	while ((work = TAILQ_FIRST(&s->posted)) && work->confirmed == work->limit) {
+		if (work->limit < work->n_entries) {
+			const struct nicd_error error = work->error;
+
+			*why = error;
+			work_blame(s, work, work->limit, false, &error);
+			return true;
+		}
+		work_end(s, work);
+	}
+	return false;
+}
+
+/* ---- the end */
+
+/* True: a frame of it has gone out. The lists behind the cursor's have not begun. */
+static bool work_begun(const struct soft_stream *s, const struct soft_work *work)
+{
+	const struct tx_cursor *at = &s->tx.at;
+	const struct soft_work *w = at->work;
+
+	if (w == work)
+		return at->entry > 0 || at->off > 0;
+	for (; w; w = TAILQ_NEXT(w, next))
+		if (w == work)
+			return false;
+	return true;
+}
+
+bool work_on_wire(const struct soft_stream *s)
+{
+	const struct soft_work *work = TAILQ_FIRST(&s->posted);
+
+	return work && work_begun(s, work);
+}
+
+/* All but `except`, in their order. */
+static void work_lost_all(struct soft_stream *s, const struct soft_work *except, const struct nicd_error *begun)
+{
+	struct soft_work *work, *next;
+
+	for (work = TAILQ_FIRST(&s->posted); work; work = next) {
+		next = TAILQ_NEXT(work, next);
+		if (work == except)
+			continue;
+		work->error = work_begun(s, work) ? *begun : (struct nicd_error){.reason = NICD_R_FLUSHED};
+		work->completion.failed = work->confirmed;
+		work->completion.inexact = true;
+	}
+	while ((work = TAILQ_FIRST(&s->posted)))
+		work_end(s, work);
+	s->tx.at.work = NULL;
+}
+
+void work_lost(struct soft_stream *s, enum nicd_reason begun, int provider_error)
+{
+	const struct nicd_error error = {.reason = begun, .provider_error = provider_error};
+
+	work_lost_all(s, NULL, &error);
+}
+
+void work_blame(struct soft_stream *s, struct soft_work *work, uint32_t entry, bool inexact, const struct nicd_error *why)
+{
+	const struct nicd_error lost = {.reason = NICD_R_QP_LOST};
+
+	if (entry >= work->n_entries)   /* the read behind the writes: one of them */
+		entry = work->confirmed;
+	/* The peer goes through writes in order: those before the one that it names are placed. */
+	if (!inexact && work->operation == NIC_WRITE && why->reason != NICD_R_LOCAL_GONE)
+		work->confirmed = entry;
+	work->error = *why;
+	work->completion.failed = entry;
+	work->completion.inexact = inexact;
+	work_lost_all(s, work, &lost);
+}
+
+static enum nicd_reason terminate_reason(enum rdmap_code code)
+{
+	static const struct {
+		enum rdmap_code code;
+		enum nicd_reason reason;
+	} rows[] = {
+		{RDMAP_E_STAG, NICD_R_REMOTE_TOKEN}, {RDMAP_E_BOUNDS, NICD_R_REMOTE_RANGE},
+		{RDMAP_E_RIGHTS, NICD_R_REMOTE_RIGHTS}, {RDMAP_E_STREAM, NICD_R_REMOTE_TOKEN},
+		{RDMAP_E_WRAP, NICD_R_REMOTE_RANGE}, {DDP_E_STAG, NICD_R_REMOTE_TOKEN},
+		{DDP_E_BOUNDS, NICD_R_REMOTE_RANGE}, {DDP_E_STREAM, NICD_R_REMOTE_TOKEN},
+		{DDP_E_WRAP, NICD_R_REMOTE_RANGE},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (rows[i].code == code)
+			return rows[i].reason;
+	return NICD_R_REMOTE_TERMINATE;
+}
+
+/* The entry of the write that a copied DDP header is about: the first of its token and range that is not confirmed. */
+static bool write_find(struct soft_stream *s, const struct rdmap_header *h, struct soft_work **ret, uint32_t *entry)
+{
+	struct work_entry e;
+	struct soft_work *work;
+
+	TAILQ_FOREACH(work, &s->posted, next) {
+		if (work->operation != NIC_WRITE)
+			continue;
+		for (uint32_t i = work->confirmed; i < work->limit; i++) {
+			work_entry_get(work, i, &e);
+			if (e.remote_token != h->stag || h->to < e.remote_addr || h->to - e.remote_addr >= e.length)
+				continue;
+			*ret = work;
+			*entry = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool read_find(struct soft_stream *s, const struct rdmap_read *read, struct soft_work **ret, uint32_t *entry)
+{
+	for (uint32_t i = s->out_head; i != s->tx.at.out_tail; i++) {
+		const struct stream_sink *sink = &s->out[i % s->ord];
+
+		if (sink->stag != read->sink_stag)
+			continue;
+		*ret = sink->work;
+		*entry = sink->entry;
+		return true;
+	}
+	return false;
+}
+
+void work_terminated(struct soft_stream *s, const struct rdmap_terminate *terminate, struct nicd_error *why)
+{
+	struct soft_work *work = NULL;
+	bool found = false;
+	uint32_t entry = 0;
+
+	*why = (struct nicd_error){.reason = terminate_reason(terminate->code), .observed = terminate->code};
+	if (terminate->has_read)
+		found = read_find(s, &terminate->read, &work, &entry);
+	else if (terminate->has_header && terminate->header.tagged && terminate->header.opcode == RDMAP_WRITE)
+		found = write_find(s, &terminate->header, &work, &entry);
+	if (!found)
+		work = TAILQ_FIRST(&s->posted);
+	if (work)
+		work_blame(s, work, found ? entry : work->confirmed, !found, why);
+}

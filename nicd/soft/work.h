@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Posted transfer lists, for nicd/soft's stream only. A list is queued on its stream, turned into frames by tx_work, confirmed
+ * by the Read Responses that come back, and ends on the engine's list of news, from where `done` is called once.
+ */
+#include "nicd/soft/engine.h"
+#include "nicd/soft/rdmap.h"
+
+struct tx_cursor;
+struct tx_frame;
+
+struct work_entry {
+	uint32_t local_token, remote_token, length;
+	uint64_t local_addr, remote_addr;
+};
+
+struct soft_work {
+	TAILQ_ENTRY(soft_work) next;       /* of the stream: posted, or ended and not told */
+	enum nic_operation operation;
+	uint32_t n_entries;
+	uint32_t limit;                    /* entries to send: all, or those before the one that failed here */
+	uint32_t confirmed;                /* entries that are done, from the first */
+	struct nicd_error error;           /* of the entry at `limit`, or of the end */
+	struct soft_completion completion; /* valid when ended */
+	void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result);
+	void *userdata;
+	uint8_t entries[];
+};
+TAILQ_HEAD(soft_works, soft_work);
+
+void work_entry_get(const struct soft_work *work, uint32_t i, struct work_entry *ret);
+/* NULL: out of memory, or too many entries. */
+struct soft_work *work_new(enum nic_operation operation, const uint8_t *entries, uint32_t n_entries);
+
+enum tx_result { TX_FRAME, TX_NOTHING, TX_FAULT };
+/* The next frame of posted work at this cursor. TX_FAULT: *why says what is wrong with the entry's local side. */
+enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum nicd_reason *why);
+/* The entry at the stream's cursor cannot go on. True: the stream goes on until what was posted before it is done. */
+bool work_fault(struct soft_stream *s, enum nicd_reason why);
+
+/* The oldest read in flight is complete: its bytes are placed. */
+void work_confirm(struct soft_stream *s);
+/* Ends lists whose entries are all confirmed. True: the list that failed here is next: the stream must end with *why. */
+bool work_settle(struct soft_stream *s, struct nicd_error *why);
+
+/* All posted lists end: what is on the wire with `begun`, what is not with FLUSHED. */
+void work_lost(struct soft_stream *s, enum nicd_reason begun, int provider_error);
+/* The same, and this entry is to blame, with *why. */
+void work_blame(struct soft_stream *s, struct soft_work *work, uint32_t entry, bool inexact, const struct nicd_error *why);
+/* The peer's Terminate ends all; *why is what it means. */
+void work_terminated(struct soft_stream *s, const struct rdmap_terminate *terminate, struct nicd_error *why);
+/* True: frames of posted work have been sent, even in part, and are not confirmed. */
+bool work_on_wire(const struct soft_stream *s);
