@@ -20,6 +20,7 @@ struct reading {
 	FILE *file;
 	unsigned line;
 	bool failed;
+	unsigned failed_line;
 	char *message;
 	size_t size;
 };
@@ -30,6 +31,7 @@ static void reading_fail(struct reading *reading, const char *what)
 	if (reading->failed)
 		return;
 	reading->failed = true;
+	reading->failed_line = reading->line;
 	snprintf(reading->message, reading->size, "%s:%u: %s", reading->path, reading->line, what);
 }
 
@@ -69,8 +71,10 @@ int config_read(struct options *options, const char *path, char *message, size_t
 		return r;
 	}
 	r = ini_parse_stream(reading_line, &reading, reading_key, &reading);
-	if (r > 0 && !reading.failed) {
+	/* inih knows the first line that went wrong, and goes on: what was found wrong behind it may only follow from it. */
+	if (r > 0 && (!reading.failed || (unsigned)r < reading.failed_line)) {
 		reading.line = (unsigned)r;
+		reading.failed = false;
 		reading_fail(&reading, "is neither [section] nor key = value");
 	}
 	if (!reading.failed && (r < 0 || ferror(reading.file)))

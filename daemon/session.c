@@ -64,6 +64,14 @@ static void session_mark(struct session *session)
 	STAILQ_INSERT_TAIL(&session->sessions->dirty, session, of_dirty);
 }
 
+static void session_unmark(struct session *session)
+{
+	if (!session->dirty)
+		return;
+	session->dirty = false;
+	STAILQ_REMOVE(&session->sessions->dirty, session, session, of_dirty);
+}
+
 static void host_wake(struct client *client)
 {
 	session_mark(client->userdata);
@@ -229,7 +237,9 @@ static void session_serve(struct session *session)
 	case SESSION_OPEN:
 		if (session->kicked)
 			session_end(session, "ended by revocation");
-		else if (session_flush(session))
+		else if (session_flush(session) && session->client->fatal)
+			session_end(session, "ended: it broke the protocol, or nicd ran out of memory");
+		else if (session->state == SESSION_OPEN)
 			session_poll(session);
 		return;
 	case SESSION_LAST_WORDS:
@@ -344,10 +354,7 @@ static void session_free(struct session *session)
 	if (!client_gone(session->client))
 		return;
 	session->client = client_free(session->client);
-	if (session->dirty) {
-		STAILQ_REMOVE(&sessions->dirty, session, session, of_dirty);
-		session->dirty = false;
-	}
+	session_unmark(session);
 	sessions->n_all--;
 	if (!session->open_handles)
 		free(session);
@@ -464,6 +471,7 @@ static int session_new(struct sessions *sessions, int fd, bool admin_socket, str
 		/* Nothing is held yet: released and gone at once. */
 		(void)client_release(session->client, RELEASE_CHUNK);
 		client_free(session->client);
+		session_unmark(session);
 		r = nicd_refuse(err, NICD_R_NO_MEMORY);
 	}
 	if (r < 0) {
