@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+"""Where the source tree and the build are."""
+import os
+import pathlib
+
+SOURCE = pathlib.Path(os.environ.get("NICD_SOURCE") or pathlib.Path(__file__).resolve().parents[3])
+BUILD = pathlib.Path(os.environ.get("NICD_BUILD", SOURCE / "build" / "test")).resolve()
+
+
+def nicd_binary():
+    return BUILD / "daemon" / "nicd"
+
+
+def soft_binary():
+    return BUILD / "nicd" / "soft" / "nicd-soft"
