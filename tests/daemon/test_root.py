@@ -32,6 +32,7 @@ class House:
         self.directory.chmod(0o755)
         self.bin = self.directory / "bin"
         shutil.copytree(paths.SOURCE / "tests" / "py", self.directory / "py", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(paths.SOURCE / "proto", self.directory / "proto")
         self.bin.mkdir()
         for program in (paths.nicd_binary(), paths.soft_binary()):
             shutil.copy(program, self.bin)
@@ -80,7 +81,7 @@ class House:
         prelude = (f"import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {str(self.directory / 'py')!r})\n"
                    f"SOCKET, ADMIN, SOFT = {str(self.socket)!r}, {str(self.admin_socket)!r}, {str(self.soft_socket)!r}\n"
                    "from nicdtest.wire import *\nfrom nicdtest.memory import Buffer\nfrom nicdtest.pb import *\n")
-        env = {**os.environ, "NICD_SOURCE": str(paths.SOURCE), "TMPDIR": "/tmp", "HOME": "/"}
+        env = {**os.environ, "NICD_SOURCE": str(self.directory), "TMPDIR": "/tmp", "HOME": "/"}
         process = as_user(uid, [sys.executable, "-c", prelude + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
         out, err = process.communicate(timeout=40)
         assert process.returncode == 0, err
@@ -146,7 +147,7 @@ SOCKET = {str(running.socket)!r}
 from nicdtest.wire import *
 from nicdtest.memory import Buffer
 from nicdtest.pb import *
-{HOLD}"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "NICD_SOURCE": str(paths.SOURCE)})
+{HOLD}"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "NICD_SOURCE": str(running.directory)})
     try:
         _, _, mr, door, session = held.stdout.readline().split()
         code = f"""
