@@ -119,6 +119,7 @@ static struct frame_buf *frame_buf_open(struct frame_out *out, unsigned field)
 	buf->field = field;
 	buf->elements = 0;
 	buf->n_fds = 0;
+	out->opened++;
 	STAILQ_INSERT_TAIL(&out->bufs, buf, next);
 	return buf;
 }
@@ -156,15 +157,28 @@ static size_t frame_varint(uint8_t *at, size_t value)
 	return n;
 }
 
+static size_t frame_head(uint8_t *head, unsigned field, size_t size)
+{
+	head[0] = (uint8_t)(field << 3 | 2);   /* length-delimited */
+	return 1 + frame_varint(head + 1, size);
+}
+
+bool frame_joins(const struct frame_out *out, unsigned field, const ProtobufCMessage *message, unsigned n_fds)
+{
+	size_t size = protobuf_c_message_get_packed_size(message);
+	uint8_t head[1 + 10];
+
+	return size <= NICD_FRAME_MAX &&
+	       frame_buf_fits(frame_buf_last(out), field, frame_head(head, field, size) + size, n_fds);
+}
+
 int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
 {
 	size_t size = protobuf_c_message_get_packed_size(message);
 	struct frame_buf *buf = frame_buf_last(out);
 	uint8_t head[1 + 10];
-	size_t head_len;
+	size_t head_len = frame_head(head, field, size);
 
-	head[0] = (uint8_t)(field << 3 | 2);   /* length-delimited */
-	head_len = 1 + frame_varint(head + 1, size);
 	if (size > NICD_FRAME_MAX - head_len || n_fds > NICD_FRAME_FDS) {
 		frame_close_fds(fds, n_fds);
 		return -EMSGSIZE;

@@ -36,6 +36,7 @@ struct frame_buf;
 struct frame_out {
 	STAILQ_HEAD(, frame_buf) bufs;  /* the last one is open */
 	size_t bytes;                   /* queued */
+	uint64_t opened;                /* frames begun so far: the number of the open one */
 	struct frame_buf *spare;
 };
 void frame_out_init(struct frame_out *out);
@@ -46,6 +47,10 @@ void frame_out_deinit(struct frame_out *out);   /* closes queued descriptors */
  * failure. -EMSGSIZE: the message alone is larger than a frame; -ENOMEM.
  */
 int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds);
+/*
+ * Would `message` join the open frame, out->opened, rather than begin a new one? Then it may name the results of what is in there.
+ */
+bool frame_joins(const struct frame_out *out, unsigned field, const ProtobufCMessage *message, unsigned n_fds);
 static inline bool frame_out_empty(const struct frame_out *out)
 {
 	return STAILQ_EMPTY(&out->bufs);

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * A call: one request and what becomes of its answer.
+ *
+ *   NEW --submit--> SENT ------------answered----> READY --callback called, or waiting call returned--> freed
+ *           '-----> DEFERRED --sent--^  '---lost---^
+ *
+ * Whoever makes a call fills it, submits it, and then says exactly one of call_wait and call_later.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "client/nicd.h"
+#include "proto/nicd.pb-c.h"
+
+struct object;
+struct deferred;
+
+enum call_stage { CALL_NEW, CALL_DEFERRED, CALL_SENT, CALL_READY };
+enum call_mode { CALL_UNDECIDED, CALL_WAITED, CALL_LATER };
+
+struct call {
+	TAILQ_ENTRY(call) next;          /* deferred, ready or spare */
+	struct nicd *n;
+	enum call_stage stage;
+	enum call_mode mode;
+	uint32_t id;                     /* of the request; SENT */
+	int error;                       /* READY */
+	struct nicd_error_info *why;     /* READY with an error; NULL: n->loss */
+	/*
+	 * Takes the answer over: fills what the caller gave, and the object. `reply` is NULL when there is none (error is set then).
+	 * Returns the call's error; -EPROTO in place of success says that nicd makes no sense. May be NULL.
+	 */
+	int (*finish)(struct call *call, const Nicd__Reply *reply, int error);
+	struct object *object;           /* what it is about; referenced */
+	bool makes;                      /* it makes the object */
+	int fd;                          /* to be sent; owned; -1: none */
+	void *ret, *ret2;                /* the caller's, or NULL */
+	unsigned count;
+	nicd_callback cb;
+	void *userdata;
+	struct deferred *deferred;
+	uint32_t event;                  /* not a call but an event of this kind */
+	uint64_t serial;                 /* of the event */
+};
+TAILQ_HEAD(call_list, call);
+
+struct call_table {
+	struct call **slots;             /* by id & mask */
+	uint32_t mask, used, last;
+};
+
+enum { CALL_DEPS = 17 };                 /* an MR and 16 memories */
+
+/* `object` may be NULL. The errors of conn_check, -ENOMEM. */
+int call_new(struct call **ret, struct nicd *n, struct object *object,
+	     int (*finish)(struct call *call, const Nicd__Reply *reply, int error));
+/* Gives it back unsubmitted, or done. */
+struct call *call_free(struct call *call);
+
+/*
+ * Sends the request, or keeps it until the objects that it names are there. deps[i] is the object that the request's i-th Ref (in the
+ * order of field numbers) is to name, or NULL to leave that Ref as it is. Takes the call: an error means that it is gone.
+ */
+int call_submit(struct call *call, Nicd__Request *request, struct object *const *deps, unsigned n_deps);
+/* The same for a call whose body is one Ref, to `dep`. */
+int call_submit_ref(struct call *call, Nicd__Request__CallCase call_case, struct object *dep);
+/* An answer without asking. */
+void call_answer(struct call *call, int error);
+
+/* Waits for the answer and returns its error; the call is gone. */
+int call_wait(struct call *call);
+/* Returns 0: the callback is called once, by nicd_dispatch. */
+int call_later(struct call *call, nicd_callback cb, void *userdata);
+
+/* For conn.c. A reply to a call that is in flight; false: nicd makes no sense. */
+bool call_reply(struct nicd *n, const Nicd__Reply *reply);
+/* Sends deferred calls that may go now. */
+void call_release(struct nicd *n);
+/* Ends all calls without an answer; their error is that of n->loss. */
+void call_abort(struct nicd *n);
+void call_deliver(struct call *call);
+void call_event(struct nicd *n, const Nicd__Event *event);
+void call_table_deinit(struct call_table *table);
+
+/* For finish functions that need nothing from the answer. */
+int call_finish_plain(struct call *call, const Nicd__Reply *reply, int error);
