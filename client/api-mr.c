@@ -395,17 +395,6 @@ NICD_API int nicd_mr_create_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* Closes what came of a failure, and keeps telling of that. */
-static void mr_discard(struct nicd_mr *mr)
-{
-	struct nicd *n = mr->object.n;
-	struct nicd_error_info error = n->error;
-
-	handle_close_async(&mr->object, NULL, NULL, NULL);
-	conn_output(n);
-	n->error = error;
-}
-
 static int new_start(struct nicd_pd *pd, const struct nicd_mr_attr *attr, struct nicd_mr **ret, struct call **call)
 {
 	struct nicd_mr *mr;
@@ -420,7 +409,7 @@ static int new_start(struct nicd_pd *pd, const struct nicd_mr_attr *attr, struct
 	if (r >= 0)
 		r = register_start(mr, &plan, register_new_finish, call);
 	if (r < 0)
-		mr_discard(mr);
+		handle_discard(&mr->object);
 	else
 		*ret = mr;
 	return r;
@@ -432,12 +421,9 @@ NICD_API int nicd_mr_new(struct nicd_pd *pd, const struct nicd_mr_attr *attr, st
 	struct call *call;
 	int r = new_start(pd, attr, &mr, &call);
 
-	if (r < 0)
-		return r;
-	r = call_wait(call);
-	if (r < 0)
-		mr_discard(mr);
-	else
+	if (r >= 0)
+		r = handle_wait(&mr->object, call);
+	if (r >= 0)
 		*ret = mr;
 	return r;
 }

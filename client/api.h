@@ -51,7 +51,9 @@ struct door {
 int handle_close(struct object *object, void (*before)(struct object *object));
 int handle_close_async(struct object *object, void (*before)(struct object *object), nicd_callback cb, void *userdata);
 
-/* Waits for the call that makes `object`; on failure the handle is gone. */
+/* Closes what came of a failure; the last error stays what it is. */
+void handle_discard(struct object *object);
+/* Waits for the call that makes `object`; on failure the handle is gone, and nicd is told if it had made the object nevertheless. */
 int handle_wait(struct object *object, struct call *call);
 
 /* For calls that answer with a receipt: call->ret is a struct nicd_receipt or NULL. */

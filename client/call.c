@@ -516,7 +516,7 @@ static struct call *call_event_find(struct nicd *n, const struct object *object,
 	if (object && !(object->news & (1u << event->kind)))
 		return NULL;
 	TAILQ_FOREACH(call, &n->ready, next)
-		if ((int)call->event == event->kind && call->object == object && (object || call->serial == event->serial))
+		if (call->event == (uint32_t)event->kind && call->object == object && (object || call->serial == event->serial))
 			return call;
 	return NULL;
 }

@@ -59,12 +59,22 @@ int handle_close_async(struct object *object, void (*before)(struct object *obje
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
+void handle_discard(struct object *object)
+{
+	struct nicd *n = object->n;
+	struct nicd_error_info error = n->error;
+
+	handle_close_async(object, NULL, NULL, NULL);
+	conn_output(n);
+	n->error = error;
+}
+
 int handle_wait(struct object *object, struct call *call)
 {
 	int r = call_wait(call);
 
 	if (r < 0)
-		object_close(object);
+		handle_discard(object);
 	return r;
 }
 

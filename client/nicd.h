@@ -57,7 +57,7 @@
  * that wait, also close the object it is about, also nicd_free(); only nicd_dispatch() is refused there (-EBUSY).
  *
  * HANDLES. Each object that the caller makes is a handle until nicd_…_close() or nicd_…_close_async() is called on it, which frees it,
- * whatever they return — but -EBUSY and -EOWNERDEAD. Closing NULL is allowed. Objects may be closed in any order. (NDK: the answer to a
+ * whatever they return — but -EBUSY and -EOWNERDEAD. Closing NULL does nothing (and calls no callback). Objects may be closed in any order. (NDK: the answer to a
  * close comes last, after what stands on the object is gone. So the waiting nicd_pd_close() before its MRs are closed would wait for
  * ever, and is refused with -EBUSY; nicd_pd_close_async() may come first.) nicd_free() closes all and frees all handles.
  *
@@ -418,7 +418,10 @@ NICD_API int nicd_mr_new(struct nicd_pd *pd, const struct nicd_mr_attr *attr, st
 NICD_API int nicd_mr_new_async(struct nicd_pd *pd, const struct nicd_mr_attr *attr, struct nicd_mr **ret, nicd_callback cb,
 			       void *userdata);
 
-/* What the last registration answered; all 0 unless REGISTERED. They don't ask nicd. */
+/*
+ * What the last registration answered; all 0 before it, and after deregistering. They don't ask nicd: when somebody else has revoked
+ * the MR, NICD_EVENT_REVOKED tells, and these stay.
+ */
 NICD_API uint32_t nicd_mr_local_token(const struct nicd_mr *mr);  /* lkey, for work requests in the same PD */
 NICD_API uint32_t nicd_mr_remote_token(const struct nicd_mr *mr); /* rkey (STag), for peers; 0 without remote rights */
 NICD_API uint64_t nicd_mr_iova(const struct nicd_mr *mr);

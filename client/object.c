@@ -10,7 +10,8 @@ static int object_compare(const struct object *a, const struct object *b)
 	return a->id < b->id ? -1 : a->id > b->id;
 }
 
-RB_GENERATE_STATIC(object_tree, object, by_id, object_compare)
+RB_PROTOTYPE(object_tree, object, by_id, object_compare)
+RB_GENERATE(object_tree, object, by_id, object_compare)
 
 void *object_new(struct nicd *n, uint32_t type, size_t size, struct object *parent, void (*fini)(struct object *object))
 {
