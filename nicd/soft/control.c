@@ -83,7 +83,7 @@ static void controller_end(struct controller *controller)
 	close(controller->fd);
 	frame_out_deinit(&controller->out);
 	soft_device_abandon(control->device);
-	if (control->options.gone)
+	if (control->options.gone && !control->closed)
 		control->options.gone(control->options.userdata);
 }
 
@@ -393,7 +393,6 @@ void soft_control_close(struct soft_control *control, void (*closed)(void *userd
 {
 	control->closed = closed;
 	control->userdata = userdata;
-	control->options.gone = NULL;
 	control->open_handles += 3;   /* two of its own and the device, besides listener and controllers */
 	if (control->controller)
 		controller_end(control->controller);

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/* The process nicd-soft: reads its options, makes its sockets, runs the loop until it is told to stop, and leaves nothing behind. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "nicd/soft/control.h"
+#include "nicd/soft/device.h"
+#include "nicd/soft/listen.h"
+
+enum { EXIT_USAGE = 2 };
+
+struct options {
+	const char *socket;
+	const char *data_listen;
+	const char *data_advertise;
+	uid_t controller_uid;
+	bool exit_with_controller;
+};
+
+struct process {
+	struct options options;
+	uv_loop_t loop;
+	uv_signal_t signals[2];
+	struct soft_control *control;
+	bool stopping;
+	bool bound;   /* the socket at options.socket is ours to remove */
+};
+
+/* ---- options */
+
+static int set_socket(struct options *o, const char *value)
+{
+	o->socket = value;
+	return 0;
+}
+
+static int set_controller_uid(struct options *o, const char *value)
+{
+	char *end;
+	unsigned long uid;
+
+	errno = 0;
+	uid = strtoul(value, &end, 10);
+	if (errno || end == value || *end || *value == '-' || uid >= (uid_t)-1)
+		return -EINVAL;
+	o->controller_uid = (uid_t)uid;
+	return 0;
+}
+
+static int set_data_listen(struct options *o, const char *value)
+{
+	o->data_listen = value;
+	return 0;
+}
+
+static int set_data_advertise(struct options *o, const char *value)
+{
+	struct sockaddr_storage addr;
+
+	o->data_advertise = value;
+	return locator_addr_parse(value, &addr);
+}
+
+static int set_exit_with_controller(struct options *o, const char *value)
+{
+	o->exit_with_controller = true;
+	return 0;
+}
+
+static int print_help(struct options *o, const char *value);
+
+static int print_version(struct options *o, const char *value)
+{
+	puts("nicd-soft " NICD_VERSION);
+	exit(EXIT_SUCCESS);
+}
+
+static const struct option_row {
+	const char *name, *value, *help;
+	int (*set)(struct options *o, const char *value);
+} option_rows[] = {
+	{"--socket", "PATH", "where the controller connects, unless LISTEN_FDS brings that socket", set_socket},
+	{"--controller-uid", "UID", "the only user who may control (default: own)", set_controller_uid},
+	{"--data-listen", "ADDR:PORT", "where peers connect (default 127.0.0.1:7190); port 0: any", set_data_listen},
+	{"--data-advertise", "ADDR:PORT", "what peers are told to connect to (default: where it listens)", set_data_advertise},
+	{"--exit-with-controller", NULL, "end when the controller goes", set_exit_with_controller},
+	{"--version", NULL, "print the version", print_version},
+	{"--help", NULL, "print this", print_help},
+};
+enum { OPTION_ROWS = sizeof(option_rows) / sizeof(option_rows[0]) };
+
+static int print_help(struct options *o, const char *value)
+{
+	puts("nicd-soft: a software RNIC (iWARP over TCP), driven by nicd\n");
+	for (unsigned i = 0; i < OPTION_ROWS; i++) {
+		const struct option_row *row = &option_rows[i];
+
+		printf("  %s%s%-*s %s\n", row->name, row->value ? " " : "",
+		       34 - (int)strlen(row->name) - (row->value ? 1 : 0), row->value ? row->value : "", row->help);
+	}
+	exit(EXIT_SUCCESS);
+}
+
+static const struct option_row *find_option(const char *name, size_t len)
+{
+	for (unsigned i = 0; i < OPTION_ROWS; i++)
+		if (strlen(option_rows[i].name) == len && !strncmp(option_rows[i].name, name, len))
+			return &option_rows[i];
+	return NULL;
+}
+
+/* "--name value" or "--name=value". */
+static int options_read(struct options *o, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *name = argv[i], *equals = strchr(name, '=');
+		const struct option_row *row = find_option(name, equals ? (size_t)(equals - name) : strlen(name));
+		const char *value = equals ? equals + 1 : NULL;
+
+		if (row && row->value && !value)
+			value = argv[++i];
+		if (!row || !row->value != !value || row->set(o, value) < 0) {
+			fprintf(stderr, "nicd-soft: %s%s%s: %s; see --help\n", name, value && !equals ? " " : "",
+				value && !equals ? value : "", row ? "no value that it takes" : "no such option");
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+/* ---- sockets */
+
+static int complain(const char *what, const char *which, int r)
+{
+	fprintf(stderr, "nicd-soft: cannot %s %s: %s\n", what, which, strerror(-r));
+	return r;
+}
+
+static bool is_any(const struct sockaddr_storage *addr)
+{
+	if (addr->ss_family == AF_INET)
+		return ((const struct sockaddr_in *)addr)->sin_addr.s_addr == htonl(INADDR_ANY);
+	return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
+}
+
+static int advertise(struct process *process, const struct sockaddr_storage *bound)
+{
+	char text[64];
+
+	locator_addr_print(bound, text);
+	if (!process->options.data_advertise && is_any(bound)) {
+		fprintf(stderr, "nicd-soft: no peer can connect to %s; say with --data-advertise what they shall connect to\n", text);
+		return -EINVAL;
+	}
+	soft_device_advertise(soft_control_device(process->control),
+			      process->options.data_advertise ? process->options.data_advertise : text);
+	return 0;
+}
+
+/* An inherited socket goes before the option. */
+static int data_open(struct process *process, int inherited)
+{
+	struct soft_engine *engine = soft_device_engine(soft_control_device(process->control));
+	const char *where = process->options.data_listen;
+	struct sockaddr_storage addr, bound;
+	int r;
+
+	if (inherited >= 0) {
+		r = soft_engine_listen_fd(engine, inherited, &bound);
+		where = "on the inherited socket";
+	} else {
+		r = locator_addr_parse(where, &addr);
+		if (r == 0)
+			r = soft_engine_listen(engine, (const struct sockaddr *)&addr, &bound);
+	}
+	if (r < 0)
+		return complain("listen for peers at", where, r);
+	return advertise(process, &bound);
+}
+
+static int control_open(struct process *process, int inherited)
+{
+	const char *path = process->options.socket;
+	int r, fd = inherited;
+
+	if (fd < 0 && !path) {
+		fputs("nicd-soft: no control socket; name one with --socket\n", stderr);
+		return -EINVAL;
+	}
+	if (fd < 0) {
+		r = soft_listen_path(path, process->options.controller_uid, &fd);
+		if (r < 0)
+			return complain("listen for the controller at", path, r);
+		process->bound = true;
+	}
+	return soft_control_listen(process->control, fd);
+}
+
+static int sockets_open(struct process *process)
+{
+	int control, data;
+	int r = soft_listen_inherited(&control, &data);
+
+	if (r < 0)
+		return complain("use", "LISTEN_FDS (one listening SEQPACKET socket and one TCP socket)", r);
+	r = data_open(process, data);
+	if (r == 0)
+		r = control_open(process, control);
+	return r;
+}
+
+/* ---- life */
+
+static void on_closed(void *userdata)
+{
+}
+
+/* What is open closes, and then the loop has nothing left to run for. */
+static void stop(struct process *process)
+{
+	if (process->stopping)
+		return;
+	process->stopping = true;
+	sd_notify(0, "STOPPING=1");
+	for (unsigned i = 0; i < 2; i++)
+		uv_close((uv_handle_t *)&process->signals[i], NULL);
+	soft_control_close(process->control, on_closed, NULL);
+}
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+	stop(handle->data);
+}
+
+static void on_gone(void *userdata)
+{
+	struct process *process = userdata;
+
+	if (process->options.exit_with_controller)
+		stop(process);
+}
+
+static int process_start(struct process *process)
+{
+	static const int signals[2] = {SIGTERM, SIGINT};
+	struct soft_control_options options = {
+		.uid = process->options.controller_uid, .gone = on_gone, .userdata = process,
+	};
+	int r;
+
+	r = uv_loop_init(&process->loop);
+	if (r == 0)
+		r = soft_control_new(&process->control, &process->loop, &options);
+	if (r < 0)
+		return complain("start", "the device", r);
+	for (unsigned i = 0; i < 2; i++) {
+		uv_signal_init(&process->loop, &process->signals[i]);
+		process->signals[i].data = process;
+		uv_signal_start(&process->signals[i], on_signal, signals[i]);
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct process process = {
+		.options = {.data_listen = "127.0.0.1:7190", .controller_uid = geteuid()},
+	};
+	int r;
+
+	if (options_read(&process.options, argc, argv) < 0)
+		return EXIT_USAGE;
+	signal(SIGPIPE, SIG_IGN);
+	if (process_start(&process) < 0)
+		return EXIT_FAILURE;
+	r = sockets_open(&process);
+	if (r < 0)
+		stop(&process);
+	else
+		sd_notify(0, "READY=1");
+	uv_run(&process.loop, UV_RUN_DEFAULT);
+	if (process.bound)
+		unlink(process.options.socket);
+	soft_control_free(process.control);
+	uv_loop_close(&process.loop);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
