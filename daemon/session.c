@@ -26,7 +26,6 @@ enum {
 	RELEASE_CHUNK = 16,
 	PROBE_TURNS = 4,
 	STALL_MS = 30000,
-	STALL_LOOK_MS = 1000,
 	FATAL_FIELD = 4,            /* of nicd.Frame */
 };
 
@@ -405,7 +404,7 @@ static void stall_watch(struct sessions *sessions)
 	bool active = uv_is_active((uv_handle_t *)&sessions->stall);
 
 	if (sessions->n_blocked && !active)
-		uv_timer_start(&sessions->stall, on_stall, STALL_LOOK_MS, STALL_LOOK_MS);
+		uv_timer_start(&sessions->stall, on_stall, sessions->stall_ms / 8 + 1, sessions->stall_ms / 8 + 1);
 	else if (!sessions->n_blocked && active)
 		uv_timer_stop(&sessions->stall);
 }

@@ -1,0 +1,795 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sockets of clients, with a core of echo behind them: what is sent is answered, some request ids have a meaning of their own. Real
+ * sockets on a real loop, driven turn by turn from the test's own thread.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "daemon/client.h"
+#include "daemon/descriptors.h"
+#include "daemon/env.h"
+#include "daemon/session.h"
+#include "proto/nicd.pb-c.h"
+
+enum { FIELD_REPLIES = 2, FIELD_FATAL = 4 };
+/* Requests that mean something to the core of echo. */
+enum { DO_VIOLATE = 666, DO_BIG = 777, DO_KICK = 888, DO_FATAL = 999 };
+enum { BIG_REPLY = 60000 };
+
+static struct world {
+	uv_loop_t loop;
+	uv_prepare_t prepare;
+	uv_check_t check;
+	struct env env;
+	struct nic nic;
+	struct policy policy;
+	struct client_host host;
+	struct descriptors descriptors;
+	struct identity_rules rules;
+	struct sessions sessions;
+	unsigned open_before, ended;
+	bool prepared;
+
+	/* The core of echo. */
+	enum nicd_reason refuse;       /* the next client */
+	struct client *last;
+	unsigned objects;              /* of the next client */
+	unsigned release_us;           /* what one chunk costs */
+	bool held;                     /* released clients are not gone yet */
+	unsigned frames, fds, turns_with_output;
+} w;
+
+struct echo {
+	struct client client;
+	unsigned objects;
+	bool released;
+};
+
+/* ---- a core of echo */
+
+int client_new(struct client **ret, struct client_host *host, const struct client_identity *identity, void *userdata, struct nicd_error *err)
+{
+	struct echo *echo;
+
+	if (w.refuse)
+		return nicd_refuse_at(err, w.refuse, 7, 8);
+	echo = calloc(1, sizeof(*echo));
+	echo->client.host = host;
+	echo->client.identity = *identity;
+	echo->client.userdata = userdata;
+	echo->objects = w.objects;
+	frame_out_init(&echo->client.out);
+	w.last = *ret = &echo->client;
+	return 0;
+}
+
+static void echo_wake(struct client *client)
+{
+	if (client->woken)
+		return;
+	client->woken = true;
+	client->host->wake(client);
+}
+
+void client_violation(struct client *client, enum nicd_reason reason, uint64_t limit, uint64_t observed)
+{
+	Nicd__Fatal fatal = NICD__FATAL__INIT;
+
+	fatal.reason = reason;
+	fatal.limit = limit;
+	assert_int_equal(frame_put(&client->out, FIELD_FATAL, &fatal.base, NULL, 0), 0);
+	client->fatal = true;
+	client->state = CLIENT_CLOSING;
+	echo_wake(client);
+}
+
+static void echo_reply(struct client *client, uint32_t id)
+{
+	static char text[BIG_REPLY + 1];
+	Nicd__Reply reply = NICD__REPLY__INIT;
+	Nicd__Error error = NICD__ERROR__INIT;
+
+	memset(text, 'x', BIG_REPLY);
+	error.text = text;
+	reply.id = id;
+	reply.error = id == DO_BIG ? &error : NULL;
+	assert_int_equal(frame_put(&client->out, FIELD_REPLIES, &reply.base, NULL, 0), 0);
+	echo_wake(client);
+}
+
+bool client_frame(struct client *client, struct wire_packet *packet)
+{
+	struct nicd_error violation;
+	const Nicd__Frame *frame;
+
+	arena_reset(&client->host->arena);
+	frame = (const Nicd__Frame *)frame_decode(&nicd__frame__descriptor, &client->host->arena, packet->data, packet->len, &violation);
+	assert_non_null(frame);
+	w.frames++;
+	w.fds += packet->n_fds;
+	wire_release(packet);
+	for (size_t i = 0; i < frame->n_requests; i++) {
+		uint32_t id = frame->requests[i]->id;
+
+		if (id == DO_VIOLATE) {
+			client_violation(client, NICD_R_REQUEST_ID, 0, id);
+			return false;
+		}
+		if (id == DO_KICK)
+			client->host->kick(client);
+		if (id == DO_FATAL) {
+			client->fatal = true;
+			client->state = CLIENT_CLOSING;
+			echo_wake(client);
+			return true;
+		}
+		echo_reply(client, id);
+	}
+	return true;
+}
+
+bool client_wants_input(const struct client *client)
+{
+	return client->out.bytes < client->host->policy->max_output;
+}
+
+void client_prepare_output(struct client *client)
+{
+	w.turns_with_output++;
+}
+
+void client_flushed(struct client *client)
+{
+	client->woken = false;
+}
+
+bool client_release(struct client *client, unsigned budget)
+{
+	struct echo *echo = (struct echo *)client;
+	uint64_t until = uv_hrtime() + w.release_us * UINT64_C(1000);
+
+	while (uv_hrtime() < until)
+		;
+	client->state = CLIENT_CLOSING;
+	echo->released = true;
+	echo->objects -= echo->objects < budget ? echo->objects : budget;
+	return echo->objects > 0;
+}
+
+bool client_gone(const struct client *client)
+{
+	const struct echo *echo = (const struct echo *)client;
+
+	return echo->released && !echo->objects && !w.held;
+}
+
+struct client *client_free(struct client *client)
+{
+	assert_true(client_gone(client));
+	frame_out_deinit(&client->out);
+	free(client);
+	return NULL;
+}
+
+/* daemon.c in the same library wants these too; nothing here calls them. */
+int client_host_init(struct client_host *host)
+{
+	return -ENOSYS;
+}
+
+void client_host_deinit(struct client_host *host)
+{
+}
+
+/* ---- the world */
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+	sessions_turn(&w.sessions);
+}
+
+static void on_check(uv_check_t *check)
+{
+	sessions_turn(&w.sessions);
+}
+
+static void on_ended(struct sessions *sessions)
+{
+	w.ended++;
+}
+
+static int setup_terms(uint32_t max, bool bind_to_pid, uint32_t stall_ms)
+{
+	struct sessions_terms terms = { &w.loop, &w.host, &w.descriptors, &w.rules, max, bind_to_pid, stall_ms };
+
+	memset(&w, 0, sizeof(w));
+	w.open_before = descriptors_open();
+	uv_loop_init(&w.loop);
+	env_init(&w.env, &w.loop);
+	policy_init(&w.policy);
+	w.host.policy = &w.policy;
+	w.host.env = &w.env.nic;
+	arena_init(&w.host.arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS);
+	if (descriptors_init(&w.descriptors, &w.nic, &w.env) || sessions_init(&w.sessions, &terms))
+		return -1;
+	w.sessions.ended = on_ended;
+	uv_prepare_init(&w.loop, &w.prepare);
+	uv_prepare_start(&w.prepare, on_prepare);
+	uv_check_init(&w.loop, &w.check);
+	uv_check_start(&w.check, on_check);
+	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_terms(100, false, 0);
+}
+
+static int setup_bound(void **state)
+{
+	return setup_terms(100, true, 0);
+}
+
+static int setup_impatient(void **state)
+{
+	return setup_terms(100, false, 40);
+}
+
+static void turn(unsigned n)
+{
+	while (n--)
+		uv_run(&w.loop, UV_RUN_NOWAIT);
+}
+
+static void turn_until_gone(void)
+{
+	time_t until = time(NULL) + 10;
+
+	while ((w.sessions.n_all || w.sessions.burying) && time(NULL) < until)
+		turn(1);
+	assert_int_equal(w.sessions.n_all, 0);
+}
+
+/* Nothing may be left: no session, no handle, no descriptor. */
+static int teardown(void **state)
+{
+	w.held = false;
+	sessions_end(&w.sessions);
+	turn_until_gone();
+	assert_int_equal(w.descriptors.sessions, 0);
+	assert_int_equal(w.sessions.n_blocked, 0);
+	sessions_close(&w.sessions);
+	uv_close((uv_handle_t *)&w.prepare, NULL);
+	uv_close((uv_handle_t *)&w.check, NULL);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
+	sessions_deinit(&w.sessions);
+	arena_deinit(&w.host.arena);
+	env_deinit(&w.env);
+	assert_int_equal(uv_loop_close(&w.loop), 0);
+	assert_int_equal(descriptors_open(), w.open_before);
+	return 0;
+}
+
+/* The client's end. */
+static int dial(void)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+	session_accept(&w.sessions, pair[0], false);
+	return pair[1];
+}
+
+static size_t pack(uint8_t *buf, unsigned n, const uint32_t *ids)
+{
+	Nicd__Frame frame = NICD__FRAME__INIT;
+	Nicd__Request requests[8], *pointers[8];
+
+	for (unsigned i = 0; i < n; i++) {
+		nicd__request__init(&requests[i]);
+		requests[i].id = ids[i];
+		pointers[i] = &requests[i];
+	}
+	frame.n_requests = n;
+	frame.requests = pointers;
+	return nicd__frame__pack(&frame, buf);
+}
+
+static bool ask(int fd, uint32_t id)
+{
+	uint8_t buf[256];
+
+	return wire_send(fd, buf, pack(buf, 1, &id), NULL, 0) == 0;
+}
+
+/* Reads one packet: how many replies, -1: Fatal, 0: the end, -2: nothing, -3: an error. *first is the first id, or the reason. */
+static int hear(int fd, uint32_t *first)
+{
+	static uint8_t buf[NICD_FRAME_MAX + 1];
+	struct wire_packet packet;
+	Nicd__Frame *frame;
+	int n = -3;
+
+	switch (wire_recv(fd, buf, sizeof(buf), &packet)) {
+	case WIRE_END:
+		return 0;
+	case WIRE_AGAIN:
+		return -2;
+	case WIRE_PACKET:
+		break;
+	default:
+		return -3;
+	}
+	frame = nicd__frame__unpack(NULL, packet.len, packet.data);
+	assert_non_null(frame);
+	if (frame->fatal) {
+		*first = frame->fatal->reason;
+		n = -1;
+	} else if (frame->n_replies) {
+		*first = frame->replies[0]->id;
+		n = (int)frame->n_replies;
+	}
+	nicd__frame__free_unpacked(frame, NULL);
+	return n;
+}
+
+/* ---- tests */
+
+static void test_echo(void **state)
+{
+	int fd = dial();
+	uint32_t id = 0;
+
+	assert_int_equal(w.sessions.n_open, 1);
+	assert_true(ask(fd, 5));
+	turn(2);
+	assert_int_equal(hear(fd, &id), 1);
+	assert_int_equal(id, 5);
+	assert_int_equal(hear(fd, &id), -2);
+	close(fd);
+	turn_until_gone();
+	assert_true(w.ended > 0);
+}
+
+/* The answers to all that came in one turn leave in one packet. */
+static void test_coalesced(void **state)
+{
+	int fd = dial();
+	uint32_t id;
+
+	for (uint32_t i = 1; i <= 10; i++)
+		assert_true(ask(fd, i));
+	turn(2);
+	/* mutation: flush after each packet */
+	assert_int_equal(hear(fd, &id), 10);
+	close(fd);
+}
+
+/* One that floods has its share of a turn and no more. */
+static void test_share(void **state)
+{
+	int loud = dial(), quiet = dial();
+	uint32_t id;
+	unsigned sent = 0;
+
+	while (ask(loud, ++sent))
+		;
+	assert_true(sent > 64);
+	assert_true(ask(quiet, 1));
+	turn(1);
+	/* mutation: read until nothing is there */
+	assert_true(w.frames <= 33);
+	turn(1);
+	assert_int_equal(hear(quiet, &id), 1);
+	for (unsigned i = 0; i < 100 && w.frames < sent; i++)
+		turn(1);
+	assert_int_equal(w.frames, sent - 1 + 1);
+	close(loud);
+	close(quiet);
+}
+
+static void test_one_at_a_time(void **state)
+{
+	int fd = dial();
+	uint32_t id;
+
+	/* Past the point where only one packet is asked for; then several at once must still all be answered. */
+	for (uint32_t i = 1; i < 12; i++) {
+		assert_true(ask(fd, i));
+		turn(2);
+		assert_int_equal(hear(fd, &id), 1);
+		assert_int_equal(id, i);
+	}
+	for (uint32_t i = 1; i <= 5; i++)
+		assert_true(ask(fd, i));
+	turn(8);
+	assert_int_equal(w.frames, 16);
+	close(fd);
+}
+
+static void test_violation(void **state)
+{
+	int fd = dial();
+	uint32_t reason;
+
+	assert_true(ask(fd, DO_VIOLATE));
+	/* Left unread in the socket; the last words must come through nevertheless. */
+	for (uint32_t i = 1; i < 20; i++)
+		assert_true(ask(fd, i));
+	turn_until_gone();
+	assert_int_equal(w.frames, 1);
+	/* mutation: close the socket without emptying it: the first thing heard is ECONNRESET */
+	assert_int_equal(hear(fd, &reason), -1);
+	assert_int_equal(reason, NICD_R_REQUEST_ID);
+	assert_int_equal(hear(fd, &reason), 0);
+	close(fd);
+}
+
+static void test_oversize(void **state)
+{
+	static uint8_t big[NICD_FRAME_MAX + 1];
+	int fd = dial();
+	uint32_t reason;
+
+	assert_int_equal(send(fd, big, sizeof(big), 0), sizeof(big));
+	turn_until_gone();
+	assert_int_equal(hear(fd, &reason), -1);
+	assert_int_equal(reason, NICD_R_FRAME_TOO_BIG);
+	assert_int_equal(w.frames, 0);
+	close(fd);
+}
+
+static void test_too_many_fds(void **state)
+{
+	union {
+		char bytes[CMSG_SPACE((NICD_FRAME_FDS + 1) * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	char byte = 1;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	int fd = dial(), pass = dup(fd);
+	uint32_t reason;
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN((NICD_FRAME_FDS + 1) * sizeof(int));
+	for (unsigned i = 0; i <= NICD_FRAME_FDS; i++)
+		memcpy(CMSG_DATA(c) + i * sizeof(int), &pass, sizeof(pass));
+	assert_int_equal(sendmsg(fd, &msg, 0), 1);
+	close(pass);
+	turn_until_gone();
+	assert_int_equal(hear(fd, &reason), -1);
+	/* teardown counts: mutation: leak one of them */
+	assert_int_equal(reason, NICD_R_FRAME_FDS_TRUNCATED);
+	close(fd);
+}
+
+/* The core itself gives up on the client, not while reading. */
+static void test_fatal_later(void **state)
+{
+	int fd = dial();
+	uint32_t id;
+
+	assert_true(ask(fd, DO_FATAL));
+	/* mutation: look at client->fatal only after client_frame */
+	turn_until_gone();
+	assert_int_equal(hear(fd, &id), 0);
+	close(fd);
+}
+
+/* Who does not read is not read; who reads on gets everything. */
+static void test_back_pressure(void **state)
+{
+	int fd = dial();
+	unsigned asked = 0, heard = 0;
+	uint32_t id;
+	int n;
+
+	for (unsigned i = 0; i < 2000; i++) {
+		if (ask(fd, DO_BIG))
+			asked++;
+		turn(1);
+	}
+	/* The socket's buffer, the output allowed, and the requests that wait in the other direction. mutation: read on */
+	assert_true(w.frames < 20);
+	assert_true(w.last->out.bytes < w.policy.max_output + 2 * NICD_FRAME_MAX);
+	assert_int_equal(w.sessions.n_blocked, 1);
+	for (unsigned i = 0; i < 20000 && heard < asked; i++) {
+		turn(1);
+		while ((n = hear(fd, &id)) > 0)
+			heard += (unsigned)n;
+	}
+	/* mutation: do not poll for reading again after the output has gone */
+	assert_int_equal(heard, asked);
+	assert_int_equal(w.sessions.n_blocked, 0);
+	close(fd);
+}
+
+static void wait_ms(unsigned ms)
+{
+	uint64_t until = uv_hrtime() + ms * UINT64_C(1000000);
+
+	while (uv_hrtime() < until)
+		turn(1);
+}
+
+static void test_stalled(void **state)
+{
+	int fd = dial(), idle = dial();
+
+	for (unsigned i = 0; i < 200; i++) {
+		(void)ask(fd, DO_BIG);
+		turn(1);
+	}
+	assert_int_equal(w.sessions.n_open, 2);
+	wait_ms(150);
+	/* mutation: never start the stall timer */
+	assert_int_equal(w.sessions.n_open, 1);
+	close(fd);
+	close(idle);
+}
+
+/* Blocked, but with little to say: that is no stall. */
+static void test_slow_but_small(void **state)
+{
+	int fd = dial();
+
+	w.policy.max_output = 64u << 20;
+	for (unsigned i = 0; i < 50; i++) {
+		(void)ask(fd, DO_BIG);
+		turn(1);
+	}
+	assert_int_equal(w.sessions.n_blocked, 1);
+	wait_ms(150);
+	/* mutation: end every session that is blocked for long */
+	assert_int_equal(w.sessions.n_open, 1);
+	close(fd);
+}
+
+static void test_half_closed(void **state)
+{
+	int fd = dial();
+	uint32_t id;
+
+	assert_true(ask(fd, 3));
+	shutdown(fd, SHUT_WR);
+	turn_until_gone();
+	/* mutation: end without flushing */
+	assert_int_equal(hear(fd, &id), 1);
+	assert_int_equal(hear(fd, &id), 0);
+	close(fd);
+}
+
+static void test_kicked(void **state)
+{
+	int fd = dial();
+	uint32_t id;
+
+	assert_true(ask(fd, DO_KICK));
+	turn_until_gone();
+	assert_int_equal(hear(fd, &id), 1);
+	assert_int_equal(hear(fd, &id), 0);
+	close(fd);
+}
+
+/* A big release and a small client at the same time. */
+static void test_release_in_pieces(void **state)
+{
+	int big, small;
+	uint32_t id;
+	unsigned turns = 0;
+
+	w.objects = 4000;
+	w.release_us = 100;
+	big = dial();
+	w.objects = 0;
+	small = dial();
+	close(big);
+	turn(2);
+	assert_int_equal(w.sessions.n_open, 1);
+	while (w.sessions.n_all > 1) {
+		assert_true(ask(small, 1));
+		turn(1);
+		turns++;
+		(void)hear(small, &id);
+	}
+	/* 250 chunks of 0.1 ms, 0.2 ms a turn. mutation: release all at once */
+	assert_true(turns > 80);
+	assert_true(w.frames > 80);
+	close(small);
+}
+
+/* The device has not confirmed: the session is over, the client stays until the core says so. */
+static void test_waits_for_device(void **state)
+{
+	int fd = dial();
+	struct client *client = w.last;
+
+	w.held = true;
+	close(fd);
+	turn(10);
+	assert_int_equal(w.sessions.n_open, 0);
+	/* mutation: free after client_release has said false */
+	assert_int_equal(w.sessions.n_all, 1);
+	assert_false(uv_is_active((uv_handle_t *)&w.sessions.idle));
+	w.held = false;
+	w.host.wake(client);
+	turn(2);
+	assert_int_equal(w.sessions.n_all, 0);
+}
+
+static void test_starved(void **state)
+{
+	int fd = dial(), other;
+	uint32_t limit = w.descriptors.limit, id;
+
+	w.descriptors.limit = w.descriptors.base + w.descriptors.sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_RESERVE - 1;
+	assert_false(sessions_have_room(&w.sessions));
+	assert_true(ask(fd, 9));
+	turn(10);
+	/* mutation: read with fewer descriptors free than a frame may bring */
+	assert_int_equal(w.frames, 0);
+	w.descriptors.limit = limit;
+	assert_true(sessions_have_room(&w.sessions));
+	turn(3);
+	/* mutation: forget those that were starved */
+	assert_int_equal(w.frames, 1);
+	assert_int_equal(hear(fd, &id), 1);
+	/* A starved one that goes is noticed too. */
+	other = dial();
+	w.descriptors.limit = 10;
+	(void)ask(other, 1);
+	turn(3);
+	close(other);
+	turn(5);
+	assert_int_equal(w.sessions.n_open, 1);
+	w.descriptors.limit = limit;
+	close(fd);
+}
+
+static void test_room(void **state)
+{
+	int fds[100];
+
+	for (unsigned i = 0; i < 100; i++)
+		fds[i] = dial();
+	/* mutation: <= for < */
+	assert_false(sessions_have_room(&w.sessions));
+	close(fds[0]);
+	turn(5);
+	assert_true(sessions_have_room(&w.sessions));
+	for (unsigned i = 1; i < 100; i++)
+		close(fds[i]);
+}
+
+static void test_refused(void **state)
+{
+	uint32_t reason;
+	int fd;
+
+	w.refuse = NICD_R_QUOTA;
+	fd = dial();
+	w.refuse = NICD_R_NONE;
+	/* mutation: hang up without a word */
+	assert_int_equal(hear(fd, &reason), -1);
+	assert_int_equal(reason, NICD_R_QUOTA);
+	assert_int_equal(hear(fd, &reason), 0);
+	assert_int_equal(w.sessions.n_all, 0);
+	close(fd);
+}
+
+static void test_admins_only(void **state)
+{
+	int pair[2];
+	uint32_t reason;
+
+	if (geteuid() == 0) {
+		skip();
+		return;
+	}
+	w.rules.admin_uid = geteuid() + 1;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair), 0);
+	session_accept(&w.sessions, pair[0], true);
+	assert_int_equal(hear(pair[1], &reason), -1);
+	assert_int_equal(reason, NICD_R_NOT_PERMITTED);
+	close(pair[1]);
+}
+
+/* The peer's process forks, and the child holds on to the socket: what then ends the session is policy. */
+static void dial_orphan(pid_t *holder)
+{
+	int tell[2], listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), fd;
+	struct sockaddr_un { sa_family_t family; char path[108]; } addr = { .family = AF_UNIX };
+	socklen_t len = sizeof(sa_family_t);
+	pid_t pid;
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&addr, len), 0);   /* an abstract name of the kernel's choice */
+	len = sizeof(addr);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&addr, &len), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(pipe(tell), 0);
+	pid = fork();
+	if (!pid) {
+		fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+		if (connect(fd, (struct sockaddr *)&addr, len))
+			_exit(1);
+		pid = fork();
+		if (!pid) {
+			close(tell[0]);
+			close(tell[1]);
+			pause();
+			_exit(0);
+		}
+		_exit(write(tell[1], &pid, sizeof(pid)) == sizeof(pid) ? 0 : 1);
+	}
+	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	assert_int_equal(read(tell[0], holder, sizeof(*holder)), sizeof(*holder));
+	session_accept(&w.sessions, fd, false);
+	waitpid(pid, NULL, 0);
+	close(tell[0]);
+	close(tell[1]);
+	close(listener);
+}
+
+static void test_bound_to_pid(void **state)
+{
+	pid_t holder;
+
+	dial_orphan(&holder);
+	turn(5);
+	/* mutation: do not poll the pidfd */
+	assert_int_equal(w.sessions.n_open, 0);
+	kill(holder, SIGKILL);
+}
+
+static void test_not_bound_to_pid(void **state)
+{
+	pid_t holder;
+
+	dial_orphan(&holder);
+	turn(5);
+	/* mutation: end on the pidfd whatever the policy */
+	assert_int_equal(w.sessions.n_open, 1);
+	assert_false(w.host.alive(w.last));
+	kill(holder, SIGKILL);
+	for (unsigned i = 0; i < 2000 && w.sessions.n_open; i++)
+		wait_ms(1);
+	assert_int_equal(w.sessions.n_open, 0);
+}
+
+int main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(test_echo), T(test_coalesced), T(test_share), T(test_one_at_a_time), T(test_violation), T(test_oversize),
+		T(test_too_many_fds), T(test_fatal_later), T(test_back_pressure),
+		cmocka_unit_test_setup_teardown(test_stalled, setup_impatient, teardown),
+		cmocka_unit_test_setup_teardown(test_slow_but_small, setup_impatient, teardown),
+		T(test_half_closed), T(test_kicked), T(test_release_in_pieces), T(test_waits_for_device), T(test_starved), T(test_room),
+		T(test_refused), T(test_admins_only),
+		cmocka_unit_test_setup_teardown(test_bound_to_pid, setup_bound, teardown),
+		T(test_not_bound_to_pid),
+	};
+	uv_loop_t first;
+
+	/* What libuv opens once per process is no leak of a test. */
+	uv_loop_init(&first);
+	uv_loop_close(&first);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
