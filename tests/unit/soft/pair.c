@@ -74,7 +74,7 @@ static void on_gone(void *userdata)
 	host->gone = true;
 }
 
-static void host_free(struct host *host)
+void host_free(struct host *host)
 {
 	struct soft_engine_stats stats;
 

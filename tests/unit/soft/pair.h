@@ -60,6 +60,7 @@ struct posted {
 void pair_new(struct pair *pair, const struct soft_engine_options *a, const struct soft_engine_options *b);
 void pair_free(struct pair *pair);
 void host_new(struct host *host, uv_loop_t *loop, const struct soft_engine_options *options);
+void host_free(struct host *host);
 
 /* Turns the loop until *flag; fails the test after 5 s. */
 void run_until(uv_loop_t *loop, const bool *flag);
