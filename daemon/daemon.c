@@ -195,7 +195,8 @@ static void tell_device(struct daemon *d)
 		d->ready = true;
 		notify_ready(status, d->options->ready_fd);
 	} else if (d->ready) {
-		log_write(LOG_NOTICE, up ? "the device is back: %s" : "no device: %s", up ? text : d->device.message);
+		if (up)
+			log_write(LOG_NOTICE, "the device is back: %s", text);
 		notify_status("%s", up ? status : d->device.message);
 	}
 }

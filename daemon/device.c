@@ -132,12 +132,27 @@ static void device_unwatch(struct device *device)
 	device->poll = NULL;
 }
 
+/* Adapters of earlier times, as far as nothing of them is left. */
+static void forget_lost(struct device *device)
+{
+	struct nic_object *object, *next;
+
+	for (object = TAILQ_FIRST(&device->nic->adapters); object; object = next) {
+		struct nic_adapter *adapter = (struct nic_adapter *)object;
+
+		next = TAILQ_NEXT(object, of_owner);
+		if (!adapter->provider->up && !nic_adapter_used(adapter))
+			nic_adapter_free(adapter);
+	}
+}
+
 static void device_up(struct device *device, struct nic_provider *soft)
 {
 	struct nic_provider *provider = soft;
 	struct nicd_error error;
 
 	device->soft = soft;
+	forget_lost(device);
 	if (device->options->fault[0] && fault_wrap(&provider, device->nic->env, device->options->fault, device->message, sizeof(device->message)) < 0) {
 		soft->ops->free(soft);
 		device_retry(device, device->message);

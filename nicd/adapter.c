@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Adapters: where providers' events come in. An adapter owns its provider. It is freed only with the whole NIC layer, so
- * nobody counts references to it.
+ * Adapters: where providers' events come in. An adapter owns its provider. It is freed with the whole NIC layer, or when it is down and
+ * nothing stands on it any more, so nobody counts references to it.
  */
 #include "nicd/adapter.h"
 
@@ -33,7 +33,8 @@ int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provid
 	RB_INIT(&adapter->streams);
 	nic_object_link(&adapter->object, nic, NULL, NIC_ADAPTER, false);   /* cannot fail without a name */
 	adapter->object.id = (uint64_t)NIC_ADAPTER << 56 | adapter->object.serial;
-	TAILQ_INSERT_TAIL(&nic->adapters, &adapter->object, of_owner);
+	/* The newest first: it is what a client gets that names none. */
+	TAILQ_INSERT_HEAD(&nic->adapters, &adapter->object, of_owner);
 	provider->adapter = adapter;
 	provider->events = &adapter_events;
 	*ret = adapter;
@@ -101,6 +102,24 @@ static void adapter_lost(struct nic_adapter *adapter)
 		if (!owner->dying && owner->event)
 			owner->event(owner, &adapter->object, NIC_EVENT_DEVICE_STATE, adapter->object.serial, &why);
 	}
+}
+
+bool nic_adapter_used(const struct nic_adapter *adapter)
+{
+	struct nic_registry *registry = adapter->nic->registry;
+	struct nic_object *object;
+
+	RB_FOREACH(object, nic_registry, &registry[NIC_PD])
+		if (((struct nic_pd *)object)->adapter == adapter)
+			return true;
+	RB_FOREACH(object, nic_registry, &registry[NIC_MEMORY]) {
+		struct nic_attachment *attachment;
+
+		LIST_FOREACH(attachment, &((struct nic_memory *)object)->attachments, of_memory)
+			if (attachment->adapter == adapter)
+				return true;
+	}
+	return false;
 }
 
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter)

@@ -16,6 +16,8 @@ struct nic_adapter {
 
 /* Takes the provider, also on failure. -ENOMEM. */
 int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provider *provider);
+/* Does a PD or an attachment stand on it? Walks them all. One that is down and unused may be freed. */
+bool nic_adapter_used(const struct nic_adapter *adapter);
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter);
 
 /*

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The process nicd-soft: reads its options, makes its sockets, runs the loop until it is told to stop, and leaves nothing behind. */
 #include <errno.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,11 +41,17 @@ static int set_socket(struct options *o, const char *value)
 	return 0;
 }
 
+/* A name is for units, which are written before the uid is known. */
 static int set_controller_uid(struct options *o, const char *value)
 {
+	const struct passwd *user = getpwnam(value);
 	char *end;
 	unsigned long uid;
 
+	if (user) {
+		o->controller_uid = user->pw_uid;
+		return 0;
+	}
 	errno = 0;
 	uid = strtoul(value, &end, 10);
 	if (errno || end == value || *end || *value == '-' || uid >= (uid_t)-1)
@@ -86,7 +93,7 @@ static const struct option_row {
 	int (*set)(struct options *o, const char *value);
 } option_rows[] = {
 	{"--socket", "PATH", "where the controller connects, unless LISTEN_FDS brings that socket", set_socket},
-	{"--controller-uid", "UID", "the only user who may control (default: own)", set_controller_uid},
+	{"--controller-uid", "UID|NAME", "the only user who may control (default: own)", set_controller_uid},
 	{"--data-listen", "ADDR:PORT", "where peers connect (default 127.0.0.1:7190); port 0: any", set_data_listen},
 	{"--data-advertise", "ADDR:PORT", "what peers are told to connect to (default: where it listens)", set_data_advertise},
 	{"--exit-with-controller", NULL, "end when the controller goes", set_exit_with_controller},
