@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nicctl's start: options, the table of commands, help. All commands share one set of options, and their rows say which of
+ * them they take, so that options may stand anywhere on the line.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/nicctl/nicctl.h"
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+enum { NICCTL_EVERYBODYS = NICCTL_SOCKET | NICCTL_ADMIN | NICCTL_JSON | NICCTL_HELP };
+
+static const struct nicctl_command nicctl_commands[] = {
+	{ "status", "", 0, 0, 0, 0, nicctl_status, 0, "whether nicd runs, who one is to it, and its devices" },
+	{ "device show", "", 0, 0, 0, 0, nicctl_device_show, 0, "the devices and their limits" },
+	{ "session list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_SESSION, "connected clients" },
+	{ "memory list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MEMORY, "memory that was handed over" },
+	{ "pd list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_PD, "protection domains" },
+	{ "mr list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MR, "memory regions" },
+	{ "qp list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_QP, "connections to and from peers" },
+	{ "ticket list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_TICKET, "rights to connect to a PD" },
+	{ "export list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_EXPORT, "exported memory" },
+	{ "grant list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_GRANT, "who was given access to an export" },
+	{ "export create", "FILE|--size N --name X --access r|w|rw", 0, 1,
+	  NICCTL_SIZE | NICCTL_NAME | NICCTL_ACCESS | NICCTL_USES | NICCTL_TTL | NICCTL_PEERS | NICCTL_OUTPUT,
+	  NICCTL_NAME | NICCTL_ACCESS, nicctl_export_create, 0,
+	  "exports a copy of FILE, or N zero bytes; prints the locator; holds until interrupted" },
+	{ "get", "LOCATOR [-o FILE]", 1, 1, NICCTL_OUTPUT, 0, nicctl_get, 0, "reads what the locator names into FILE or stdout" },
+	{ "put", "LOCATOR FILE", 2, 2, 0, 0, nicctl_put, 0, "writes FILE (- is stdin) into what the locator names" },
+	{ "ping", "LOCATOR", 1, 1, NICCTL_COUNT, 0, nicctl_ping, 0, "connects and measures reads of 0 and 1 bytes" },
+	{ "revoke", "SERIAL", 1, 1, 0, 0, nicctl_revoke, 0, "ends remote access of an MR, export, ticket, qp or session" },
+	{ "who", "SERIAL", 1, 1, 0, 0, nicctl_who, 0, "who can touch this MR or export" },
+	{ "ledger", "", 0, 0, 0, 0, nicctl_ledger, 0, "all objects, descriptors, bytes and charges, by account" },
+};
+
+static const struct option nicctl_options[] = {
+	{ "socket", required_argument, NULL, 's' },
+	{ "admin", no_argument, NULL, 'A' },
+	{ "json", no_argument, NULL, 'j' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ "size", required_argument, NULL, 'S' },
+	{ "name", required_argument, NULL, 'n' },
+	{ "access", required_argument, NULL, 'a' },
+	{ "uses", required_argument, NULL, 'u' },
+	{ "ttl", required_argument, NULL, 't' },
+	{ "peers", required_argument, NULL, 'p' },
+	{ "output", required_argument, NULL, 'o' },
+	{ "count", required_argument, NULL, 'c' },
+	{ 0 },
+};
+
+/* What the help says of an option, by its bit. */
+static const char *const nicctl_option_help[] = {
+	"--socket PATH         nicd's socket (else as libnicd looks for it)",
+	"--admin               use the admin socket",
+	"--json                print JSON",
+	"--help                print this",
+	"--size N              bytes of new memory, with K, M or G",
+	"--name X              name of the export",
+	"--access r|w|rw       what peers may do",
+	"--uses N              how often a peer may connect (default 1)",
+	"--ttl SECONDS         how long the export lasts (default a day)",
+	"--peers N             how many may be connected at the same time",
+	"-o, --output FILE     get: where to; export create: where the memory is saved at the end",
+	"--count N             how many reads of each size (default 10)",
+};
+
+static void print_options(unsigned options)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_option_help); i++) {
+		if (options & 1u << i)
+			printf("  %s\n", nicctl_option_help[i]);
+	}
+}
+
+static void print_help(const struct nicctl_command *command)
+{
+	if (command) {
+		printf("usage: nicctl %s %s\n%s\n\n", command->words, command->args, command->help);
+		print_options(command->options | NICCTL_EVERYBODYS);
+		return;
+	}
+	printf("usage: nicctl [OPTION…] COMMAND …\n\n");
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_commands); i++)
+		printf("  %-14s %s\n", nicctl_commands[i].words, nicctl_commands[i].help);
+	printf("\nA LOCATOR is @FILE, - (stdin), or the text itself, which others can then see in the list of processes.\n"
+	       "Options of all commands (see `nicctl COMMAND --help` for the others):\n");
+	print_options(NICCTL_EVERYBODYS);
+	printf("  --version             print the version\n"
+	       "\nExit status: 0 done, 1 refused, 2 wrong usage, 3 nicd does not run.\n");
+}
+
+/* A number with an optional suffix of `units` (each 1,024 times the one before), between 1 and max. */
+static int parse_number(struct nicctl *c, const char *what, const char *text, const char *units, uint64_t max, uint64_t *ret)
+{
+	const char *unit;
+	uint64_t value;
+	char *end;
+
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || errno)
+		return nicctl_usage(c, "%s takes a number, not '%s'", what, text);
+	unit = *end ? strchr(units, *end) : NULL;
+	if (*end && (!unit || end[1]))
+		return nicctl_usage(c, "%s takes a number, not '%s'", what, text);
+	for (const char *u = units; unit && u <= unit; u++) {
+		if (__builtin_mul_overflow(value, 1024, &value))
+			value = UINT64_MAX;
+	}
+	if (value < 1 || value > max)
+		return nicctl_usage(c, "%s takes a number from 1 to %llu", what, (unsigned long long)max);
+	*ret = value;
+	return NICCTL_OK;
+}
+
+static int parse_u32(struct nicctl *c, const char *what, const char *text, uint32_t max, uint32_t *ret)
+{
+	uint64_t value;
+	int r = parse_number(c, what, text, "", max, &value);
+
+	if (r == NICCTL_OK)
+		*ret = (uint32_t)value;
+	return r;
+}
+
+static int parse_access(struct nicctl *c, const char *text)
+{
+	static const struct {
+		const char *text;
+		uint32_t flags;
+	} words[] = {
+		{ "r", NICD_MR_REMOTE_READ },
+		{ "w", NICD_MR_REMOTE_WRITE },
+		{ "rw", NICD_MR_REMOTE_READ | NICD_MR_REMOTE_WRITE },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
+		if (strcmp(text, words[i].text) == 0) {
+			c->access = words[i].flags;
+			return NICCTL_OK;
+		}
+	}
+	return nicctl_usage(c, "--access takes r, w or rw, not '%s'", text);
+}
+
+static int parse_option(struct nicctl *c, int option)
+{
+	uint32_t seconds;
+	int r;
+
+	switch (option) {
+	case 's':
+		c->given |= NICCTL_SOCKET;
+		c->socket = optarg;
+		return NICCTL_OK;
+	case 'A':
+		c->given |= NICCTL_ADMIN;
+		c->admin = true;
+		return NICCTL_OK;
+	case 'j':
+		c->given |= NICCTL_JSON;
+		return NICCTL_OK;
+	case 'h':
+		c->given |= NICCTL_HELP;
+		return NICCTL_OK;
+	case 'S':
+		c->given |= NICCTL_SIZE;
+		return parse_number(c, "--size", optarg, "KMGT", INT64_MAX, &c->size);
+	case 'n':
+		c->given |= NICCTL_NAME;
+		c->name = optarg;
+		return NICCTL_OK;
+	case 'a':
+		c->given |= NICCTL_ACCESS;
+		return parse_access(c, optarg);
+	case 'u':
+		c->given |= NICCTL_USES;
+		return parse_u32(c, "--uses", optarg, UINT32_MAX, &c->uses);
+	case 't':
+		c->given |= NICCTL_TTL;
+		r = parse_u32(c, "--ttl", optarg, UINT32_MAX / 1000, &seconds);
+		if (r == NICCTL_OK)
+			c->ttl_ms = seconds * 1000;
+		return r;
+	case 'p':
+		c->given |= NICCTL_PEERS;
+		return parse_u32(c, "--peers", optarg, UINT32_MAX, &c->peers);
+	case 'o':
+		c->given |= NICCTL_OUTPUT;
+		c->output = optarg;
+		return NICCTL_OK;
+	case 'c':
+		c->given |= NICCTL_COUNT;
+		return parse_u32(c, "--count", optarg, 100000, &c->count);
+	default:
+		return nicctl_usage(c, "see nicctl --help");
+	}
+}
+
+/* The row whose words the arguments begin with; takes them off. */
+static const struct nicctl_command *find_command(struct nicctl *c)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_commands); i++) {
+		const char *words = nicctl_commands[i].words;
+		unsigned used = 0;
+
+		while (used < c->n_args) {
+			size_t len = strcspn(words, " ");
+
+			if (strncmp(words, c->args[used], len) != 0 || c->args[used][len])
+				break;
+			used++;
+			if (!words[len]) {
+				c->args += used;
+				c->n_args -= used;
+				return &nicctl_commands[i];
+			}
+			words += len + 1;
+		}
+	}
+	return NULL;
+}
+
+static int check_usage(struct nicctl *c)
+{
+	const struct nicctl_command *command = c->command;
+	unsigned allowed = command->options | NICCTL_EVERYBODYS;
+	unsigned missing = command->required & ~c->given;
+
+	if (c->given & ~allowed)
+		return nicctl_usage(c, "%s does not take this option: %s", command->words,
+				    nicctl_option_help[__builtin_ctz(c->given & ~allowed)]);
+	if (c->n_args < command->min_args || c->n_args > command->max_args)
+		return nicctl_usage(c, "usage: nicctl %s %s", command->words, command->args);
+	if (missing)
+		return nicctl_usage(c, "%s needs %s", command->words, nicctl_option_help[__builtin_ctz(missing)]);
+	return NICCTL_OK;
+}
+
+static int nicctl_open(struct nicctl *c)
+{
+	struct nicd_error_info error = { .size = sizeof(error) };
+	struct nicd_open_attr attr = {
+		.size = sizeof(attr),
+		.flags = c->admin ? NICD_OPEN_ADMIN : 0,
+		.socket = c->socket,
+		.client = "nicctl",
+		.error = &error,
+	};
+
+	if (nicd_open(&c->n, &attr) < 0)
+		return nicctl_failed_info(c, &error);
+	return NICCTL_OK;
+}
+
+void nicctl_close(struct nicctl *c)
+{
+	nicd_free(c->n);
+	c->n = NULL;
+}
+
+static int nicctl_run(struct nicctl *c, int argc, char **argv)
+{
+	int option, r = NICCTL_OK;
+
+	/* First of all, so that a wrong option is told in the form asked for, too. */
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		c->json |= strcmp(argv[i], "--json") == 0;
+	opterr = !c->json;
+	while (r == NICCTL_OK && (option = getopt_long(argc, argv, "ho:", nicctl_options, NULL)) != -1) {
+		if (option == 'V') {
+			printf("nicctl %s\n", NICD_VERSION);
+			return NICCTL_OK;
+		}
+		r = parse_option(c, option);
+	}
+	if (r != NICCTL_OK)
+		return r;
+	c->args = argv + optind;
+	c->n_args = (unsigned)(argc - optind);
+	c->command = find_command(c);
+	if (c->given & NICCTL_HELP) {
+		print_help(c->command);
+		return NICCTL_OK;
+	}
+	if (!c->command)
+		return nicctl_usage(c, c->n_args ? "there is no such command: %s" : "which command?", c->n_args ? c->args[0] : "");
+	r = check_usage(c);
+	if (r == NICCTL_OK)
+		r = nicctl_open(c);
+	if (r == NICCTL_OK)
+		r = c->command->fn(c);
+	nicctl_discard(c);
+	nicctl_close(c);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct nicctl c = { 0 };
+	int r;
+
+	/* For the width of what is printed; numbers stay as JSON wants them. */
+	setlocale(LC_CTYPE, "");
+	r = nicctl_run(&c, argc, argv);
+	/* A full disk behind stdout is a failure, too. */
+	if (fflush(stdout) != 0 && r == NICCTL_OK)
+		r = nicctl_fail(&c, errno, NULL, "cannot write to stdout");
+	return r;
+}

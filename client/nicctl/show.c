@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* nicctl status, device show, ledger. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "client/nicctl/nicctl.h"
+
+#define COLUMNS(array) (array), sizeof(array) / sizeof((array)[0])
+
+static const char *const show_roles[] = {
+	[NICD_ROLE_CLIENT] = "client",
+	[NICD_ROLE_GATEWAY] = "gateway",
+	[NICD_ROLE_ADMIN] = "admin",
+};
+
+static void show_session(struct nicctl *c)
+{
+	static const struct nicctl_column columns[] = {
+		{ "DAEMON", NICCTL_TEXT }, { "PROTOCOL", NICCTL_TEXT }, { "ROLE", NICCTL_TEXT }, { "ACCOUNT", NICCTL_TEXT },
+		{ "SESSION", NICCTL_NUMBER }, { "BOOT_ID", NICCTL_TEXT },
+	};
+	struct nicctl_table *table = nicctl_table_new(c, "status", true, COLUMNS(columns));
+	const struct nicd_session_info *info = nicd_session(c->n);
+	char text[2 * sizeof(info->boot_id) + 1];
+
+	nicctl_row(table);
+	nicctl_cell(table, info->daemon);
+	snprintf(text, sizeof(text), "%u.%u", info->major, info->minor);
+	nicctl_cell(table, text);
+	nicctl_cell(table, info->role < sizeof(show_roles) / sizeof(show_roles[0]) ? show_roles[info->role] : "?");
+	nicctl_cell(table, info->account);
+	nicctl_cell_number(table, info->serial);
+	for (unsigned i = 0; i < sizeof(info->boot_id); i++)
+		snprintf(text + 2 * i, 3, "%02x", info->boot_id[i]);
+	nicctl_cell(table, text);
+}
+
+int nicctl_status(struct nicctl *c)
+{
+	static const struct nicctl_column columns[] = {
+		{ "DEVICE", NICCTL_TEXT }, { "PROVIDER", NICCTL_TEXT }, { "UP", NICCTL_BOOL }, { "ADDRESS", NICCTL_TEXT },
+	};
+	struct nicctl_table *table;
+
+	show_session(c);
+	table = nicctl_table_new(c, "devices", false, COLUMNS(columns));
+	for (unsigned i = 0; i < nicd_adapter_count(c->n); i++) {
+		const struct nicd_adapter_info *info = nicd_adapter(c->n, i);
+
+		nicctl_row(table);
+		nicctl_cell(table, info->name);
+		nicctl_cell(table, info->provider);
+		nicctl_cell_bool(table, info->up);
+		nicctl_cell(table, info->data_address);
+	}
+	return nicctl_print(c);
+}
+
+static void show_adapter_flags(struct nicctl_table *table, uint32_t flags)
+{
+	static const struct {
+		uint32_t flag;
+		const char *name;
+	} names[] = {
+		{ NICD_ADAPTER_IN_ORDER_DMA, "IN_ORDER_DMA" },
+		{ NICD_ADAPTER_READ_SINK_NOT_REQUIRED, "READ_SINK_NOT_REQUIRED" },
+		{ NICD_ADAPTER_CQ_INTERRUPT_MODERATION, "CQ_INTERRUPT_MODERATION" },
+		{ NICD_ADAPTER_MULTI_ENGINE, "MULTI_ENGINE" },
+		{ NICD_ADAPTER_READ_LOCAL_INVALIDATE, "READ_LOCAL_INVALIDATE" },
+		{ NICD_ADAPTER_CQ_RESIZE, "CQ_RESIZE" },
+		{ NICD_ADAPTER_LOOPBACK, "LOOPBACK" },
+	};
+	char text[256] = "";
+	size_t len = 0;
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (flags & names[i].flag)
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len ? "," : "", names[i].name);
+	}
+	nicctl_cell(table, text);
+}
+
+int nicctl_device_show(struct nicctl *c)
+{
+	static const struct nicctl_column columns[] = {
+		{ "NAME", NICCTL_TEXT }, { "PROVIDER", NICCTL_TEXT }, { "UP", NICCTL_BOOL }, { "ADDRESS", NICCTL_TEXT },
+		{ "SERIAL", NICCTL_NUMBER }, { "INCARNATION", NICCTL_TEXT }, { "FLAGS", NICCTL_TEXT },
+		{ "MAX_REGISTRATION_SIZE", NICCTL_NUMBER }, { "MAX_WINDOW_SIZE", NICCTL_NUMBER },
+		{ "MAX_TRANSFER_LENGTH", NICCTL_NUMBER }, { "MAX_TRANSFER_ENTRIES", NICCTL_NUMBER },
+		{ "MAX_PINNED_BYTES", NICCTL_NUMBER }, { "MAX_PD", NICCTL_NUMBER }, { "MAX_MR", NICCTL_NUMBER },
+		{ "MAX_MW", NICCTL_NUMBER }, { "MAX_QP", NICCTL_NUMBER }, { "MAX_RANGES", NICCTL_NUMBER },
+		{ "MAX_INBOUND_READ", NICCTL_NUMBER }, { "MAX_OUTBOUND_READ", NICCTL_NUMBER },
+		{ "FRMR_PAGE_COUNT", NICCTL_NUMBER },
+	};
+	struct nicctl_table *table = nicctl_table_new(c, "devices", true, COLUMNS(columns));
+
+	for (unsigned i = 0; i < nicd_adapter_count(c->n); i++) {
+		const struct nicd_adapter_info *info;
+
+		if (nicd_adapter_query(c->n, i) < 0)
+			return nicctl_failed(c);
+		info = nicd_adapter(c->n, i);
+		nicctl_row(table);
+		nicctl_cell(table, info->name);
+		nicctl_cell(table, info->provider);
+		nicctl_cell_bool(table, info->up);
+		nicctl_cell(table, info->data_address);
+		nicctl_cell_number(table, info->serial);
+		nicctl_cell_hex(table, info->incarnation);
+		show_adapter_flags(table, info->flags);
+		nicctl_cell_bytes(table, info->max_registration_size);
+		nicctl_cell_bytes(table, info->max_window_size);
+		nicctl_cell_bytes(table, info->max_transfer_length);
+		nicctl_cell_number(table, info->max_transfer_entries);
+		nicctl_cell_bytes(table, info->max_pinned_bytes);
+		nicctl_cell_number(table, info->max_pd);
+		nicctl_cell_number(table, info->max_mr);
+		nicctl_cell_number(table, info->max_mw);
+		nicctl_cell_number(table, info->max_qp);
+		nicctl_cell_number(table, info->max_ranges);
+		nicctl_cell_number(table, info->max_inbound_read);
+		nicctl_cell_number(table, info->max_outbound_read);
+		nicctl_cell_number(table, info->frmr_page_count);
+	}
+	return nicctl_print(c);
+}
+
+static void show_totals(struct nicctl *c, struct nicctl_table *table, const struct nicd_ledger_totals *totals)
+{
+	nicctl_row(table);
+	nicctl_cell_number(table, totals->sessions);
+	nicctl_cell_number(table, totals->admin_sessions);
+	nicctl_cell_number(table, totals->objects);
+	nicctl_cell_number(table, totals->calls);
+	nicctl_cell_number(table, totals->open_fds);
+	nicctl_cell_number(table, totals->held_fds);
+	nicctl_cell_number(table, totals->provider_tags);
+	nicctl_cell_number(table, totals->provider_memories);
+	nicctl_cell_number(table, totals->provider_streams);
+	nicctl_cell_number(table, totals->provider_tickets);
+	nicctl_cell_number(table, totals->quarantined);
+}
+
+static void show_account(struct nicctl_table *table, const struct nicd_account *account)
+{
+	for (unsigned i = 0; i < account->n_charges; i++) {
+		const struct nicd_charge *charge = &account->charges[i];
+
+		nicctl_row(table);
+		nicctl_cell(table, account->account);
+		nicctl_cell(table, charge->slot);
+		nicctl_cell_number(table, charge->used);
+		nicctl_cell_number(table, charge->max);
+	}
+}
+
+int nicctl_ledger(struct nicctl *c)
+{
+	static const struct nicctl_column totals_columns[] = {
+		{ "SESSIONS", NICCTL_NUMBER }, { "ADMIN_SESSIONS", NICCTL_NUMBER }, { "OBJECTS", NICCTL_NUMBER },
+		{ "CALLS", NICCTL_NUMBER }, { "OPEN_FDS", NICCTL_NUMBER }, { "HELD_FDS", NICCTL_NUMBER },
+		{ "PROVIDER_TAGS", NICCTL_NUMBER }, { "PROVIDER_MEMORIES", NICCTL_NUMBER }, { "PROVIDER_STREAMS", NICCTL_NUMBER },
+		{ "PROVIDER_TICKETS", NICCTL_NUMBER }, { "QUARANTINED", NICCTL_NUMBER },
+	};
+	static const struct nicctl_column charge_columns[] = {
+		{ "ACCOUNT", NICCTL_TEXT }, { "SLOT", NICCTL_TEXT }, { "USED", NICCTL_NUMBER }, { "MAX", NICCTL_NUMBER },
+	};
+	struct nicctl_table *totals = nicctl_table_new(c, "totals", true, COLUMNS(totals_columns));
+	struct nicctl_table *charges = nicctl_table_new(c, "charges", false, COLUMNS(charge_columns));
+	const struct nicd_account *account;
+	struct nicd_ledger *ledger;
+	int count;
+
+	if (nicd_ledger_new(c->n, &ledger) < 0)
+		return nicctl_failed(c);
+	while ((count = nicd_ledger_fetch(ledger)) > 0) {
+		while ((account = nicd_ledger_next(ledger)))
+			show_account(charges, account);
+	}
+	if (count < 0)
+		return nicctl_failed(c);
+	show_totals(c, totals, nicd_ledger_totals(ledger));
+	nicd_ledger_free(ledger);
+	return nicctl_print(c);
+}

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: MIT
+"""nicctl as people and scripts use it: the real program against the real daemons."""
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+import pytest
+
+from nicdtest.daemon import sanitizer_environment, wait_until
+from nicdtest.paths import BUILD
+from nicdtest.pb import pb
+
+NICCTL = BUILD / "client" / "nicctl"
+REFUSED, USAGE, NO_DAEMON = 1, 2, 3
+FACTS = {"name", "status", "text", "limit", "observed", "cure"}
+
+
+def command(nicd, *args):
+    return [str(NICCTL), "--socket", str(nicd.socket), *map(str, args)]
+
+
+def run(nicd, *args, code=0, stdin=b""):
+    """Runs to the end; answers (stdout, stderr) as bytes."""
+    result = subprocess.run(command(nicd, *args), input=stdin, capture_output=True, timeout=40,
+                            env=sanitizer_environment(nicd.directory))
+    assert result.returncode == code, (result.returncode, result.stdout[-2000:], result.stderr[-4000:])
+    return result.stdout, result.stderr
+
+
+def run_json(nicd, *args, **kw):
+    return json.loads(run(nicd, "--json", *args, **kw)[0])
+
+
+def documents(text):
+    """The JSON documents of a stream."""
+    text, decoder, found = text.decode().strip(), json.JSONDecoder(), []
+    while text:
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:].lstrip()
+    return found
+
+
+def failure(nicd, *args, code=REFUSED, **kw):
+    """The error that nicctl tells with --json: one document on stderr."""
+    stdout, stderr = run(nicd, "--json", *args, code=code, **kw)
+    assert stdout == b""
+    error, = [d["error"] for d in documents(stderr) if "error" in d]
+    assert FACTS <= set(error[0])
+    return error[0]
+
+
+@contextlib.contextmanager
+def exporting(nicd, *args, end=signal.SIGTERM, code=0):
+    """`nicctl export create` while the body runs: its JSON record. Afterwards it is ended by a signal, unless it ended itself."""
+    process = subprocess.Popen(command(nicd, "--json", "export", "create", *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=sanitizer_environment(nicd.directory))
+    try:
+        text = b""
+        while not text.endswith(b"\n}\n"):
+            line = process.stdout.readline()
+            assert line, process.communicate()[1].decode()
+            text += line
+        record = json.loads(text)["export"][0]
+        record["process"] = process
+        yield record
+        if end:
+            process.send_signal(end)
+        record["stderr"] = process.communicate(timeout=20)[1]
+        assert process.returncode == code, record["stderr"].decode()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A file that is not a whole number of pages."""
+    path = tmp_path / "source"
+    path.write_bytes(os.urandom(3 * 1048576 + 777))
+    return path
+
+
+@pytest.fixture
+def locator_file(tmp_path):
+    def write(record):
+        path = tmp_path / "locator"
+        path.write_text(record["locator"] + "\n")
+        return f"@{path}"
+    return write
+
+
+# ---- looking
+
+def test_status(nicd):
+    told = run_json(nicd, "status")
+    assert told["status"][0]["role"] == "client"
+    assert told["status"][0]["protocol"] == "1.0"
+    assert told["devices"][0]["up"] is True
+    assert told["devices"][0]["provider"] == "soft"
+    stdout, _ = run(nicd, "status")
+    for word in (b"DAEMON", b"ROLE", b"client", b"soft"):
+        assert word in stdout
+
+
+def test_options_stand_anywhere(nicd):
+    assert json.loads(run(nicd, "device", "--json", "show")[0]) == json.loads(run(nicd, "device", "show", "--json")[0])
+
+
+def test_device_show(nicd):
+    device, = run_json(nicd, "device", "show")["devices"]
+    info = nicd.admin().hello.adapters[0]
+    assert device["name"] == info.name
+    assert device["incarnation"] == hex(info.incarnation)
+    assert device["max_registration_size"] == info.max_registration_size
+    assert device["max_ranges"] == info.max_ranges
+    assert b"MAX_RANGES" in run(nicd, "device", "show")[0]
+
+
+LISTS = {"session": "sessions", "memory": "memories", "pd": "pds", "mr": "mrs", "qp": "qps", "ticket": "tickets", "export": "exports",
+         "grant": "grants"}
+
+
+@pytest.mark.parametrize("word,key", LISTS.items())
+def test_empty_lists(nicd, word, key):
+    rows = run_json(nicd, word, "list")[key]
+    # nicctl itself is connected, and the test's observer.
+    assert sorted(r.get("client") for r in rows) == (["nicctl", "test admin"] if word == "session" else [])
+    run(nicd, word, "list")
+
+
+def test_lists_of_an_export(nicd, source):
+    with exporting(nicd, source, "--name", "listed", "--access", "rw", "--uses", 3) as record:
+        export, = run_json(nicd, "export", "list")["exports"]
+        assert export["serial"] == record["serial"]
+        assert (export["name"], export["access"], export["uses_left"]) == ("listed", "rw", 3)
+        assert export["size"] == source.stat().st_size
+        mr, = run_json(nicd, "mr", "list")["mrs"]
+        assert mr["serial"] == export["mr"]
+        pd, = run_json(nicd, "pd", "list")["pds"]
+        assert pd["serial"] == mr["pd"]
+        memory, = run_json(nicd, "memory", "list")["memories"]
+        assert memory["session"] == export["session"]
+        sessions = run_json(nicd, "session", "list")["sessions"]
+        assert {s["serial"]: s["pid"] for s in sessions}[export["session"]] == record["process"].pid
+        assert b"listed" in run(nicd, "export", "list")[0]
+
+
+def test_long_list(nicd, session):
+    """More than one page."""
+    pds = [session.call(pb.CreatePd()).object.serial for _ in range(40)]
+    assert [p["serial"] for p in run_json(nicd, "pd", "list")["pds"]] == pds
+
+
+def test_ledger(nicd):
+    totals = run_json(nicd, "--socket", nicd.admin_socket, "ledger")["totals"][0]
+    # nicctl's session and the test's own are admin sessions.
+    assert totals["admin_sessions"] == 2
+    for name in ("sessions", "objects", "held_fds", "provider_tags", "provider_memories", "provider_streams", "quarantined"):
+        assert totals[name] == 0, totals
+    with exporting(nicd, "--size", "1M", "--name", "ledger", "--access", "r"):
+        told = run_json(nicd, "ledger")
+        assert told["totals"][0]["objects"] == 4
+        assert {c["slot"]: c["used"] for c in told["charges"] if c["used"]}
+        assert b"OBJECTS" in run(nicd, "ledger")[0]
+
+
+def test_admin(nicd):
+    """The socket decides; --admin finds it beside the other."""
+    beside = nicd.directory / "admin.sock"
+    beside.symlink_to(nicd.admin_socket)
+    try:
+        assert run_json(nicd, "--admin", "status")["status"][0]["role"] == "admin"
+    finally:
+        beside.unlink()
+    assert run_json(nicd, "--socket", nicd.admin_socket, "status")["status"][0]["role"] == "admin"
+
+
+# ---- copying
+
+def test_get(nicd, peer_nicd, source, locator_file, tmp_path):
+    copy = tmp_path / "copy"
+    with exporting(nicd, source, "--name", "get", "--access", "r", "--uses", 2) as record:
+        told = run_json(peer_nicd, "get", locator_file(record), "-o", copy)["get"][0]
+        # mutation: copy_start forgets the rest behind the last whole slot; copy_run ends before the last slot is written
+        assert copy.read_bytes() == source.read_bytes()
+        assert told["bytes"] == source.stat().st_size
+        # From stdin to stdout.
+        stdout, _ = run(peer_nicd, "get", "-", stdin=record["locator"].encode() + b"\n")
+        assert stdout == source.read_bytes()
+        qps = run_json(nicd, "qp", "list")["qps"]
+        assert not [q for q in qps if q["state"] == "CONNECTED"]
+    assert b"copied into" in record["stderr"]
+
+
+@pytest.mark.parametrize("size", [1, 4096, 8 << 20, (8 << 20) + 1, (16 << 20) - 1, 40 << 20])
+def test_get_sizes(nicd, peer_nicd, locator_file, tmp_path, size):
+    """Around the borders of slots."""
+    path, copy = tmp_path / "source", tmp_path / "copy"
+    path.write_bytes(os.urandom(1 << 20).ljust(size, b"x")[:size])
+    with exporting(nicd, path, "--name", "sizes", "--access", "r") as record:
+        run(peer_nicd, "get", locator_file(record), "--output", copy)
+        assert copy.read_bytes() == path.read_bytes()
+
+
+def test_put_and_save(nicd, peer_nicd, source, locator_file, tmp_path):
+    saved = tmp_path / "saved"
+    saved.write_bytes(b"old" * 2000000)
+    size = source.stat().st_size
+    with exporting(nicd, "--size", size + 5000, "--name", "put", "--access", "rw", "--uses", 3, "--output", saved,
+                   end=signal.SIGINT) as record:
+        told = run_json(peer_nicd, "put", locator_file(record), source)["put"][0]
+        assert told["bytes"] == size
+        # The rest is zero, and stays it.
+        assert run(peer_nicd, "get", locator_file(record))[0] == source.read_bytes() + bytes(5000)
+        # A stream, whose length nobody knows before.
+        run(peer_nicd, "put", locator_file(record), "-", stdin=b"stream")
+    # mutation: export_save without ftruncate
+    assert saved.read_bytes() == b"stream" + source.read_bytes()[6:] + bytes(5000)
+
+
+def test_put_too_long(nicd, peer_nicd, locator_file, tmp_path):
+    path = tmp_path / "long"
+    path.write_bytes(b"x" * 5000)
+    saved = tmp_path / "saved"
+    with exporting(nicd, "--size", 4096, "--name", "long", "--access", "w", "--uses", 2, "--output", saved) as record:
+        # mutation: copy_all does not compare the sizes
+        assert failure(peer_nicd, "put", locator_file(record), path)["name"] == "EFBIG"
+        # mutation: copy_all does not look behind the end of a stream
+        assert failure(peer_nicd, "put", locator_file(record), "-", stdin=b"y" * 5000)["name"] == "EFBIG"
+    assert saved.read_bytes() == b"y" * 4096
+
+
+def test_access(nicd, peer_nicd, source, locator_file):
+    with exporting(nicd, source, "--name", "read", "--access", "r") as record:
+        assert failure(peer_nicd, "put", locator_file(record), source)["name"] == "EACCES"
+    with exporting(nicd, source, "--name", "write", "--access", "w") as record:
+        assert failure(peer_nicd, "get", locator_file(record), "-o", "/dev/null")["name"] == "EACCES"
+
+
+def test_file_is_copied(nicd, peer_nicd, source, locator_file):
+    before = source.read_bytes()
+    with exporting(nicd, source, "--name", "copied", "--access", "rw", "--uses", 2) as record:
+        source.write_bytes(b"changed")
+        assert run(peer_nicd, "get", locator_file(record))[0] == before
+        run(peer_nicd, "put", locator_file(record), source)
+    assert source.read_bytes() == b"changed"
+
+
+def test_ping(nicd, peer_nicd, source, locator_file):
+    with exporting(nicd, source, "--name", "ping", "--access", "r") as record:
+        rows = run_json(peer_nicd, "ping", locator_file(record), "--count", 5)["ping"]
+        assert [r["what"] for r in rows] == ["connect", "read of 0 bytes", "read of 1 byte"]
+        assert [r["count"] for r in rows] == [1, 5, 5]
+        assert all(0 < r["min_us"] <= r["median_us"] <= r["max_us"] for r in rows)
+    with exporting(nicd, source, "--name", "ping", "--access", "w") as record:
+        assert len(run_json(peer_nicd, "ping", locator_file(record))["ping"]) == 2
+
+
+# ---- doors
+
+def test_prints_the_locator(nicd, peer_nicd, source):
+    """For people: the locator is all of stdout."""
+    process = subprocess.Popen(command(nicd, "export", "create", source, "--name", "plain", "--access", "r"), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=sanitizer_environment(nicd.directory))
+    locator = process.stdout.readline()
+    assert locator.startswith(b"nicd1:")
+    assert run(peer_nicd, "get", "-", stdin=locator)[0] == source.read_bytes()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert stdout == b""
+    assert b"copied into" in stderr
+
+
+def test_locator_on_the_command_line(nicd, peer_nicd, source):
+    with exporting(nicd, source, "--name", "seen", "--access", "r") as record:
+        stdout, stderr = run(peer_nicd, "get", record["locator"])
+        assert stdout == source.read_bytes()
+        # mutation: peer_locator does not warn
+        assert b"warning" in stderr and b"@FILE" in stderr
+        assert record["locator"].encode() not in stderr
+
+
+def test_locator_is_wiped(nicd, peer_nicd, source, tmp_path):
+    """Whoever looks later does not see it: nicctl waits for its input meanwhile."""
+    with exporting(nicd, source, "--name", "wiped", "--access", "w") as record:
+        process = subprocess.Popen(command(peer_nicd, "put", record["locator"], "-"), stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=sanitizer_environment(peer_nicd.directory))
+        assert b"warning" in process.stderr.readline()
+        line = pathlib.Path(f"/proc/{process.pid}/cmdline")
+        # mutation: peer_locator without explicit_bzero
+        assert wait_until(lambda: record["locator"].encode() not in line.read_bytes())
+        process.communicate(b"done", timeout=20)
+        assert process.returncode == 0
+
+
+def test_revoke(nicd, peer_nicd, source, locator_file):
+    with exporting(nicd, source, "--name", "revoked", "--access", "r", "--uses", 5, end=None, code=REFUSED) as record:
+        receipt, = run_json(nicd, "revoke", record["serial"])["receipt"]
+        assert receipt["serial"] == record["serial"]
+        assert receipt["at"].endswith("Z")
+        # mutation: export_event does not mind REVOKED (the exporter hangs)
+    assert b"revoked" in record["stderr"]
+    assert failure(peer_nicd, "get", locator_file(record), "-o", "/dev/null")["name"] == "CONNECT"
+
+
+def test_revoke_nothing(nicd):
+    error = failure(nicd, "revoke", 1 << 60)
+    assert (error["name"], error["status"]) == ("SERIAL", "INVALID_HANDLE")
+    assert error["cure"]
+    stderr = run(nicd, "revoke", 1 << 60, code=REFUSED)[1].decode()
+    for word in ("SERIAL (INVALID_HANDLE): no object", "limit:", "observed:", "cure:"):
+        assert word in stderr
+
+
+def test_who(nicd, peer_nicd, source, locator_file):
+    with exporting(nicd, source, "--name", "who", "--access", "rw") as record:
+        assert run_json(nicd, "who", record["serial"]) == {"who": []}
+        process = subprocess.Popen(command(peer_nicd, "put", locator_file(record), "-"), stdin=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env=sanitizer_environment(peer_nicd.directory))
+        rows = wait_until(lambda: run_json(nicd, "who", record["serial"])["who"])
+        assert {r["type"] for r in rows} <= {"grant", "qp"}
+        assert any(r["access"] == "rw" for r in rows if r["type"] == "grant")
+        process.communicate(b"x", timeout=20)
+        assert process.returncode == 0
+    assert failure(nicd, "who", 1 << 60)["name"] == "SERIAL"
+
+
+def test_name_taken(nicd, source):
+    with exporting(nicd, source, "--name", "taken", "--access", "r"):
+        error = failure(nicd, "export", "create", source, "--name", "taken", "--access", "r")
+        assert (error["name"], error["status"]) == ("NAME_TAKEN", "INVALID_PARAMETER")
+    assert failure(nicd, "export", "create", source, "--name", "a/b", "--access", "r")["name"] == "STRING"
+
+
+def test_expires(nicd):
+    with exporting(nicd, "--size", "4K", "--name", "short", "--access", "r", "--ttl", 1, end=None) as record:
+        # mutation: export_event does not mind EXPIRED (the exporter hangs)
+        record["process"].wait(timeout=20)
+    assert b"expired" in record["stderr"]
+
+
+def test_daemon_goes_away(own_nicd, tmp_path):
+    """The memory is the exporter's: what was written until then is saved."""
+    nicd = own_nicd()
+    saved = tmp_path / "saved"
+    with exporting(nicd, "--size", "4K", "--name", "alone", "--access", "r", "--output", saved, end=None,
+                   code=NO_DAEMON) as record:
+        nicd.stop()
+        record["process"].wait(timeout=20)
+    assert saved.read_bytes() == bytes(4096)
+
+
+@pytest.mark.parametrize("text", [b"", b"nicd1:", b"hello", b"nicd1:" + b"A" * 96, b"nicd1:" + b"A" * 5000, b"nicd1:\0" + b"A" * 95],
+                         ids=["empty", "prefix", "word", "no crc", "long", "nul"])
+def test_damaged_locator(nicd, text):
+    error = failure(nicd, "get", "-", "-o", "/dev/null", stdin=text)
+    assert error["name"] in ("LOCATOR", "EINVAL", "STRING")
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "directory", "fifo"])
+def test_files_that_are_none(nicd, tmp_path, what):
+    path = tmp_path / what
+    if what == "empty":
+        path.write_bytes(b"")
+    elif what == "directory":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    # mutation: export_copy_file opens without O_NONBLOCK (hangs at the fifo)
+    error = failure(nicd, "export", "create", path, "--name", "x", "--access", "r")
+    assert error["name"] == {"missing": "ENOENT", "empty": "ENODATA", "directory": "EINVAL", "fifo": "EINVAL"}[what]
+
+
+# ---- usage
+
+@pytest.mark.parametrize("args", [
+    [], ["nonsense"], ["mr"], ["mr", "nonsense"], ["mr", "list", "more"], ["--nonsense", "status"], ["status", "--name", "x"],
+    ["get"], ["get", "a", "b"], ["put", "a"], ["put", "-", "-"], ["get", "-", "--json"], ["revoke"], ["revoke", "x"], ["revoke", "-1"],
+    ["revoke", "99999999999999999999"], ["who", "1x"], ["ping", "-", "--count", "0"],
+    ["export", "create", "--name", "x", "--access", "r"],
+    ["export", "create", "f", "--size", "1", "--name", "x", "--access", "r"],
+    ["export", "create", "f", "--access", "r"], ["export", "create", "f", "--name", "x"],
+    ["export", "create", "f", "--name", "x", "--access", "x"],
+    ["export", "create", "--size", "0", "--name", "x", "--access", "r"],
+    ["export", "create", "--size", "-1", "--name", "x", "--access", "r"],
+    ["export", "create", "--size", "1KK", "--name", "x", "--access", "r"],
+    ["export", "create", "--size", "99999999T", "--name", "x", "--access", "r"],
+    ["export", "create", "--size", "1", "--name", "x", "--access", "r", "--ttl", "4294968"],
+    ["export", "create", "--size", "1", "--name", "x", "--access", "r", "--uses", "4294967296"],
+])
+def test_usage(nicd, args):
+    stdout, stderr = run(nicd, *args, code=USAGE)
+    assert stdout == b"" and stderr
+    stdout, stderr = run(nicd, "--json", *args, code=USAGE)
+    assert stdout == b"" and "usage" in documents(stderr)[0]
+
+
+def test_help_and_version(nicd, tmp_path):
+    for args in (["--help"], ["-h"], ["export", "create", "--help"]):
+        stdout, stderr = run(nicd, *args)
+        assert stdout.startswith(b"usage: nicctl") and not stderr
+    assert run(nicd, "--version")[0].startswith(b"nicctl ")
+    assert b"--access" in run(nicd, "export", "create", "--help")[0]
+
+
+def test_no_daemon(nicd, tmp_path):
+    # mutation: report_is_no_daemon answers false
+    error = failure(nicd, "--socket", tmp_path / "none", "status", code=NO_DAEMON)
+    assert error["name"] and error["text"]
+    assert b"nicctl: " in run(nicd, "--socket", tmp_path / "none", "status", code=NO_DAEMON)[1]
+
+
+def test_stdout_is_full(nicd):
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(command(nicd, "status"), stdout=full, stderr=subprocess.PIPE, timeout=20,
+                                env=sanitizer_environment(nicd.directory))
+    # mutation: nicctl_print does not look at fflush
+    assert result.returncode == REFUSED
+    assert b"ENOSPC" in result.stderr
