@@ -105,7 +105,7 @@ int call_new(struct call **ret, struct client *client, const struct method *meth
 	call->state = CALL_STARTING;
 	call->fd = -1;
 	call->done.fn = call_done;
-	LIST_INIT(&call->dependents);
+	TAILQ_INIT(&call->dependents);
 	call->counted = true;
 	client->n_calls++;
 	host->n_calls++;
@@ -148,10 +148,10 @@ static void call_unlink(struct call *call)
 
 	for (unsigned i = 0; i < call->n_deps; i++) {
 		if (deps[i].on)
-			LIST_REMOVE(&deps[i], of_call);
+			TAILQ_REMOVE(&deps[i].on->dependents, &deps[i], of_call);
 	}
-	while ((dep = LIST_FIRST(&call->dependents))) {
-		LIST_REMOVE(dep, of_call);
+	while ((dep = TAILQ_FIRST(&call->dependents))) {
+		TAILQ_REMOVE(&call->dependents, dep, of_call);
 		dep->on = NULL;
 	}
 	if (call->state == CALL_READY)
@@ -244,7 +244,7 @@ int call_wait(struct call *call, struct request *request, const struct call_dep 
 	kept = call_deps(call);
 	for (unsigned i = 0; i < n_deps; i++) {
 		kept[i].waiter = call;
-		LIST_INSERT_HEAD(&kept[i].on->dependents, &kept[i], of_call);
+		TAILQ_INSERT_TAIL(&kept[i].on->dependents, &kept[i], of_call);
 	}
 	call->n_deps = call->n_missing = n_deps;
 	protobuf_c_message_pack(message, (uint8_t *)(kept + n_deps));
@@ -286,10 +286,10 @@ static void call_tell_dependents(struct call *call, bool refused, uint64_t id)
 {
 	struct call_dep *dep;
 
-	while ((dep = LIST_FIRST(&call->dependents))) {
+	while ((dep = TAILQ_FIRST(&call->dependents))) {
 		struct call *waiter = dep->waiter;
 
-		LIST_REMOVE(dep, of_call);
+		TAILQ_REMOVE(&call->dependents, dep, of_call);
 		dep->on = NULL;
 		dep->refused = refused;
 		dep->id = id;

@@ -30,7 +30,7 @@ enum call_state {
 
 /* One call waits for another. Lies in the waiting one's memory. */
 struct call_dep {
-	LIST_ENTRY(call_dep) of_call;   /* in on->dependents */
+	TAILQ_ENTRY(call_dep) of_call;  /* in on->dependents */
 	struct call *waiter;
 	struct call *on;                /* NULL: answered */
 	uint32_t result_of;
@@ -60,7 +60,7 @@ struct call {
 	RB_ENTRY(call) of_client;
 	TAILQ_ENTRY(call) link;         /* ready; watchers of another client; free list */
 	struct frame_slot *slot;        /* while its frame is being worked on */
-	LIST_HEAD(, call_dep) dependents;
+	TAILQ_HEAD(, call_dep) dependents;   /* in the order of their frame */
 	struct nic_charge charge;       /* CALLS */
 
 	/* What a waiting one needs to start: the packed request and its dependencies, in `store` or in memory of its own. */

@@ -32,7 +32,6 @@ static void ledger_told(struct nic_cmd *cmd)
 {
 	struct call *call = container_of(cmd, struct call, work.cmd);
 
-	/* A device that is gone holds nothing. */
 	if (cmd->error.reason == NICD_R_NONE) {
 		call->ledger.memories += cmd->stats.memories;
 		call->ledger.tags += cmd->stats.tags;
@@ -47,13 +46,16 @@ static void ledger_ask(struct call *call)
 {
 	struct nic_provider *provider;
 
-	if (!call->ledger.asked) {
-		call_answer(call, NULL);
+	for (; call->ledger.asked; call->ledger.asked = TAILQ_NEXT(call->ledger.asked, of_owner)) {
+		provider = container_of(call->ledger.asked, struct nic_adapter, object)->provider;
+		/* A device that is gone holds nothing. */
+		if (!provider->up)
+			continue;
+		call->work.cmd = (struct nic_cmd){ .done = ledger_told };
+		provider->ops->stats(provider, &call->work.cmd);
 		return;
 	}
-	provider = container_of(call->ledger.asked, struct nic_adapter, object)->provider;
-	call->work.cmd = (struct nic_cmd){ .done = ledger_told };
-	provider->ops->stats(provider, &call->work.cmd);
+	call_answer(call, NULL);
 }
 
 int method_ledger(struct request *request, struct call *call, struct nicd_error *err)
