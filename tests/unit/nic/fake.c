@@ -331,7 +331,7 @@ static struct fake_command *begin(struct fake *fake, enum fake_op op, uint64_t s
 {
 	struct fake_command *command;
 
-	must(!fake->lost, "a command after the device was lost");
+	must(!fake->told_lost, "a command after the device was lost");
 	must(cmd->done && cmd->error.reason == NICD_R_NONE, "a command that was not begun");
 	TAILQ_FOREACH(command, &fake->pending, next) {
 		must(command->cmd != cmd, "a command given twice");
@@ -349,7 +349,9 @@ static struct fake_command *begin(struct fake *fake, enum fake_op op, uint64_t s
 
 static void go(struct fake *fake, struct fake_command *command)
 {
-	if (fake->hold[command->op])
+	if (fake->lost)   /* and nobody was told yet */
+		end(fake, command, NICD_R_DEVICE_LOST);
+	else if (fake->hold[command->op])
 		TAILQ_INSERT_TAIL(&fake->pending, command, next);
 	else
 		end(fake, command, NICD_R_NONE);
@@ -498,7 +500,7 @@ static void op_free(struct nic_provider *p)
 {
 	struct fake *fake = fake_of(p);
 
-	fake->lost = true;
+	fake->lost = fake->told_lost = true;
 	end_pending(fake, NICD_R_DEVICE_LOST);
 	things_free(&fake->tags);
 	things_free(&fake->memories);
@@ -662,9 +664,9 @@ void fake_expire(struct fake *fake, uint64_t door)
 void fake_lose(struct fake *fake, bool event_first)
 {
 	fake->lost = true;
-	if (event_first)
-		fake->provider.events->lost(fake->provider.adapter);
-	end_pending(fake, NICD_R_DEVICE_LOST);
 	if (!event_first)
-		fake->provider.events->lost(fake->provider.adapter);
+		end_pending(fake, NICD_R_DEVICE_LOST);
+	fake->told_lost = true;
+	fake->provider.events->lost(fake->provider.adapter);
+	end_pending(fake, NICD_R_DEVICE_LOST);
 }

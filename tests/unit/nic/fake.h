@@ -81,7 +81,7 @@ struct fake {
 	struct fake_commands pending;
 	uint32_t last_token;
 	uint64_t last_stream;
-	bool lost;
+	bool lost, told_lost;
 	bool *freed;                            /* set when it is freed; may be NULL */
 };
 
