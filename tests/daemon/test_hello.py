@@ -4,7 +4,7 @@ import pytest
 
 from nicdtest import limits
 from nicdtest.pb import pb
-from nicdtest.wire import check_refused, expect_refused, request
+from nicdtest.wire import Refused, check_error, check_refused, expect_refused, request
 
 
 def hello(major=limits.MAJOR, min_minor=limits.MINOR, client="t"):
@@ -101,12 +101,17 @@ def test_label_is_listed_and_bounded(nicd):
         assert mine.name == "ä" * 127 + "x" and mine.alive
 
 
-@pytest.mark.parametrize("label", ["a\nb", "\x1b[31m", "tab\t"])
-def test_label_without_control_characters(nicd, label):
-    # mutation: copy the label to lists and the journal as it is
+@pytest.mark.parametrize("label", ["a\nforged line", "\x1b[31mforged", "tab\tforged"])
+def test_label_cannot_forge_the_journal(nicd, label):
+    # mutation: write the label to the journal as it is
     with nicd.session(hello=False) as s:
-        with expect_refused("STRING"):
+        try:
             s.call(hello(client=label))
+        except Refused as refused:
+            check_error(refused.error, "STRING")
+        with expect_refused("HANDLE"):
+            s.close_object(1234)
+    assert label not in nicd.log_text() and "\nforged" not in nicd.log_text()
 
 
 def test_admin_role_is_the_sockets(nicd):

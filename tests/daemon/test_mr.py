@@ -117,7 +117,7 @@ def test_every_call_on_a_closed_one(session, memory, mr, how, column):
         batch.add(close)
     batch.add(COLUMNS[column](mr, memory))
     reply = batch.run()[-1]
-    check_refused(reply, "NOT_SUPPORTED" if column == "Bind" else "HANDLE")
+    check_refused(reply, "HANDLE")
 
 
 @pytest.mark.parametrize("state", TABLE)

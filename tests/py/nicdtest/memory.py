@@ -183,7 +183,7 @@ BAD_FDS = {
     "directory": (lambda: os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), NOT_MEMFD, None),
     "path-of-file": (lambda: os.open("/etc/passwd", os.O_PATH | os.O_CLOEXEC), NOT_MEMFD, None),
     "path-of-memfd": (lambda: _alien(memfd(8192), os.O_PATH), OTHER, None),
-    "write-only-memfd": (lambda: _alien(memfd(8192), os.O_WRONLY), OTHER, None),
+    "write-only-memfd": (lambda: _alien(memfd(8192), os.O_WRONLY), ("MEMORY_WRITE_ONLY",), None),
     "epoll": (_epoll, NOT_MEMFD, None),
     "eventfd": (lambda: _syscall(SYS_eventfd2, 0, os.O_CLOEXEC), NOT_MEMFD, None),
     "timerfd": (lambda: _syscall(SYS_timerfd_create, 1, os.O_CLOEXEC), NOT_MEMFD, None),
