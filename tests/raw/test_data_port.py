@@ -206,13 +206,10 @@ def test_half_a_request_and_silence(owner, bystander):
     half = [Tcp(owner.address()) for _ in range(len(whole))]
     for n, tcp in enumerate(half):
         tcp.send(whole[:n])
-    accepted = Peer(owner.address(), hello(ticket))   # accepted, and then never a frame
     for tcp in half:
         assert tcp.end(max(0.1, started + 9 - time.monotonic())) == b""
         tcp.close()
     assert 4 < time.monotonic() - started < 9
-    accepted.end(6)
-    accepted.close()
     assert owner.session.list(pb.EXPORT)[-1].count == 100
 
 
@@ -647,6 +644,9 @@ def test_bad_frames(owner, bystander, name):
     make, codes = FRAME_ERRORS[name]
     before = owner.buffer.bytes()
     with owner.peer() as peer:
+        # A good frame first: with a bad one in its place the handshake dies without a word.
+        peer.send_ulpdu(tagged(iwarp.WRITE, peer.grant.token, IOVA))
+        assert wait_until(lambda: len(owner.inbound()) == 2)
         try:
             peer.send(make(peer.grant.token))
             if not codes:
@@ -658,6 +658,21 @@ def test_bad_frames(owner, bystander, name):
             assert code in codes, f"Terminate {code}, not {codes}"
     assert owner.buffer.bytes() == before
     assert wait_until(lambda: len(owner.inbound()) == 1)   # the bystander
+
+
+@pytest.mark.parametrize("name", FRAME_ERRORS)
+def test_bad_first_frames(owner, bystander, name):
+    # mutation: spend the ticket on a frame that is none
+    before, door = owner.buffer.bytes(), owner.door(uses=1)
+    with owner.peer(door) as peer:
+        try:
+            peer.send(FRAME_ERRORS[name][0](door.grant.remote_token))
+            peer.sock.shutdown(socket.SHUT_WR)
+        except (Closed, OSError):
+            pass
+        peer.wait_terminate()
+    assert owner.buffer.bytes() == before
+    assert wait_until(lambda: len(owner.inbound()) == 1)
 
 
 def test_msn_counts(owner, bystander):
@@ -675,6 +690,7 @@ def test_bad_crc(owner, bystander, what):
     # mutation: place bytes before their CRC is known to be right
     before = owner.buffer.bytes()
     with owner.peer(crc=True) as peer:
+        peer.read(peer.grant.token, IOVA, 10)
         data = bytearray(fpdu(tagged(iwarp.WRITE, peer.grant.token, IOVA + 100, b"\xee" * 500), crc=True))
         at = {"crc": len(data) - 1, "payload": 100, "stag": 5, "length": len(data) - 5}[what]
         data[at] ^= 0x10

@@ -478,14 +478,24 @@ def test_bad_utf8(nicd, victim, where, text):
 
 # ---- random bytes
 
+def send_and_drain(session, data):
+    """Sends bytes that may or may not be a frame, then one that ends the session, and reads to the end."""
+    session.sock.settimeout(5)
+    try:
+        session.send_raw(data)
+        session.send_raw(frame(good(0)))
+        while session.sock.recv(70000):
+            pass
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
 def test_random_bytes(nicd, victim):
     # mutation: any slip in decoding, seen by the sanitizers
     rng = random.Random(11)
     for _ in range(150):
         with nicd.session() as s:
-            s.send_raw(rng.randbytes(rng.randrange(1, 300)))
-            s.send_raw(frame(good(0)))
-            s.wait_end()
+            send_and_drain(s, rng.randbytes(rng.randrange(1, 300)))
 
 
 def test_mutated_frames(nicd, victim):
@@ -511,11 +521,7 @@ def test_mutated_frames(nicd, victim):
         if not data:
             continue
         with nicd.session() as s:
-            s.sock.settimeout(5)
-            s.send_raw(bytes(data))
-            s.send_raw(frame(good(0)))
-            while s.sock.recv(70000):
-                pass
+            send_and_drain(s, bytes(data))
 
 
 MESSAGES = st.recursive(
@@ -536,13 +542,6 @@ def test_structured_frames(nicd, victim):
         if not 0 < len(data) <= limits.FRAME_MAX:
             return
         with nicd.session() as s:
-            s.sock.settimeout(5)
-            s.send_raw(data)
-            try:
-                s.send_raw(frame(good(0)))
-                while s.sock.recv(70000):
-                    pass
-            except (BrokenPipeError, ConnectionResetError):
-                pass
+            send_and_drain(s, data)
 
     run()
