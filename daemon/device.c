@@ -91,7 +91,9 @@ static void on_device(uv_poll_t *poll, int status, int events)
 {
 	struct device *device = poll->data;
 
-	/* Also for errors: reading finds out what it is. */
+	/* An error stops the polling; reading finds out what it is. */
+	if (status < 0)
+		device->events = 0;
 	soft_provider_dispatch(device->soft);
 	device_turn(device);
 }

@@ -93,8 +93,10 @@ static void adapter_lost(struct nic_adapter *adapter)
 	struct nic_owner *owner, *next;
 	struct nicd_error why;
 
-	if (!adapter->provider->up)
+	/* The provider may have said before that it is down. */
+	if (adapter->lost)
 		return;
+	adapter->lost = true;
 	adapter_end(adapter);
 	nicd_refuse(&why, NICD_R_DEVICE_LOST);
 	for (owner = TAILQ_FIRST(&adapter->nic->owners); owner; owner = next) {

@@ -11,6 +11,7 @@ struct nic_adapter {
 	struct nic_object object;
 	struct nic *nic;
 	struct nic_provider *provider;
+	bool lost;                              /* and everybody was told */
 	RB_HEAD(nic_streams, nic_qp) streams;   /* inbound Qps and outbound ones not yet disconnected, by stream number */
 };
 
