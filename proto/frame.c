@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/codec.h"
 #include "proto/frame.h"
 
 struct frame_buf {
@@ -47,7 +48,11 @@ ProtobufCMessage *frame_decode(const ProtobufCMessageDescriptor *descriptor, str
 		nicd_refuse_at(violation, NICD_R_FRAME_TOO_BIG, NICD_FRAME_MAX, len);
 		return NULL;
 	}
-	frame = protobuf_c_message_unpack(descriptor, &arena->allocator, len, data);
+	frame = codec_unpack(descriptor, arena, data, len);
+	if (!frame && !arena->spent) {
+		arena_reset(arena);
+		frame = protobuf_c_message_unpack(descriptor, &arena->allocator, len, data);
+	}
 	/* Spent comes first: it is never an excuse that something was decoded nevertheless. */
 	if (arena->spent) {
 		if (arena->allocs > arena->max_allocs)
@@ -145,6 +150,16 @@ static bool frame_buf_fits(const struct frame_buf *buf, unsigned field, size_t l
 	       n_fds <= NICD_FRAME_FDS - buf->n_fds;
 }
 
+/* An element of `len` bytes was written to the end; its descriptors are taken. */
+static void frame_buf_grow(struct frame_out *out, struct frame_buf *buf, size_t len, const int *fds, unsigned n_fds)
+{
+	buf->len += len;
+	buf->elements++;
+	for (unsigned i = 0; i < n_fds; i++)
+		buf->fds[buf->n_fds++] = fds[i];
+	out->bytes += len;
+}
+
 static size_t frame_varint(uint8_t *at, size_t value)
 {
 	size_t n = 0;
@@ -172,17 +187,36 @@ bool frame_joins(const struct frame_out *out, unsigned field, const ProtobufCMes
 	       frame_buf_fits(frame_buf_last(out), field, frame_head(head, field, size) + size, n_fds);
 }
 
+/* Into the open frame, in one pass. false: it does not fit there, or is not for the fast path. */
+static bool frame_put_fast(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
+{
+	struct frame_buf *buf = frame_buf_last(out);
+	ssize_t len;
+
+	if (!frame_buf_fits(buf, field, 0, n_fds))
+		return false;
+	len = codec_pack_element(field, message, buf->data + buf->len, NICD_FRAME_MAX - buf->len);
+	if (len < 0)
+		return false;
+	frame_buf_grow(out, buf, (size_t)len, fds, n_fds);
+	return true;
+}
+
 int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
 {
-	size_t size = protobuf_c_message_get_packed_size(message);
-	struct frame_buf *buf = frame_buf_last(out);
+	struct frame_buf *buf;
 	uint8_t head[1 + 10];
-	size_t head_len = frame_head(head, field, size);
+	size_t size, head_len;
 
+	if (frame_put_fast(out, field, message, fds, n_fds))
+		return 0;
+	size = protobuf_c_message_get_packed_size(message);
+	head_len = frame_head(head, field, size);
 	if (size > NICD_FRAME_MAX - head_len || n_fds > NICD_FRAME_FDS) {
 		frame_close_fds(fds, n_fds);
 		return -EMSGSIZE;
 	}
+	buf = frame_buf_last(out);
 	if (!frame_buf_fits(buf, field, head_len + size, n_fds))
 		buf = frame_buf_open(out, field);
 	if (!buf) {
@@ -191,11 +225,7 @@ int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *mes
 	}
 	memcpy(buf->data + buf->len, head, head_len);
 	protobuf_c_message_pack(message, buf->data + buf->len + head_len);
-	buf->len += head_len + size;
-	buf->elements++;
-	for (unsigned i = 0; i < n_fds; i++)
-		buf->fds[buf->n_fds++] = fds[i];
-	out->bytes += head_len + size;
+	frame_buf_grow(out, buf, head_len + size, fds, n_fds);
 	return 0;
 }
 
