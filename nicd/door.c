@@ -523,7 +523,8 @@ int nic_ticket_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_
 static int export_check(const struct nic_mr *mr, const struct nic_door_terms *terms, struct nicd_error *err)
 {
 	uint32_t rights = terms->rights, all = NIC_REMOTE_READ | NIC_REMOTE_WRITE;
-	uint64_t length = terms->length ? terms->length : mr->length - terms->offset;
+	bool inside = terms->offset < mr->length;
+	uint64_t length = terms->length ? terms->length : inside ? mr->length - terms->offset : 0;
 
 	if (mr->state != NIC_MR_REGISTERED)
 		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
@@ -533,11 +534,9 @@ static int export_check(const struct nic_mr *mr, const struct nic_door_terms *te
 		return nicd_refuse_at(err, NICD_R_FLAGS, all, rights);
 	if (!nic_rights_has(mr->rights, rights))
 		return nicd_refuse_at(err, NICD_R_RIGHTS_EXCEED, mr->rights, rights);
-	if (terms->offset >= mr->length)
-		return nicd_refuse_at(err, NICD_R_RANGE_BEYOND, mr->length, terms->offset);
 	if (length > UINT64_MAX - terms->offset)
 		return nicd_refuse_at(err, NICD_R_RANGE_OVERFLOW, UINT64_MAX - terms->offset, length);
-	if (!nic_range_ok(terms->offset, length, mr->length))
+	if (!inside || !nic_range_ok(terms->offset, length, mr->length))
 		return nicd_refuse_at(err, NICD_R_RANGE_BEYOND, mr->length, terms->offset + length);
 	if (!terms->name || terms->name[0] == 0 || strnlen(terms->name, NICD_STRING + 1) > NICD_STRING)
 		return nicd_refuse_at(err, NICD_R_STRING, NICD_STRING, terms->name ? strlen(terms->name) : 0);
