@@ -137,7 +137,7 @@ int wire_send(int sock, const void *data, size_t len, const int *fds, unsigned n
 		wire_pack_fds(&msg, fds, n_fds);
 	}
 	do
-		sent = sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = n_fds ? sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) : send(sock, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
 	if (sent >= 0)
 		return 0;
