@@ -51,14 +51,17 @@ static bool sink_expected(const struct soft_stream *s)
 	return s->out && s->out_head + s->rx.arrived != s->tx.at.out_tail;
 }
 
-/* Memory that is mapped but cannot be written. Reads of ours whose bytes were in the batch can no longer be told apart. */
+/*
+ * Memory that is mapped but cannot be written. If any of it was for reads of ours, the oldest of them is blamed; with more than one in
+ * the batch they can no longer be told apart.
+ */
 static void rx_fault(struct soft_stream *s)
 {
 	const struct rdmap_terminate terminate = {.code = DDP_E_CATASTROPHIC};
 	const struct nicd_error why = {.reason = NICD_R_LOCAL_GONE, .provider_error = EFAULT};
 	struct stream_rx *rx = &s->rx;
 
-	if (rx->arrived || (rx->in_segment && rx->header.opcode == RDMAP_READ_RESPONSE)) {
+	if (rx->staged_own || (rx->in_segment && rx->header.opcode == RDMAP_READ_RESPONSE)) {
 		struct stream_sink *sink = &s->out[s->out_head % s->ord];
 
 		work_blame(s, sink->work, sink->entry, rx->arrived > 0, &why);
@@ -76,6 +79,7 @@ static bool rx_flush(struct soft_stream *s)
 		rx_fault(s);
 		return false;
 	}
+	s->rx.staged_own = false;
 	for (; s->rx.arrived; s->rx.arrived--)
 		work_confirm(s);
 	if (work_settle(s, &why)) {
@@ -151,6 +155,7 @@ static size_t segment_stage(struct soft_stream *s, const uint8_t *buf, size_t le
 	engine->n_place_to += soft_tag_iov(s->rx.use.tag, s->rx.addr, len, engine->place_to + engine->n_place_to, NICD_RANGES,
 					   &covered);
 	engine->placing += len;
+	s->rx.staged_own |= s->rx.header.opcode == RDMAP_READ_RESPONSE;
 	segment_placed(s, len);
 	return len;
 }

@@ -104,7 +104,8 @@ struct stream_rx {
 	uint64_t to;
 	uint32_t read_msn;                 /* expected next */
 	uint32_t arrived;                  /* reads of ours that are complete once what is staged is placed */
-	bool large;
+	bool staged_own;                   /* bytes for them are in the batch */
+	bool large;                        /* the last segment was: read the next header, then place directly */
 };
 
 struct stream_tx {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The raw peer. Its socket never blocks; whoever waits turns the engine's loop. */
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -9,12 +10,21 @@
 
 #include "nicd/soft/bytes.h"
 
+/* What is sent arrives as it was sent, not when the acknowledgement of something else comes. */
+static void no_delay(struct raw *raw)
+{
+	const int one = 1;
+
+	assert_int_equal(setsockopt(raw->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)), 0);
+}
+
 struct raw raw_connect(struct host *host)
 {
 	struct raw raw = {.loop = host->loop, .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
 
 	assert_true(raw.fd >= 0);
 	assert_int_equal(connect(raw.fd, (struct sockaddr *)&host->addr, sizeof(struct sockaddr_in)), 0);
+	no_delay(&raw);
 	return raw;
 }
 
@@ -35,6 +45,7 @@ struct raw raw_accept(struct raw *listener)
 	struct raw raw = {.loop = listener->loop, .fd = accept(listener->fd, NULL, NULL)};
 
 	assert_true(raw.fd >= 0);
+	no_delay(&raw);
 	return raw;
 }
 
@@ -137,10 +148,13 @@ void raw_open(struct raw *raw, struct host *host, const uint8_t *ticket)
 	const struct mpa_frame request = {.revision = 2, .enhanced = true, .ird = 4, .ord = 4};
 	unsigned opened = host->opened;
 	uint8_t buf[MPA_FRAME_MAX];
+	struct mpa_frame reply;
 
 	*raw = raw_connect(host);
 	raw_request(raw, &request, ticket);
-	assert_false(raw_reply(raw, buf).reject);
+	reply = raw_reply(raw, buf);
+	assert_false(reply.reject);
+	raw->crc = reply.crc;
 	raw_write(raw, 1, 0, true, NULL, 0);
 	run_until_at_least(raw->loop, &host->opened, opened + 1);
 }
@@ -155,7 +169,10 @@ void raw_fpdu(struct raw *raw, const struct rdmap_header *header, const void *pa
 	put_be16(buf, n - FPDU_LENGTH_SIZE + len);
 	n += len;
 	memset(buf + n, 0, FPDU_TAIL_MAX);
-	raw_send(raw, buf, fpdu_size(n - FPDU_LENGTH_SIZE));
+	n = fpdu_size(n - FPDU_LENGTH_SIZE);
+	if (raw->crc)
+		fpdu_crc_put(buf + n - FPDU_CRC_SIZE, fpdu_crc(FPDU_CRC_START, buf, n - FPDU_CRC_SIZE));
+	raw_send(raw, buf, n);
 }
 
 void raw_write(struct raw *raw, uint32_t stag, uint64_t to, bool last, const void *payload, size_t len)
@@ -180,9 +197,10 @@ size_t raw_frame(struct raw *raw, struct rdmap_header *header, uint8_t buf[FPDU_
 
 	raw_recv(raw, buf, 2);
 	ulpdu = get_be16(buf);
-	raw_recv(raw, buf, fpdu_size(ulpdu) - 2);
-	assert_int_equal(rdmap_decode(buf, ulpdu, ulpdu, header), RDMAP_FINE);
-	memmove(buf, buf + header->size, ulpdu - header->size);
+	raw_recv(raw, buf + 2, fpdu_size(ulpdu) - 2);
+	assert_true(!raw->crc || fpdu_crc_ok(buf, fpdu_size(ulpdu)));
+	assert_int_equal(rdmap_decode(buf + 2, ulpdu, ulpdu, header), RDMAP_FINE);
+	memmove(buf, buf + 2 + header->size, ulpdu - header->size);
 	return ulpdu - header->size;
 }
 

@@ -9,6 +9,7 @@
 struct raw {
 	uv_loop_t *loop;
 	int fd;
+	bool crc;    /* agreed by raw_open */
 };
 
 /* A connected one, nothing said yet. */
@@ -30,10 +31,10 @@ bool raw_is_silent(struct raw *raw, unsigned ms);
 void raw_request(struct raw *raw, const struct mpa_frame *frame, const uint8_t *ticket);
 /* The reply; private data points into buf. */
 struct mpa_frame raw_reply(struct raw *raw, uint8_t buf[MPA_FRAME_MAX]);
-/* Request and reply of revision 2, IRD and ORD 4, without CRC; then an empty write, so that the stream is open. */
+/* Request and reply of revision 2, IRD and ORD 4, CRC if the engine wants it; then an empty write, so that the stream is open. */
 void raw_open(struct raw *raw, struct host *host, const uint8_t *ticket);
 
-/* One FPDU: header, then payload, pad and no CRC. */
+/* One FPDU: header, then payload, pad and CRC. */
 void raw_fpdu(struct raw *raw, const struct rdmap_header *header, const void *payload, size_t len);
 void raw_write(struct raw *raw, uint32_t stag, uint64_t to, bool last, const void *payload, size_t len);
 void raw_read(struct raw *raw, uint32_t msn, const struct rdmap_read *read);
