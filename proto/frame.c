@@ -202,21 +202,17 @@ static bool frame_put_fast(struct frame_out *out, unsigned field, const Protobuf
 	return true;
 }
 
-int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
+/* Room for an element of `size` bytes, its head written; takes the fds. */
+static int frame_reserve(struct frame_out *out, unsigned field, size_t size, const int *fds, unsigned n_fds, uint8_t **ret)
 {
-	struct frame_buf *buf;
+	struct frame_buf *buf = frame_buf_last(out);
 	uint8_t head[1 + 10];
-	size_t size, head_len;
+	size_t head_len = frame_head(head, field, size);
 
-	if (frame_put_fast(out, field, message, fds, n_fds))
-		return 0;
-	size = protobuf_c_message_get_packed_size(message);
-	head_len = frame_head(head, field, size);
 	if (size > NICD_FRAME_MAX - head_len || n_fds > NICD_FRAME_FDS) {
 		frame_close_fds(fds, n_fds);
 		return -EMSGSIZE;
 	}
-	buf = frame_buf_last(out);
 	if (!frame_buf_fits(buf, field, head_len + size, n_fds))
 		buf = frame_buf_open(out, field);
 	if (!buf) {
@@ -224,9 +220,32 @@ int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *mes
 		return -ENOMEM;
 	}
 	memcpy(buf->data + buf->len, head, head_len);
-	protobuf_c_message_pack(message, buf->data + buf->len + head_len);
+	*ret = buf->data + buf->len + head_len;
 	frame_buf_grow(out, buf, head_len + size, fds, n_fds);
 	return 0;
+}
+
+int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
+{
+	uint8_t *at;
+	int r;
+
+	if (frame_put_fast(out, field, message, fds, n_fds))
+		return 0;
+	r = frame_reserve(out, field, protobuf_c_message_get_packed_size(message), fds, n_fds, &at);
+	if (r == 0)
+		protobuf_c_message_pack(message, at);
+	return r;
+}
+
+int frame_put_bytes(struct frame_out *out, unsigned field, const void *element, size_t size)
+{
+	uint8_t *at;
+	int r = frame_reserve(out, field, size, NULL, 0, &at);
+
+	if (r == 0)
+		memcpy(at, element, size);
+	return r;
 }
 
 int frame_flush(struct frame_out *out, int sock)

@@ -470,3 +470,59 @@ void soft_device_run(struct soft_device *device, const Soft__Request *request, s
 		soft_reply_refuse(&run.answer.reply, &run.err);
 	device->hooks.answer(device->hooks.userdata, &run.answer.reply);
 }
+
+static int quick_add(struct soft_device *device, const struct quick_request *request, struct quick_reply *reply,
+		     struct nicd_error *err)
+{
+	struct soft_tag_terms terms;
+	struct soft_tag *tag;
+	int r;
+
+	terms.serial = request->serial;
+	terms.generation = request->generation;
+	terms.rights = request->rights;
+	terms.pd = request->pd;
+	terms.door = request->door;
+	terms.iova = request->iova;
+	terms.length = request->length;
+	terms.n_ranges = 1;
+	terms.ranges[0].memory = request->range.memory;
+	terms.ranges[0].offset = request->range.offset;
+	terms.ranges[0].length = request->range.length;
+	r = soft_tag_add(device->tags, &terms, &tag, err);
+	if (r < 0)
+		return r;
+	reply->result = QUICK_TAGS;
+	reply->local_token = tag->local_token;
+	reply->remote_token = tag->remote_token;
+	return RUN_NOW;
+}
+
+static int quick_drop(struct soft_device *device, const struct quick_request *request, struct quick_reply *reply)
+{
+	reply->result = QUICK_DROPPED;
+	reply->streams_cut = soft_tag_drop(device->tags, request->serial, request->generation);
+	return RUN_NOW;
+}
+
+void soft_device_run_quick(struct soft_device *device, const struct quick_request *request)
+{
+	struct quick_reply reply = {.id = request->id};
+	Soft__Reply refusal = SOFT__REPLY__INIT;
+	struct nicd_error err;
+	int r;
+
+	if (!device->controlled)
+		r = nicd_refuse(&err, NICD_R_HELLO_FIRST);
+	else if (request->drop)
+		r = quick_drop(device, request, &reply);
+	else
+		r = quick_add(device, request, &reply, &err);
+	if (r == RUN_NOW) {
+		device->hooks.answer_quick(device->hooks.userdata, &reply);
+		return;
+	}
+	refusal.id = request->id;
+	soft_reply_refuse(&refusal, &err);
+	device->hooks.answer(device->hooks.userdata, &refusal);
+}

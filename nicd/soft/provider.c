@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "nicd/soft/quick.h"
 #include "proto/frame.h"
 #include "proto/locator.h"
 #include "proto/nicd.pb-c.h"
@@ -43,6 +44,7 @@ struct soft_provider {
 	struct arena arena;
 	struct slot *slots;    /* a command's id is its index + 1 */
 	uint32_t n_slots, first_free;
+	struct quick_reply quick[NICD_FRAME_REQUESTS];
 	uint8_t buf[NICD_FRAME_MAX + 1];
 };
 
@@ -103,26 +105,48 @@ static struct nic_cmd *slot_give(struct soft_provider *p, uint32_t id)
 	return cmd;
 }
 
+/* A place in the table for `cmd`, or its end. */
+static bool send_begin(struct soft_provider *p, struct nic_cmd *cmd, uint32_t kind)
+{
+	cmd->kind = kind;
+	if (p->sock < 0)
+		end(cmd, NICD_R_DEVICE_LOST, 0);
+	else if (slot_take(p, cmd) < 0)
+		end(cmd, NICD_R_NO_MEMORY, 0);
+	else
+		return true;
+	return false;
+}
+
+static void send_end(struct soft_provider *p, struct nic_cmd *cmd, int r)
+{
+	if (r == 0)
+		return;
+	slot_give(p, cmd->id);
+	end(cmd, NICD_R_NO_MEMORY, 0);
+}
+
 /* Queues a request for `cmd`, or ends it. Takes fd unless that is -1. `kind` is the result that a success must bring. */
 static void send_cmd(struct soft_provider *p, struct nic_cmd *cmd, Soft__Request *request, uint32_t kind, int fd)
 {
-	enum nicd_reason reason = NICD_R_NO_MEMORY;
-
-	if (p->sock < 0)
-		reason = NICD_R_DEVICE_LOST;
-	if (p->sock < 0 || slot_take(p, cmd) < 0) {
+	if (!send_begin(p, cmd, kind)) {
 		if (fd >= 0)
 			close(fd);
-		end(cmd, reason, 0);
 		return;
 	}
-	cmd->kind = kind;
 	request->id = cmd->id;
 	request->fds = fd >= 0;
-	if (frame_put(&p->out, FIELD_REQUESTS, &request->base, &fd, request->fds) < 0) {
-		slot_give(p, cmd->id);
-		end(cmd, NICD_R_NO_MEMORY, 0);
-	}
+	send_end(p, cmd, frame_put(&p->out, FIELD_REQUESTS, &request->base, &fd, request->fds));
+}
+
+static void send_quick(struct soft_provider *p, struct nic_cmd *cmd, struct quick_request *request, uint32_t kind)
+{
+	uint8_t buf[QUICK_SIZE];
+
+	if (!send_begin(p, cmd, kind))
+		return;
+	request->id = cmd->id;
+	send_end(p, cmd, frame_put_bytes(&p->out, FIELD_REQUESTS, buf, quick_request_encode(buf, request)));
 }
 
 /* ---- operations */
@@ -161,16 +185,12 @@ static void soft_memory_detach(struct nic_provider *provider, uint64_t memory, s
 	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT__NOT_SET, -1);
 }
 
-static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *what, struct nic_cmd *cmd)
+static void send_add_tag(struct soft_provider *p, const struct nic_tag *what, struct nic_cmd *cmd)
 {
 	Soft__Request request = SOFT__REQUEST__INIT;
 	Soft__AddTag add = SOFT__ADD_TAG__INIT;
 	Soft__TagRange ranges[NICD_RANGES], *pointers[NICD_RANGES];
 
-	if (what->n_ranges > NICD_RANGES) {
-		end(cmd, NICD_R_COUNT, 0);
-		return;
-	}
 	for (unsigned i = 0; i < what->n_ranges; i++) {
 		ranges[i] = (Soft__TagRange)SOFT__TAG_RANGE__INIT;
 		ranges[i].memory = what->ranges[i].memory;
@@ -189,19 +209,34 @@ static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *wh
 	add.rights = what->rights;
 	request.call_case = SOFT__REQUEST__CALL_ADD_TAG;
 	request.add_tag = &add;
-	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_TAGS, -1);
+	send_cmd(p, cmd, &request, SOFT__REPLY__RESULT_TAGS, -1);
+}
+
+static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *what, struct nic_cmd *cmd)
+{
+	struct quick_request quick;
+
+	if (what->n_ranges == 0 || what->n_ranges > NICD_RANGES) {
+		end(cmd, NICD_R_COUNT, 0);
+		return;
+	}
+	if (what->n_ranges > 1) {
+		send_add_tag(soft_provider(provider), what, cmd);
+		return;
+	}
+	quick = (struct quick_request){
+		.serial = what->serial, .generation = what->generation, .rights = what->rights, .pd = what->pd,
+		.door = what->door, .iova = what->iova, .length = what->length,
+		.range = {what->ranges->memory, what->ranges->offset, what->ranges->length},
+	};
+	send_quick(soft_provider(provider), cmd, &quick, SOFT__REPLY__RESULT_TAGS);
 }
 
 static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
 {
-	Soft__Request request = SOFT__REQUEST__INIT;
-	Soft__DropTag drop = SOFT__DROP_TAG__INIT;
+	struct quick_request quick = {.drop = true, .serial = serial, .generation = generation};
 
-	drop.serial = serial;
-	drop.generation = generation;
-	request.call_case = SOFT__REQUEST__CALL_DROP_TAG;
-	request.drop_tag = &drop;
-	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_DROPPED, -1);
+	send_quick(soft_provider(provider), cmd, &quick, SOFT__REPLY__RESULT_DROPPED);
 }
 
 static void soft_door_add(struct nic_provider *provider, const struct nic_door *what, struct nic_cmd *cmd)
@@ -419,6 +454,31 @@ static bool on_reply(struct soft_provider *p, const Soft__Reply *reply)
 	return true;
 }
 
+/* The same for one of the hand-made ones, which are successes. */
+static bool on_quick_reply(struct soft_provider *p, const struct quick_reply *reply)
+{
+	static const uint32_t kinds[] = {
+		[QUICK_NOTHING] = SOFT__REPLY__RESULT__NOT_SET, [QUICK_TAGS] = SOFT__REPLY__RESULT_TAGS,
+		[QUICK_DROPPED] = SOFT__REPLY__RESULT_DROPPED,
+	};
+	struct nic_cmd *cmd = slot_give(p, reply->id);
+
+	if (!cmd)
+		return false;
+	if (cmd->kind != kinds[reply->result]) {
+		end(cmd, NICD_R_DEVICE_LOST, 0);
+		return false;
+	}
+	if (reply->result == QUICK_TAGS) {
+		cmd->tags.local_token = reply->local_token;
+		cmd->tags.remote_token = reply->remote_token;
+	} else if (reply->result == QUICK_DROPPED) {
+		cmd->dropped.streams_cut = reply->streams_cut;
+	}
+	end(cmd, NICD_R_NONE, 0);
+	return true;
+}
+
 static void on_event(struct soft_provider *p, const Soft__Event *event)
 {
 	const struct nic_provider_events *to = p->base.events;
@@ -462,6 +522,17 @@ static void lose(struct soft_provider *p)
 	}
 }
 
+/* A frame of nothing but hand-made replies. false: it is not one. */
+static bool on_quick_frame(struct soft_provider *p, const struct wire_packet *packet, bool *good)
+{
+	unsigned n = packet->n_fds ? 0 : quick_replies_decode(packet->data, packet->len, p->quick);
+
+	*good = true;
+	for (unsigned i = 0; i < n && *good; i++)
+		*good = on_quick_reply(p, &p->quick[i]);
+	return n > 0;
+}
+
 /* false: the device is not to be talked to any more. */
 static bool on_frame(struct soft_provider *p, const struct wire_packet *packet)
 {
@@ -469,6 +540,8 @@ static bool on_frame(struct soft_provider *p, const struct wire_packet *packet)
 	Soft__Frame *frame;
 	bool good;
 
+	if (on_quick_frame(p, packet, &good))
+		return good;
 	frame = (Soft__Frame *)frame_decode(&soft__frame__descriptor, &p->arena, packet->data, packet->len, &err);
 	good = frame && !frame->n_requests && !frame->fatal && packet->n_fds == 0;
 	for (size_t i = 0; good && i < frame->n_replies; i++)

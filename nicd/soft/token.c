@@ -12,6 +12,7 @@
 enum {
 	FIRST_SLOTS = 1024,
 	DRAWS = 4096,     /* tries; with 2^32 tokens two are rarely needed, only a test's small space runs out */
+	AHEAD = 8,        /* how far tables are fetched into the cache before they are asked */
 	SWEEP = 16,       /* released tokens looked at per draw or release: the quarantine shrinks without ever taking long */
 };
 
@@ -184,8 +185,22 @@ static bool is_over(const struct soft_released *released, uint32_t ms)
 	return ms - released->ms > SOFT_QUARANTINE_MS;
 }
 
+/* Tokens are all over the tables, which do not fit into a cache: what will be wanted soon is fetched ahead. */
+static void prefetch_drawn(const struct soft_tokens *tokens, uint32_t token)
+{
+	__builtin_prefetch(&tokens->local.slots[token & tokens->local.mask]);
+	__builtin_prefetch(&tokens->remote.slots[token & tokens->remote.mask]);
+	__builtin_prefetch(&tokens->set[token & tokens->set_mask]);
+}
+
+static void prefetch_released(const struct soft_tokens *tokens, uint32_t i)
+{
+	__builtin_prefetch(&tokens->set[tokens->ring[i & tokens->ring_mask].token & tokens->set_mask]);
+}
+
 static void quarantine_pop(struct soft_tokens *tokens)
 {
+	prefetch_released(tokens, tokens->ring_head + AHEAD);
 	set_remove(tokens->set, tokens->set_mask, tokens->ring[tokens->ring_head].token);
 	tokens->ring_head = (tokens->ring_head + 1) & tokens->ring_mask;
 	tokens->ring_count--;
@@ -217,6 +232,8 @@ static uint32_t draw_once(struct soft_tokens *tokens)
 		tokens->random(tokens->pool, sizeof(tokens->pool));
 		tokens->n_pool = sizeof(tokens->pool) / sizeof(tokens->pool[0]);
 	}
+	if (tokens->n_pool > AHEAD)
+		prefetch_drawn(tokens, tokens->pool[tokens->n_pool - 1 - AHEAD]);
 	token = tokens->pool[--tokens->n_pool];
 	tokens->pool[tokens->n_pool] = 0;
 	return token;
