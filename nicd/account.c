@@ -3,6 +3,9 @@
  * Accounts. One exists while somebody holds a reference to it (a session, mostly); the last one to let go frees it. Charges don't
  * hold references: whoever embeds one belongs to an owner, and the owner holds the account.
  */
+/* uthash's hash function falls through on purpose; clang sees that in our file. */
+#pragma GCC diagnostic ignored "-Wimplicit-fallthrough"
+
 /* uthash takes its tables from the environment like everybody else, and says so when there is none. */
 #define HASH_NONFATAL_OOM 1
 #define uthash_malloc(size) accounts->env->alloc(accounts->env, size)
