@@ -103,11 +103,10 @@ static void daemon_look(struct daemon *d);
 static void turn_end(struct daemon *d)
 {
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		bool done = sessions_turn(&d->sessions);
-
+		sessions_turn(&d->sessions);
 		nic_push(&d->nic);
 		device_turn(&d->device);
-		if (done)
+		if (sessions_settled(&d->sessions))
 			break;
 	}
 	deadline_arm(d);

@@ -3,8 +3,8 @@
  * struct device is embedded in the daemon. The provider belongs to the NIC layer's adapter as soon as there is one; this file polls its
  * socket and tells it when there is something to read.
  *
- * Opening means waiting for an answer, so it is done on a worker: connecting, checking whose process listens, Hello. A device that is
- * lost is looked for again with growing patience.
+ * Opening means waiting for an answer: connecting, checking whose process listens, Hello. While clients are served it is done on a
+ * worker. A device that is lost is looked for again with growing patience.
  */
 #include "daemon/device.h"
 
@@ -252,6 +252,7 @@ static void opening_done(uv_work_t *work, int status)
 static int opening_prepare(struct device *device, struct device_opening *opening)
 {
 	opening->fd = -1;
+	snprintf(opening->message, sizeof(opening->message), "nicd-soft cannot be asked: no thread to do it");
 	opening->device = device;
 	opening->uid = device->options->soft_uid;
 	if (!device->options->rootless) {
@@ -262,7 +263,7 @@ static int opening_prepare(struct device *device, struct device_opening *opening
 	return opening->fd < 0 ? -1 : 0;
 }
 
-static void device_open(struct device *device)
+static void device_open(struct device *device, bool wait)
 {
 	struct device_opening *opening = calloc(1, sizeof(*opening));
 
@@ -277,8 +278,10 @@ static void device_open(struct device *device)
 		return;
 	}
 	device->opening = opening;
-	if (uv_queue_work(device->loop, &opening->work, opening_run, opening_done) < 0)
-		opening_done(&opening->work, -1);
+	if (wait)
+		opening_run(&opening->work);
+	if (wait || uv_queue_work(device->loop, &opening->work, opening_run, opening_done) < 0)
+		opening_done(&opening->work, 0);
 }
 
 static void on_retry(uv_timer_t *timer)
@@ -287,7 +290,7 @@ static void on_retry(uv_timer_t *timer)
 
 	/* The old child must be gone: its end is told, and then this is called again. */
 	if (device->state == DEVICE_WAITING && !device->softproc.pid)
-		device_open(device);
+		device_open(device, false);
 }
 
 /* Said once, not with each attempt. */
@@ -336,9 +339,10 @@ int device_init(struct device *device, uv_loop_t *loop, struct nic *nic, const s
 	return softproc_init(&device->softproc, loop, options);
 }
 
+/* Nobody is served yet, so nobody waits with us; and no worker is started that an idle nicd would keep. */
 void device_start(struct device *device)
 {
-	device_open(device);
+	device_open(device, true);
 }
 
 void device_stop(struct device *device)

@@ -40,6 +40,7 @@ struct device {
 
 /* The hook and userdata are the caller's to set before. */
 int device_init(struct device *device, uv_loop_t *loop, struct nic *nic, const struct options *options);
+/* The first attempt, before the loop runs: waits for the device to answer, at most some seconds. */
 void device_start(struct device *device);
 /* The end of a turn of the loop: polls for what the provider wants now. */
 void device_turn(struct device *device);

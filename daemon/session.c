@@ -166,12 +166,17 @@ static bool read_packet(struct session *session)
  */
 static void session_read(struct session *session)
 {
-	uint64_t until = uv_hrtime() + READ_NS;
 	unsigned max = session->quiet && session->quiet++ % PROBE_TURNS ? 1 : READ_PACKETS, n = 0;
+	uint64_t until = 0, now;
 
 	while (n < max && read_packet(session)) {
-		n++;
-		if (n < max && (!may_read(session) || uv_hrtime() >= until))
+		if (++n == max || !may_read(session))
+			break;
+		/* The clock starts behind the first packet: most often there is no other. */
+		now = uv_hrtime();
+		if (!until)
+			until = now + READ_NS;
+		else if (now >= until)
 			break;
 	}
 	if (max > 1)
@@ -521,7 +526,7 @@ static void unstarve(struct sessions *sessions)
 	}
 }
 
-bool sessions_turn(struct sessions *sessions)
+void sessions_turn(struct sessions *sessions)
 {
 	struct session_work now = STAILQ_HEAD_INITIALIZER(now);
 	struct session *session;
@@ -535,11 +540,14 @@ bool sessions_turn(struct sessions *sessions)
 	}
 	unstarve(sessions);
 	stall_watch(sessions);
-	if (STAILQ_EMPTY(&sessions->dirty) && TAILQ_EMPTY(&sessions->releasing)) {
+}
+
+bool sessions_settled(struct sessions *sessions)
+{
+	if (!STAILQ_EMPTY(&sessions->dirty) || !TAILQ_EMPTY(&sessions->releasing))
+		uv_idle_start(&sessions->idle, on_idle);
+	else if (uv_is_active((uv_handle_t *)&sessions->idle))
 		uv_idle_stop(&sessions->idle);
-		return true;
-	}
-	uv_idle_start(&sessions->idle, on_idle);
 	return STAILQ_EMPTY(&sessions->dirty);
 }
 

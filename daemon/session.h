@@ -61,11 +61,10 @@ int sessions_init(struct sessions *sessions, const struct sessions_terms *terms)
 void session_accept(struct sessions *sessions, int fd, bool admin_socket);
 /* May another be accepted? */
 bool sessions_have_room(const struct sessions *sessions);
-/*
- * The end of a turn of the loop: what is ready goes out, and reading goes on where it may. Call it before the loop waits. False: there is
- * more to do and the loop is kept turning.
- */
-bool sessions_turn(struct sessions *sessions);
+/* The end of a turn of the loop: what is ready goes out, and reading goes on where it may. */
+void sessions_turn(struct sessions *sessions);
+/* Call it last before the loop waits. False: somebody has been woken since; the loop is kept turning until that is done. */
+bool sessions_settled(struct sessions *sessions);
 /* All of them end; `ended` is called for each. */
 void sessions_end(struct sessions *sessions);
 /* Nothing left but handles: closes them; the loop must run until open_handles is 0. */

@@ -200,11 +200,13 @@ void client_host_deinit(struct client_host *host)
 static void on_prepare(uv_prepare_t *prepare)
 {
 	sessions_turn(&w.sessions);
+	(void)sessions_settled(&w.sessions);
 }
 
 static void on_check(uv_check_t *check)
 {
 	sessions_turn(&w.sessions);
+	(void)sessions_settled(&w.sessions);
 }
 
 static void on_ended(struct sessions *sessions)
