@@ -248,7 +248,7 @@ static void list_objects(struct page *page, enum nic_type type)
 int method_list(struct request *request, struct answer *answer, struct nicd_error *err)
 {
 	const Nicd__List *args = request->args;
-	struct page page;
+	struct page page = { 0 };
 	int r;
 
 	if (args->type <= NICD__TYPE__TYPE_NONE || args->type >= (int)NIC_TYPE_COUNT)
@@ -297,7 +297,7 @@ int method_who(struct request *request, struct answer *answer, struct nicd_error
 	const Nicd__Who *args = request->args;
 	struct nic *nic = request->client->host->nic;
 	struct nic_object *what = visible_find(request->client, args->serial), *who;
-	struct page page;
+	struct page page = { 0 };
 	Nicd__Item *item;
 	int r;
 
