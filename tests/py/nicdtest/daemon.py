@@ -105,8 +105,9 @@ class Nicd:
         finally:
             os.close(ready)
         if told != b"\n":
+            text = self.log_text()
             self.kill()
-            raise AssertionError(f"nicd did not become ready (said {told!r}):\n{self.log_text()}")
+            raise AssertionError(f"nicd did not become ready (said {told!r}):\n{text}")
         self.soft = children(self.process.pid)
 
     # Looking.
