@@ -16,7 +16,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/fault.h"
 #include "daemon/log.h"
 #include "daemon/util.h"
 #include "nicd/soft/provider.h"
@@ -155,7 +154,8 @@ static void device_up(struct device *device, struct nic_provider *soft)
 
 	device->soft = soft;
 	forget_lost(device);
-	if (device->options->fault[0] && fault_wrap(&provider, device->nic->env, device->options->fault, device->message, sizeof(device->message)) < 0) {
+	if (device->options->fault[0] &&
+	    fault_wrap(&device->fault, &provider, device->options->fault, device->message, sizeof(device->message)) < 0) {
 		soft->ops->free(soft);
 		device_retry(device, device->message);
 		return;
@@ -334,6 +334,7 @@ int device_init(struct device *device, uv_loop_t *loop, struct nic *nic, const s
 	device->options = options;
 	device->state = DEVICE_OFF;
 	uv_timer_init(loop, &device->retry);
+	fault_init(&device->fault, loop);
 	device->open_handles = 1;
 	device->softproc.ended = on_child_ended;
 	return softproc_init(&device->softproc, loop, options);
@@ -374,6 +375,7 @@ void device_close(struct device *device)
 {
 	device->retry.data = device;
 	uv_close((uv_handle_t *)&device->retry, on_retry_closed);
+	fault_deinit(&device->fault);
 	softproc_close(&device->softproc);
 }
 

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <uv.h>
 
+#include "daemon/fault.h"
 #include "daemon/options.h"
 #include "daemon/softproc.h"
 #include "nicd/adapter.h"
@@ -31,6 +32,7 @@ struct device {
 	uv_poll_t *poll;                    /* UP */
 	int events;
 	uv_timer_t retry;
+	struct fault fault;
 	unsigned failures;                  /* in a row */
 	unsigned open_handles;
 	char message[512];                  /* WAITING: why */

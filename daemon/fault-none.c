@@ -5,8 +5,16 @@
 
 #include "daemon/fault.h"
 
-int fault_wrap(struct nic_provider **provider, struct nic_env *env, const char *spec, char *message, size_t size)
+void fault_init(struct fault *fault, uv_loop_t *loop)
+{
+}
+
+int fault_wrap(struct fault *fault, struct nic_provider **provider, const char *spec, char *message, size_t size)
 {
 	snprintf(message, size, "--fault: this nicd is built without it; use a build with -Dfaults=true");
 	return -EOPNOTSUPP;
+}
+
+void fault_deinit(struct fault *fault)
+{
 }
