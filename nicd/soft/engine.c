@@ -174,64 +174,61 @@ static void on_prepare(uv_prepare_t *prepare)
 
 /* ---- listening */
 
-static void on_accept(uv_poll_t *poll, int status, int events);
-
-static void listeners_update(struct soft_engine *engine)
+void engine_stranger(struct soft_stream *s, bool stranger)
 {
-	bool full = engine->n_half_open >= engine->options.max_half_open;
-	struct soft_listener *l;
+	struct soft_engine *engine = s->engine;
 
-	if (engine->closing)
+	if (s->stranger == stranger)
 		return;
-	LIST_FOREACH(l, &engine->listeners, next) {
-		if (engine->paused || full)
-			uv_poll_stop(&l->poll);
-		else
-			uv_poll_start(&l->poll, UV_READABLE, on_accept);
+	s->stranger = stranger;
+	if (stranger) {
+		TAILQ_INSERT_TAIL(&engine->strangers, s, next_stranger);
+		engine->n_strangers++;
+	} else {
+		TAILQ_REMOVE(&engine->strangers, s, next_stranger);
+		engine->n_strangers--;
 	}
 }
 
-void engine_half_open(struct soft_stream *s, bool half_open)
-{
-	struct soft_engine *engine = s->engine;
-	uint64_t max = engine->options.max_half_open;
-
-	if (s->half_open == half_open)
-		return;
-	s->half_open = half_open;
-	engine->n_half_open += half_open ? 1 : -1;
-	if (engine->n_half_open + 1 == max || engine->n_half_open == max)
-		listeners_update(engine);
-}
+static void on_accept(uv_poll_t *poll, int status, int events);
 
 static void on_accept_again(uv_timer_t *timer)
 {
 	struct soft_engine *engine = timer->data;
+	struct soft_listener *l;
 
-	engine->paused = false;
-	listeners_update(engine);
+	LIST_FOREACH(l, &engine->listeners, next)
+		uv_poll_start(&l->poll, UV_READABLE, on_accept);
 }
 
 /* Out of descriptors or memory: trying again at once would only burn the processor. */
 static void accept_pause(struct soft_engine *engine)
 {
-	engine->paused = true;
-	listeners_update(engine);
+	struct soft_listener *l;
+
+	LIST_FOREACH(l, &engine->listeners, next)
+		uv_poll_stop(&l->poll);
 	uv_timer_start(&engine->accept_again, on_accept_again, ACCEPT_AGAIN_MS, 0);
 }
 
+/*
+ * At the cap the oldest stranger goes. Were the newest kept out, a few silent connections would keep out everybody; so they only
+ * keep out each other, for who has a ticket shows it at once.
+ */
 static void on_accept(uv_poll_t *poll, int status, int events)
 {
 	struct soft_listener *l = poll->data;
 	struct soft_engine *engine = l->engine;
 	int fd;
 
-	for (int i = 0; i < ACCEPTS_PER_TURN && engine->n_half_open < engine->options.max_half_open; i++) {
+	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
 		fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
 			continue;
 		if (fd < 0 && errno == EAGAIN)
 			break;
+		if (fd >= 0 && engine->n_strangers >= engine->options.max_half_open)
+			stream_abort(TAILQ_FIRST(&engine->strangers), NICD_R_QP_LOST, 0);
 		if (fd < 0 || stream_accept(engine, fd) < 0) {
 			accept_pause(engine);
 			break;
@@ -260,7 +257,7 @@ int soft_engine_listen_fd(struct soft_engine *engine, int fd, struct sockaddr_st
 	l->poll.data = l;
 	engine->handles++;
 	LIST_INSERT_HEAD(&engine->listeners, l, next);
-	listeners_update(engine);
+	uv_poll_start(&l->poll, UV_READABLE, on_accept);
 	return 0;
 }
 
@@ -432,7 +429,11 @@ bool soft_stream_next(struct soft_engine *engine, uint64_t after, struct soft_st
 
 void soft_engine_stats(const struct soft_engine *engine, struct soft_engine_stats *ret)
 {
-	*ret = (struct soft_engine_stats){.streams = engine->n_streams, .half_open = engine->n_half_open};
+	const struct soft_stream *s;
+
+	*ret = (struct soft_engine_stats){.streams = engine->n_streams};
+	LIST_FOREACH(s, &engine->all, of_engine)
+		ret->half_open += stream_is_half_open(s);
 }
 
 /* ---- life */
@@ -471,6 +472,7 @@ int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags 
 	RB_INIT(&engine->streams);
 	TAILQ_INIT(&engine->ready);
 	TAILQ_INIT(&engine->news);
+	TAILQ_INIT(&engine->strangers);
 	uv_prepare_init(loop, &engine->prepare);
 	uv_idle_init(loop, &engine->idle);
 	uv_timer_init(loop, &engine->accept_again);

@@ -31,7 +31,7 @@ struct soft_engine_events {
 struct soft_engine_options {
 	uint64_t incarnation;
 	uint32_t handshake_timeout_ms;   /* 5,000 */
-	uint32_t max_half_open;          /* 256 */
+	uint32_t max_half_open;          /* 256: connections without a ticket yet; at the cap the oldest goes */
 	uint32_t max_ird, max_ord;       /* 64 */
 	uint32_t fpdu;                   /* 0: by the path's MSS between strangers, 64 KiB on loopback */
 	bool crc;                        /* ask for CRC; a peer that asks gets it in any case */

@@ -119,7 +119,8 @@ static void segment_end(struct soft_stream *s)
 
 	soft_use_end(&rx->use);
 	rx->in_segment = false;
-	rx->large = rx->ulpdu >= RX_LARGE;
+	if (!rx->in_message)
+		rx->large = rx->ulpdu >= RX_LARGE;
 	rx->skip = fpdu_pad(rx->ulpdu) + FPDU_CRC_SIZE;
 	rx->in_message = !rx->header.last;
 	rx->opcode = rx->header.opcode;

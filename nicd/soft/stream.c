@@ -23,6 +23,11 @@ bool stream_is_serving(const struct soft_stream *s)
 	return s->state == STREAM_OPEN || s->state == STREAM_ADMITTED;
 }
 
+bool stream_is_half_open(const struct soft_stream *s)
+{
+	return s->inbound && !s->spent && s->state != STREAM_CLOSED;
+}
+
 /* ---- handles */
 
 static void handle_closed(struct soft_stream *s)
@@ -81,7 +86,7 @@ static void stream_destroy(struct soft_stream *s)
 	halves_stop(s);
 	work_lost(s, NICD_R_QP_LOST, 0);
 	engine_unlist(s);
-	engine_half_open(s, false);
+	engine_stranger(s, false);
 	engine_unready(s);
 	s->state = STREAM_CLOSED;
 	if (!s->tell_opened)
@@ -434,6 +439,7 @@ static void handshake_admit(struct soft_stream *s, const struct mpa_frame *reque
 		reply.pd_len = sizeof(pd);
 	}
 	s->state = STREAM_ADMITTED;
+	engine_stranger(s, false);
 	if (!request->peer_to_peer)
 		timeout *= STREAM_SILENT_HANDSHAKES;
 	uv_timer_start(&s->timer, on_timer, timeout, 0);
@@ -482,7 +488,6 @@ bool stream_first_frame(struct soft_stream *s)
 	s->state = STREAM_OPEN;
 	s->told = s->tell_opened = true;
 	uv_timer_stop(&s->timer);
-	engine_half_open(s, false);
 	engine_list(s);
 	engine_news(s);
 	return true;
@@ -610,7 +615,7 @@ int stream_accept(struct soft_engine *engine, int fd)
 		close(fd);
 		return -ENOMEM;
 	}
-	engine_half_open(s, true);
+	engine_stranger(s, true);
 	r = socket_take(s, fd);
 	if (r < 0 || getpeername(s->fd, (struct sockaddr *)&s->addr, &len) < 0) {
 		stream_destroy(s);
@@ -632,6 +637,7 @@ void stream_connect(struct soft_stream *s, uint32_t timeout_ms)
 {
 	int fd = -1;
 
+	uv_update_time(s->engine->loop);
 	uv_timer_start(&s->timer, on_timer, timeout_ms, 0);
 	if (s->addr.ss_family == AF_INET || s->addr.ss_family == AF_INET6)
 		fd = socket(s->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

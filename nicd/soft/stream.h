@@ -105,7 +105,7 @@ struct stream_rx {
 	uint32_t read_msn;                 /* expected next */
 	uint32_t arrived;                  /* reads of ours that are complete once what is staged is placed */
 	bool staged_own;                   /* bytes for them are in the batch */
-	bool large;                        /* the last segment was: read the next header, then place directly */
+	bool large;                        /* the last message was: read the next header, then place directly */
 };
 
 struct stream_tx {
@@ -124,12 +124,12 @@ struct soft_stream {
 	uint64_t number;
 	RB_ENTRY(soft_stream) by_number;
 	LIST_ENTRY(soft_stream) of_engine;
-	TAILQ_ENTRY(soft_stream) next_ready, next_news;
+	TAILQ_ENTRY(soft_stream) next_ready, next_news, next_stranger;
 	bool listed, is_ready, has_news;
+	bool stranger;                     /* in: nothing has proved a right to be here */
 	enum stream_state state;
 	bool inbound;
 	bool told;                         /* opened or connected has been told, so its end must be */
-	bool half_open;                    /* counted */
 	bool crc;
 	bool rtr_send;                     /* the first frame may be an empty Send */
 	int fd;
@@ -191,8 +191,8 @@ struct soft_engine {
 	TAILQ_HEAD(, soft_stream) news;
 	LIST_HEAD(, soft_listener) listeners;
 	uint64_t last_inbound;
-	uint64_t n_streams, n_half_open;
-	bool paused;                                 /* accepts nobody for now */
+	TAILQ_HEAD(, soft_stream) strangers;         /* oldest first */
+	uint64_t n_streams, n_strangers;
 	uv_prepare_t prepare;
 	uv_idle_t idle;
 	uv_timer_t accept_again;
@@ -220,7 +220,7 @@ void engine_news(struct soft_stream *s);         /* it has something to tell */
 void engine_deliver(struct soft_engine *engine); /* tells; never with a stream's turn on the stack */
 void engine_list(struct soft_stream *s);
 void engine_unlist(struct soft_stream *s);
-void engine_half_open(struct soft_stream *s, bool half_open);
+void engine_stranger(struct soft_stream *s, bool stranger);
 void engine_stream_freed(struct soft_engine *engine);
 uint32_t engine_sink_stag(struct soft_stream *s);
 
@@ -237,6 +237,7 @@ void stream_poll(struct soft_stream *s);
 void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len);
 /* The peer's first frame has come: the ticket is spent. False: it is not any more. */
 bool stream_first_frame(struct soft_stream *s);
+bool stream_is_half_open(const struct soft_stream *s);
 bool stream_is_serving(const struct soft_stream *s);      /* frames may come and go */
 /* All of these end posted work first (QP_LOST where the caller has not done it). */
 /* At once, without a word. */

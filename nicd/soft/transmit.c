@@ -385,6 +385,7 @@ static ssize_t tx_send(struct soft_stream *s, size_t quantum)
 	struct msghdr msg = {.msg_iov = s->engine->pieces};
 	unsigned max = s->tx.alone ? !s->tx.half_size : TX_FRAMES;
 	ssize_t n;
+	int err;
 
 	if (!batch_collect(s, &batch, quantum, max))
 		return 1;   /* there may be something else to send now */
@@ -398,20 +399,18 @@ static ssize_t tx_send(struct soft_stream *s, size_t quantum)
 	}
 	msg.msg_iovlen = batch_pieces(s, &batch);
 	n = sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	err = errno;
 	if (n > 0) {
 		s->tx.alone = false;
 		batch_commit(s, &batch, n);
 		return n;
 	}
-	if (errno == EINTR)
-		return 1;
-	if (errno == EAGAIN)
-		s->tx.blocked = true;
-	else if (errno == EFAULT)
+	s->tx.blocked = err == EAGAIN;
+	if (err == EFAULT)
 		tx_efault(s);
-	else
-		return -errno;
-	return errno == EFAULT;
+	if (err == EFAULT || err == EINTR)
+		return 1;
+	return err == EAGAIN ? 0 : -err;
 }
 
 static bool sends(const struct soft_stream *s)

@@ -252,8 +252,9 @@ static void test_bad_first_frame(void **state)
 static void test_half_open_cap(void **state)
 {
 	enum { CAP = 4 };
-	const struct soft_engine_options o = {.max_half_open = CAP, .handshake_timeout_ms = 2000};
+	const struct soft_engine_options o = {.max_half_open = CAP};
 	struct raw idle[CAP + 2];
+	uint8_t byte;
 	struct world w;
 
 	world_new(&w, &o);
@@ -261,13 +262,39 @@ static void test_half_open_cap(void **state)
 		idle[i] = raw_connect(&w.host);
 	/* mutation: accept without a cap */
 	half_open_is(&w, CAP);
-	for (int i = 0; i < CAP; i++)
-		raw_close(&idle[i]);
-	/* mutation: never look at the listener again */
-	half_open_is(&w, 2);
+	/* mutation: keep the newest out */
+	assert_true(raw_drain(&idle[0], &byte, 1, 1000) <= 0);
+	assert_true(raw_drain(&idle[1], &byte, 1, 1000) <= 0);
+	assert_true(raw_is_silent(&idle[CAP + 1], 5));
 	raw_open(&w.raw, &w.host, ticket);
-	raw_close(&idle[CAP]);
-	raw_close(&idle[CAP + 1]);
+	half_open_is(&w, CAP - 1);
+	for (int i = 0; i < CAP + 2; i++)
+		raw_close(&idle[i]);
+	half_open_is(&w, 0);
+	world_free(&w);
+}
+
+/* Those who were refused are strangers still, until they have gone. */
+static void test_refused_count(void **state)
+{
+	enum { CAP = 4 };
+	const struct soft_engine_options o = {.max_half_open = CAP};
+	static const uint8_t wrong[NICD_TICKET_SIZE] = "wrong";
+	struct raw refused[3 * CAP];
+	uint8_t buf[MPA_FRAME_MAX];
+	struct world w;
+
+	world_new(&w, &o);
+	for (int i = 0; i < 3 * CAP; i++) {
+		refused[i] = raw_connect(&w.host);
+		raw_request(&refused[i], &plain, wrong);
+		assert_true(raw_reply(&refused[i], buf).reject);
+	}
+	/* mutation: let refused ones linger without a cap */
+	half_open_is(&w, CAP);
+	for (int i = 0; i < 3 * CAP; i++)
+		raw_close(&refused[i]);
+	w.raw = raw_connect(&w.host);
 	world_free(&w);
 }
 
@@ -693,6 +720,7 @@ int main(void)
 		cmocka_unit_test(test_silent_after_the_reply),
 		cmocka_unit_test(test_bad_first_frame),
 		cmocka_unit_test(test_half_open_cap),
+		cmocka_unit_test(test_refused_count),
 		cmocka_unit_test(test_dropped_in_between),
 		cmocka_unit_test(test_write_and_read),
 		cmocka_unit_test(test_byte_by_byte),
