@@ -156,39 +156,56 @@ static bool is_any(const struct sockaddr_storage *addr)
 	return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
 }
 
-static int advertise(struct process *process, const struct sockaddr_storage *bound)
+/* Locators name the address that is advertised. */
+static int check_advertised(const struct process *process, const struct sockaddr_storage *addr)
+{
+	char text[64];
+
+	if (process->options.data_advertise || !is_any(addr))
+		return 0;
+	locator_addr_print(addr, text);
+	fprintf(stderr, "nicd-soft: no peer can connect to %s; say with --data-advertise what they shall connect to\n", text);
+	return -EINVAL;
+}
+
+static void advertise(struct process *process, const struct sockaddr_storage *bound)
 {
 	char text[64];
 
 	locator_addr_print(bound, text);
-	if (!process->options.data_advertise && is_any(bound)) {
-		fprintf(stderr, "nicd-soft: no peer can connect to %s; say with --data-advertise what they shall connect to\n", text);
-		return -EINVAL;
-	}
 	soft_device_advertise(soft_control_device(process->control),
 			      process->options.data_advertise ? process->options.data_advertise : text);
-	return 0;
+}
+
+static int data_bind(struct process *process, struct sockaddr_storage *bound)
+{
+	struct soft_engine *engine = soft_device_engine(soft_control_device(process->control));
+	struct sockaddr_storage addr;
+	int r = locator_addr_parse(process->options.data_listen, &addr);
+
+	if (r == 0 && check_advertised(process, &addr) < 0)
+		return -EINVAL;
+	if (r == 0)
+		r = soft_engine_listen(engine, (const struct sockaddr *)&addr, bound);
+	return r < 0 ? complain("listen for peers at", process->options.data_listen, r) : 0;
+}
+
+static int data_inherit(struct process *process, int fd, struct sockaddr_storage *bound)
+{
+	int r = soft_engine_listen_fd(soft_device_engine(soft_control_device(process->control)), fd, bound);
+
+	return r < 0 ? complain("listen for peers on", "the inherited socket", r) : check_advertised(process, bound);
 }
 
 /* An inherited socket goes before the option. */
 static int data_open(struct process *process, int inherited)
 {
-	struct soft_engine *engine = soft_device_engine(soft_control_device(process->control));
-	const char *where = process->options.data_listen;
-	struct sockaddr_storage addr, bound;
-	int r;
+	struct sockaddr_storage bound;
+	int r = inherited < 0 ? data_bind(process, &bound) : data_inherit(process, inherited, &bound);
 
-	if (inherited >= 0) {
-		r = soft_engine_listen_fd(engine, inherited, &bound);
-		where = "on the inherited socket";
-	} else {
-		r = locator_addr_parse(where, &addr);
-		if (r == 0)
-			r = soft_engine_listen(engine, (const struct sockaddr *)&addr, &bound);
-	}
-	if (r < 0)
-		return complain("listen for peers at", where, r);
-	return advertise(process, &bound);
+	if (r == 0)
+		advertise(process, &bound);
+	return r;
 }
 
 static int control_open(struct process *process, int inherited)
