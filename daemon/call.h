@@ -87,6 +87,13 @@ struct call {
 			bool receipt;
 		} ended;                     /* Close, Revoke */
 		struct {
+			struct nic_object *(*next)(struct nic *nic, enum nic_type type, uint64_t after);   /* NULL: nothing to ask */
+			enum nic_type type;
+			uint64_t what;                 /* Who: serial */
+			uint64_t cursor, at;           /* at: of the one asked for last */
+			uint32_t max, steps;
+		} list;
+		struct {
 			struct nic_object *asked;      /* the adapter; NULL: all were */
 			uint64_t cursor;
 			uint64_t memories, tags, tickets, streams;

@@ -91,8 +91,10 @@ static const struct method methods[] = {
 	CALL(CLOSE) = { "Close", ALL, READY, .flags = METHOD_DEFERRED, .refs = { REF(Close, object, NONE, REQUIRED) },
 			RESULT(RECEIPT), .start = method_close, .finish = method_end_finish },
 
-	CALL(LIST) = { "List", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .answer = method_list },
-	CALL(WHO) = { "Who", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .answer = method_who },
+	CALL(LIST) = { "List", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .start = method_list,
+		       .finish = method_list_finish },
+	CALL(WHO) = { "Who", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .start = method_who,
+		      .finish = method_who_finish },
 	CALL(REVOKE) = { "Revoke", OWNERS, READY, RESULT(RECEIPT), .start = method_revoke, .finish = method_end_finish },
 	CALL(LEDGER) = { "Ledger", OWNERS, READY, .flags = METHOD_BULK, RESULT(LEDGER), .start = method_ledger,
 			 .finish = method_ledger_finish },

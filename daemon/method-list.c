@@ -2,6 +2,8 @@
 /*
  * Methods that look: List and Who. A page is made in the order of serials and ends when it is full, when the reply would not fit a
  * frame, or when enough objects of others were skipped for one turn; then the cursor is the last serial seen.
+ *
+ * What Qps have carried only the device knows: it is asked for one Qp of the page after the other before the page is made.
  */
 #include "daemon/method.h"
 #include "daemon/util.h"
@@ -25,14 +27,11 @@ struct page {
 	bool more;
 };
 
-static int page_init(struct page *page, struct request *request, struct answer *answer, uint64_t cursor, uint32_t max,
-		     struct nicd_error *err)
+static int page_init(struct page *page, const struct call *call, struct answer *answer, struct nicd_error *err)
 {
-	struct client *client = request->client;
+	struct client *client = call->client;
 
-	if (cursor > client->host->nic->last_serial)
-		return nicd_refuse_at(err, NICD_R_CURSOR, client->host->nic->last_serial, cursor);
-	*page = (struct page){ .client = client, .max = max && max < LIST_ITEMS ? max : LIST_ITEMS, .cursor = cursor };
+	*page = (struct page){ .client = client, .max = call->list.max, .cursor = call->list.cursor };
 	page->items = answer_alloc(answer, client->host->env, page->max * (sizeof(*page->items) + sizeof(*page->pointers)));
 	if (!page->items)
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
@@ -245,23 +244,83 @@ static void list_objects(struct page *page, enum nic_type type)
 	}
 }
 
-int method_list(struct request *request, struct answer *answer, struct nicd_error *err)
+/* ---- what Qps have carried */
+
+static void refresh_next(struct call *call);
+
+static void refresh_done(struct nic_done *done, const struct nicd_error *error)
+{
+	refresh_next(container_of(done, struct call, done));
+}
+
+/* The Qp of which this object's item tells the traffic; NULL: none. */
+static struct nic_qp *traffic_of(struct nic_object *object)
+{
+	if (object->type == NIC_GRANT)
+		return container_of(object, struct nic_grant, object)->qp;
+	return object->type == NIC_QP ? container_of(object, struct nic_qp, object) : NULL;
+}
+
+/* Asks for the next one that the page will show, at most for as many as it can show. */
+static void refresh_next(struct call *call)
+{
+	struct nicd_error ignored = { 0 };
+	struct nic_object *object;
+
+	while (call->list.steps && (object = call->list.next(call->client->host->nic, call->list.type, call->list.at))) {
+		struct nic_qp *qp = traffic_of(object);
+
+		call->list.at = object->serial;
+		call->list.steps--;
+		if (!visible_object(call->client, object) || qp->state != NIC_QP_CONNECTED)
+			continue;
+		call->done.fn = refresh_done;
+		/* The last known figures will do where the device does not answer. */
+		if (nic_qp_query(qp, &call->work, &call->done, &ignored) == 0)
+			return;
+	}
+	call_answer(call, NULL);
+}
+
+static int list_start(struct call *call, uint64_t cursor, uint32_t max, struct nicd_error *err)
+{
+	uint64_t last = call->client->host->nic->last_serial;
+
+	if (cursor > last)
+		return nicd_refuse_at(err, NICD_R_CURSOR, last, cursor);
+	call->list.cursor = cursor;
+	call->list.at = cursor;
+	call->list.max = max && max < LIST_ITEMS ? max : LIST_ITEMS;
+	call->list.steps = call->list.next ? call->list.max : 0;
+	refresh_next(call);
+	return 0;
+}
+
+int method_list(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__List *args = request->args;
-	struct page page = { 0 };
-	int r;
 
 	if (args->type <= NICD__TYPE__TYPE_NONE || args->type >= (int)NIC_TYPE_COUNT)
 		return nicd_refuse_at(err, NICD_R_VALUE, NIC_TYPE_COUNT - 1, (uint64_t)args->type);
-	r = page_init(&page, request, answer, args->cursor, args->max, err);
-	if (r < 0)
-		return r;
-	if (args->type == NICD__TYPE__SESSION)
+	call->list.type = (enum nic_type)args->type;
+	call->list.next = call->list.type == NIC_QP || call->list.type == NIC_GRANT ? nic_next : NULL;
+	return list_start(call, args->cursor, args->max, err);
+}
+
+void method_list_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	struct page page = { 0 };
+	struct nicd_error err = { 0 };
+
+	if (page_init(&page, call, answer, &err) < 0) {
+		answer_refuse(answer, &err);
+		return;
+	}
+	if (call->list.type == NIC_SESSION)
 		list_sessions(&page);
 	else
-		list_objects(&page, (enum nic_type)args->type);
+		list_objects(&page, call->list.type);
 	page_answer(&page, answer);
-	return 0;
 }
 
 /* ---- Who */
@@ -283,7 +342,7 @@ static bool who_reaches(const struct nic_object *who, const struct nic_object *w
 }
 
 /* Grants and Qps in one order. */
-static struct nic_object *who_next(struct nic *nic, uint64_t after)
+static struct nic_object *who_next(struct nic *nic, enum nic_type type, uint64_t after)
 {
 	struct nic_object *grant = nic_next(nic, NIC_GRANT, after), *qp = nic_next(nic, NIC_QP, after);
 
@@ -292,23 +351,36 @@ static struct nic_object *who_next(struct nic *nic, uint64_t after)
 	return grant->serial < qp->serial ? grant : qp;
 }
 
-int method_who(struct request *request, struct answer *answer, struct nicd_error *err)
+int method_who(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__Who *args = request->args;
-	struct nic *nic = request->client->host->nic;
-	struct nic_object *what = visible_find(request->client, args->serial), *who;
-	struct page page = { 0 };
-	Nicd__Item *item;
-	int r;
+	struct nic_object *what = visible_find(request->client, args->serial);
 
 	if (!what)
 		return nicd_refuse_at(err, NICD_R_SERIAL, 0, args->serial);
 	if (what->type != NIC_MR && what->type != NIC_EXPORT)
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_MR, what->type);
-	r = page_init(&page, request, answer, args->cursor, 0, err);
-	if (r < 0)
-		return r;
-	for (who = who_next(nic, page.cursor); who && (item = page_room(&page)); who = who_next(nic, who->serial)) {
+	call->list.what = args->serial;
+	call->list.next = who_next;
+	return list_start(call, args->cursor, 0, err);
+}
+
+void method_who_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	struct nic *nic = call->client->host->nic;
+	struct nic_object *what = visible_find(call->client, call->list.what), *who;
+	struct page page = { 0 };
+	struct nicd_error err = { 0 };
+	Nicd__Item *item;
+
+	if (!what)   /* gone while the device was asked */
+		nicd_refuse_at(&err, NICD_R_SERIAL, 0, call->list.what);
+	if (!what || page_init(&page, call, answer, &err) < 0) {
+		answer_refuse(answer, &err);
+		return;
+	}
+	for (who = who_next(nic, NIC_NONE, page.cursor); who && (item = page_room(&page));
+	     who = who_next(nic, NIC_NONE, who->serial)) {
 		if (!who_reaches(who, what)) {
 			page.cursor = who->serial;
 			continue;
@@ -318,5 +390,4 @@ int method_who(struct request *request, struct answer *answer, struct nicd_error
 			break;
 	}
 	page_answer(&page, answer);
-	return 0;
 }

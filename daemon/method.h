@@ -46,7 +46,9 @@ int method_revoke(struct request *request, struct call *call, struct nicd_error 
 void method_end_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
 
 /* by serial */
-int method_list(struct request *request, struct answer *answer, struct nicd_error *err);
-int method_who(struct request *request, struct answer *answer, struct nicd_error *err);
+int method_list(struct request *request, struct call *call, struct nicd_error *err);
+void method_list_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
+int method_who(struct request *request, struct call *call, struct nicd_error *err);
+void method_who_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
 int method_ledger(struct request *request, struct call *call, struct nicd_error *err);
 void method_ledger_finish(struct call *call, const struct nicd_error *error, struct answer *answer);

@@ -96,7 +96,7 @@ static int serve(struct nicd *n, size_t size)
 	printf("%zu bytes of my memory are now what the peer wrote\n", count_changed(buffer));
 	if (nicd_mr_deregister(mr, &receipt) < 0)
 		return failed(n, "deregister");
-	printf("deregistered: %u export%s and %u grant%s ended, %u connection%s cut in the middle of a transfer\n", receipt.n_exports,
+	printf("deregistered: %u export%s and %u grant%s ended, %u connection%s cut\n", receipt.n_exports,
 	       receipt.n_exports == 1 ? "" : "s", receipt.grants, receipt.grants == 1 ? "" : "s", receipt.streams_cut,
 	       receipt.streams_cut == 1 ? "" : "s");
 	while (wait_for_line() != EOF)
