@@ -286,7 +286,7 @@ NICD_API const struct nicd_account *nicd_ledger_next(struct nicd_ledger *ledger)
 	return ledger->pages.next < ledger->pages.count ? &accounts[ledger->pages.next++] : NULL;
 }
 
-NICD_API const struct nicd_ledger_totals *nicd_ledger_totals(const struct nicd_ledger *ledger)
+NICD_API const struct nicd_ledger_totals *nicd_ledger_total(const struct nicd_ledger *ledger)
 {
 	return &ledger->totals;
 }

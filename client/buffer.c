@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "client/buffer.h"
@@ -59,11 +60,22 @@ static bool buffer_round(size_t size, size_t page, size_t *ret)
 	return true;
 }
 
+/*
+ * A memfd has no limit of its own: allocating more than the machine has would not fail but end in the hands of the OOM killer. What is
+ * less may still be too much, but not by a slip of the pen.
+ */
+static bool buffer_is_possible(size_t size)
+{
+	struct sysinfo info;
+
+	return sysinfo(&info) == 0 && size / info.mem_unit <= info.totalram + info.totalswap;
+}
+
 static int buffer_try(struct buffer *buffer, size_t size, size_t page, bool huge)
 {
 	*buffer = (struct buffer){ .fd = -1, .page_size = page };
-	if (!buffer_round(size, page, &buffer->size))
-		return -EINVAL;
+	if (!buffer_round(size, page, &buffer->size) || !buffer_is_possible(buffer->size))
+		return -ENOMEM;
 	buffer->fd = buffer_create(buffer->size, huge);
 	return buffer->fd < 0 ? buffer->fd : 0;
 }
@@ -93,7 +105,7 @@ int buffer_init(struct buffer *buffer, size_t size, uint32_t flags, struct nicd_
 	if (huge)
 		r = buffer_try(buffer, size, HUGE_PAGE, true);
 	if (r < 0 && (flags & NICD_BUFFER_HUGE_ONLY))
-		return r == -EINVAL ? error_local(error, ERROR_ARGUMENT, 0, 0) : error_local(error, ERROR_HUGE_PAGES, 0, 0);
+		return error_local(error, ERROR_HUGE_PAGES, 0, 0);
 	if (r < 0)
 		r = buffer_try(buffer, size, (size_t)sysconf(_SC_PAGESIZE), false);
 	if (r < 0)

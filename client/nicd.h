@@ -704,7 +704,7 @@ NICD_API int nicd_ledger_new(struct nicd *n, struct nicd_ledger **ret);
 NICD_API int nicd_ledger_fetch(struct nicd_ledger *ledger);
 NICD_API int nicd_ledger_fetch_async(struct nicd_ledger *ledger, nicd_callback cb, void *userdata);
 NICD_API const struct nicd_account *nicd_ledger_next(struct nicd_ledger *ledger);
-NICD_API const struct nicd_ledger_totals *nicd_ledger_totals(const struct nicd_ledger *ledger);
+NICD_API const struct nicd_ledger_totals *nicd_ledger_total(const struct nicd_ledger *ledger);
 NICD_API void nicd_ledger_free(struct nicd_ledger *ledger);
 
 #ifdef __cplusplus

@@ -179,7 +179,7 @@ int nicctl_ledger(struct nicctl *c)
 	}
 	if (count < 0)
 		return nicctl_failed(c);
-	show_totals(c, totals, nicd_ledger_totals(ledger));
+	show_totals(c, totals, nicd_ledger_total(ledger));
 	nicd_ledger_free(ledger);
 	return nicctl_print(c);
 }
