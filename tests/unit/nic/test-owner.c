@@ -19,14 +19,17 @@ static void furnish(struct rig *rig)
 	fake_stream_open(rig->fake, door->object.serial, "127.0.0.2:1");
 }
 
+/* mutation: tell a dying owner news */
 /* mutation: release in another order, more than the budget, or the same object twice */
 static void test_order_and_budget(void **state)
 {
 	static const enum fake_op order[] = { FAKE_DISCONNECT, FAKE_DISCONNECT, FAKE_DOOR_DROP, FAKE_DOOR_DROP };
 	struct rig *rig = *state;
 	unsigned steps = 0;
+	uint64_t door;
 
 	furnish(rig);
+	door = nic_next(&rig->nic, NIC_EXPORT, 0)->serial;
 	fake_hold(rig->fake, FAKE_OPS, true);
 	for (; steps < 4; steps++) {
 		unsigned before = fake_pending(rig->fake, order[steps]);
@@ -43,6 +46,7 @@ static void test_order_and_budget(void **state)
 	assert_int_equal(rig->n_empty, 0);
 	assert_true(rig->owner.n_objects > 0);
 	rig->n_events = 0;
+	fake_stream_open(rig->fake, door, "127.0.0.2:2");   /* one more slips in before the device shuts the door */
 	fake_complete_all(rig->fake);
 	assert_int_equal(rig->owner.n_objects, 0);
 	assert_int_equal(rig->n_empty, 1);
@@ -194,8 +198,12 @@ static void test_device_lost_while_detaching(void **state)
 	fake_fail(rig->fake, FAKE_DETACH, 0, 9, NICD_R_DEVICE_BUSY);
 	nic_memory_close(rig->memory, rig_done(&closed));
 	assert_int_equal(closed.calls, 0);
+	assert_true(nic_adapter_used(rig->adapter));   /* by its PD, and by what it does not let go of */
 	fake_lose(rig->fake, false);
 	assert_ended(closed);
+	assert_true(nic_adapter_used(rig->adapter));
+	nic_pd_close(rig->pd, NULL);
+	assert_false(nic_adapter_used(rig->adapter));
 }
 
 /* The process ends: what devices still owe is ended by freeing them. */

@@ -53,7 +53,7 @@ static const struct row rows[] = {
 	{ "the same memory twice", 2, { { WHOLE, 0, P }, { WHOLE, 0, P } }, IOVA, 0, 0, NICD_R_NONE },
 	{ "longer than the ranges", 2, { { WHOLE, 0, P }, { SMALL, 0, P } }, IOVA, 2 * P + 1, 0, NICD_R_LENGTH_BEYOND, 2 * P, 2 * P + 1 },
 	{ "shorter than the ranges", 2, { { WHOLE, 0, P }, { SMALL, 0, P } }, IOVA, P + 1, 0, NICD_R_NONE },
-	{ "more than the device can", 1, { { WHOLE, 0, 16 * P } }, IOVA, 0, 0, NICD_R_LENGTH_LIMIT, 15 * P, 16 * P },
+	{ "more than the device can", 1, { { WHOLE, 0, 16 * P } }, IOVA, 0, 0, NICD_R_LENGTH_LIMIT, 16 * P - 1, 16 * P },
 	{ "iova 0", 1, { { WHOLE, 0, P } }, 0, 0, 0, NICD_R_IOVA_ZERO, 1, 0 },
 	{ "iova not congruent", 1, { { WHOLE, 5, P } }, IOVA + 6, 0, 0, NICD_R_IOVA_MISFIT, 5, 6 },
 	{ "nor to a huge page", 1, { { HUGE_PAGES, P, P } }, IOVA + 2 * P, 0, 0, NICD_R_IOVA_MISFIT, P, 2 * P },
@@ -101,7 +101,7 @@ static void test_refusals(void **state)
 
 		for (unsigned j = 0; j < 3; j++)
 			ranges[j] = (struct nic_range){ memories[row->ranges[j].memory], row->ranges[j].offset, row->ranges[j].length };
-		rig->fake->provider.max_registration = row->reason == NICD_R_LENGTH_LIMIT ? 15 * P : 0;
+		rig->fake->provider.max_registration = row->reason == NICD_R_LENGTH_LIMIT ? 16 * P - 1 : 16 * P;
 		r = nic_mr_register(rig->mr, &what, rig_done(&done), &err);
 		if (row->reason != err.reason)
 			fail_msg("%s: refused with %s", row->what, nicd_reason_info(err.reason)->name);
@@ -190,6 +190,12 @@ static void test_what_the_device_gets(void **state)
 	assert_int_equal(rig->fake->calls[FAKE_ATTACH], 2);
 	assert_int_equal(rig->mr->length, 2 * P);
 	assert_int_equal(rig->fake->attach.writable, true);
+	assert_int_equal(nic_mr_deregister(rig->mr, rig_done(&done), &err), 0);
+	what.length = P - 100;   /* all of the first one, nothing of the second */
+	assert_int_equal(nic_mr_register(rig->mr, &what, rig_done(&done), &err), 0);
+	assert_ended(done);
+	assert_int_equal(rig->fake->tag.n_ranges, 1);
+	assert_int_equal(memories[SMALL]->users, 0);
 }
 
 /* mutation: let READ_SINK add a remote right, or no local write */
