@@ -244,8 +244,6 @@ uint32_t soft_tokens_draw(struct soft_tokens *tokens)
 	for (unsigned i = 0; i < DRAWS; i++) {
 		uint32_t token = draw_once(tokens);
 
-		if (token == 0)
-			continue;
 		if (!soft_tokens_taken(tokens, token))
 			return token;
 		quarantine_sweep(tokens, soft_tokens_ms(tokens));
@@ -253,6 +251,7 @@ uint32_t soft_tokens_draw(struct soft_tokens *tokens)
 	return 0;
 }
 
+/* 0 always is. */
 bool soft_tokens_taken(const struct soft_tokens *tokens, uint32_t token)
 {
 	return token == 0 || soft_token_find(&tokens->local, token) || soft_token_find(&tokens->remote, token) ||

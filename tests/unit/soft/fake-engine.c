@@ -71,6 +71,7 @@ void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *t
 		  void (*done)(void *userdata, const struct nicd_error *error, const struct soft_connected *result),
 		  void *userdata)
 {
+	fake_end_connect(NICD_R_CONNECT);   /* there is room for one */
 	fake.connect = *terms;
 	fake.connected = done;
 	fake.connect_userdata = userdata;
@@ -83,6 +84,7 @@ void soft_post(struct soft_engine *engine, uint64_t stream, enum nic_operation o
 	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
 	       void *userdata)
 {
+	fake_end_post(NICD_R_FLUSHED, 0);
 	fake.operation = operation;
 	fake.post_entries = n_entries;
 	memcpy(fake.first_entry, entries, sizeof(fake.first_entry));

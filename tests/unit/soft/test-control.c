@@ -1048,6 +1048,106 @@ static void test_events_unread(void **state)
 	assert_true(i > 10000);
 }
 
+/* One of every call, some with descriptors, most of them acceptable. */
+static void put_any(struct fixture *f, unsigned which)
+{
+	static uint8_t hash[NICD_TICKET_HASH_SIZE], entries[2 * NICD_TRANSFER_ENTRY_SIZE];
+	static char address[] = "127.0.0.2:7190";
+	Soft__TagRange range, *pointer;
+	Soft__GrantInfo grant = SOFT__GRANT_INFO__INIT;
+	REQUEST(hello, hello, Hello, HELLO);
+	REQUEST(attaching, attach_memory, AttachMemory, ATTACH_MEMORY);
+	REQUEST(detach, detach_memory, DetachMemory, DETACH_MEMORY);
+	REQUEST(add, add_tag, AddTag, ADD_TAG);
+	REQUEST(drop, drop_tag, DropTag, DROP_TAG);
+	REQUEST(ticket, add_ticket, AddTicket, ADD_TICKET);
+	REQUEST(untick, drop_ticket, DropTicket, DROP_TICKET);
+	REQUEST(connect, connect, Connect, CONNECT);
+	REQUEST(post, post, Post, POST);
+	REQUEST(list, list, List, LIST);
+	REQUEST(query, query_stream, QueryStream, QUERY_STREAM);
+	Soft__Request *all[] = {&hello, &attaching, &detach, &add, &drop, &ticket, &untick, &connect, &post, &list, &query};
+	Soft__Request *request = all[which % (sizeof(all) / sizeof(all[0]))];
+
+	hello.hello->major = NICD_MAJOR;
+	attaching.attach_memory->serial = 1;
+	attaching.attach_memory->size = 2 * NICD_PAGE;
+	attaching.attach_memory->writable = true;
+	detach.detach_memory->serial = 1;
+	add_terms(add.add_tag, &range, &pointer, 10);
+	drop.drop_tag->serial = 10;
+	drop.drop_tag->generation = 1;
+	ticket_terms(ticket.add_ticket, hash, 20);
+	ticket.add_ticket->grant = &grant;
+	untick.drop_ticket->serial = 20;
+	untick.drop_ticket->cut = true;
+	connect.connect->stream = 50;
+	connect.connect->address = address;
+	connect.connect->ticket.data = hash;
+	connect.connect->ticket.len = NICD_TICKET_SIZE;
+	post.post->stream = 50;
+	post.post->entries.data = entries;
+	post.post->entries.len = sizeof(entries);
+	list.list->kind = (Soft__List__Kind)(which % 4);
+	put(f, request, request == &attaching ? memfd(2 * NICD_PAGE) : -1);
+}
+
+/* What the frames of this test look like on the wire, so that they can be spoiled. */
+static size_t frame_bytes(struct fixture *f, uint8_t *buf, int *fd)
+{
+	struct wire_packet packet;
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(frame_flush(&f->out, pair[0]), 0);
+	assert_int_equal(wire_recv(pair[1], buf, NICD_FRAME_MAX + 1, &packet), WIRE_PACKET);
+	*fd = wire_take_fd(&packet);
+	wire_release(&packet);
+	close(pair[0]);
+	close(pair[1]);
+	return packet.len;
+}
+
+/* Thousands of spoiled frames: every one is answered, refused, or ends the connection, and nothing leaks. */
+static void test_spoiled(void **state)
+{
+	struct fixture *f = *state;
+	unsigned ended = 0, answered = 0;
+	uint8_t *buf = malloc(NICD_FRAME_MAX + 1);
+
+	srand(7);
+	say_hello(f, false);
+	for (unsigned i = 0; i < 4000; i++) {
+		Soft__Frame *frame;
+		size_t len;
+		int fd;
+
+		for (unsigned n = (unsigned)rand() % 4 + 1, which = (unsigned)rand(); n > 0; n--)
+			put_any(f, which++);
+		len = frame_bytes(f, buf, &fd);
+		for (unsigned n = (unsigned)rand() % 4; n > 0; n--)
+			buf[(size_t)rand() % len] ^= (uint8_t)(1u << rand() % 8);
+		wire_send(f->sock, buf, len - (size_t)(rand() % 8 == 0), &fd, fd >= 0);
+		if (fd >= 0)
+			close(fd);
+		turn(f);
+		f->gone = 0;
+		while ((frame = hear(f))) {
+			answered += frame->n_replies > 0;
+			ended += frame->fatal != NULL;
+			if (!frame->fatal)
+				continue;
+			close(f->sock);
+			assert_int_equal(join(f), 0);
+			say_hello(f, i % 2);
+			break;
+		}
+	}
+	/* mutation: go on after a violation */
+	assert_true(ended > 300 && answered > 300);
+	free(buf);
+}
+
 /* libuv's first loop opens descriptors that it keeps for the process. */
 static int warm_up(void **state)
 {
@@ -1064,7 +1164,7 @@ int main(void)
 		TEST(streams), TEST(refused), TEST(tickets), TEST(events), TEST(one_at_a_time),
 		cmocka_unit_test(test_other_uid), TEST(gone), TEST(keep), TEST(orphans), TEST(undecodable), TEST(too_big),
 		TEST(empty_frame), TEST(budget), TEST(direction), TEST(too_many_requests), TEST(bad_ids), TEST(no_call),
-		TEST(bad_fds), TEST(back_pressure), TEST(events_unread),
+		TEST(bad_fds), TEST(spoiled), TEST(back_pressure), TEST(events_unread),
 	};
 
 	return cmocka_run_group_tests(tests, warm_up, NULL);
