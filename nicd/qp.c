@@ -203,14 +203,18 @@ static void qp_connected(struct nic_cmd *cmd)
 		nicd_refuse(&error, NICD_R_DEVICE_LOST);
 	if (error.reason != NICD_R_NONE) {
 		qp->state = NIC_QP_DISCONNECTED;
-		qp_end(qp, &error);
+		if (qp->posted > 0)   /* its abort ends it */
+			nic_done_end(nic_done_steal(&qp->done), &error);
+		else
+			qp_end(qp, &error);
 		return;
 	}
 	qp->gives = cmd->connected.grant;
 	memcpy(qp->peer, cmd->connected.peer, sizeof(qp->peer));
 	qp->peer[sizeof(qp->peer) - 1] = 0;
 	qp->since_ns = qp_nic(qp)->env->wall(qp_nic(qp)->env);
-	qp->state = NIC_QP_CONNECTED;
+	/* Closed meanwhile: if its abort is still under way, that is the disconnection. */
+	qp->state = qp->posted > 0 ? NIC_QP_DISCONNECTING : NIC_QP_CONNECTED;
 	if (qp->closing)
 		nicd_refuse(&error, NICD_R_FLUSHED);
 	qp->held++;
@@ -266,6 +270,26 @@ int nic_qp_disconnect(struct nic_qp *qp, struct nic_done *done, struct nicd_erro
 	return nic_qp_revoke(qp, NULL, done, err);
 }
 
+static void qp_aborted(struct nic_cmd *cmd)
+{
+	struct nic_qp *qp = qp_of(cmd, abort);
+
+	qp->posted--;
+	if (qp->state == NIC_QP_DISCONNECTING && (nic_cmd_gone(cmd) || qp->gone))
+		qp_set_disconnected(qp, NULL);
+	else if (qp->state == NIC_QP_DISCONNECTING)
+		qp->state = NIC_QP_CONNECTED;
+	qp_settle(qp);
+}
+
+/* A peer that does not answer must not hold what is closed until the time for connecting is over. */
+static void qp_abort(struct nic_qp *qp)
+{
+	qp->posted++;
+	nic_cmd_begin(&qp->abort, qp_aborted);
+	nic_adapter_disconnect(qp->pd->adapter, qp->stream, &qp->abort);
+}
+
 void nic_qp_close(struct nic_qp *qp, struct nic_done *done)
 {
 	assert(!qp->closed || !done);
@@ -275,7 +299,10 @@ void nic_qp_close(struct nic_qp *qp, struct nic_done *done)
 		return;
 	qp->closing = true;
 	nic_object_unname(&qp->object);
-	qp_settle(qp);
+	if (qp->state == NIC_QP_CONNECTING)
+		qp_abort(qp);
+	else
+		qp_settle(qp);
 }
 
 /* ---- inbound */

@@ -42,6 +42,7 @@ struct nic_qp {
 	uint64_t since_ns;
 	struct nic_charge charge;
 	struct nic_cmd cmd;                /* connect, disconnect */
+	struct nic_cmd abort;              /* the disconnection of one that is closed while it connects; counted in `posted` */
 	struct nic_done *done;
 	struct nic_done *closed;
 	uint32_t posted;                   /* work requests and queries at the provider */

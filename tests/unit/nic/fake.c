@@ -324,10 +324,13 @@ static void end(struct fake *fake, struct fake_command *command, enum nicd_reaso
 	cmd->done(cmd);
 }
 
-/* Posts, flushes and queries may overlap on one stream; other commands on one object may not. */
-static bool may_overlap(enum fake_op op)
+/* Posts, flushes and queries may overlap on one stream, and what connects may be disconnected; other commands on one object may not. */
+static bool may_overlap(enum fake_op op, enum fake_op before)
 {
-	return op == FAKE_POST || op == FAKE_FLUSH || op == FAKE_QUERY || op == FAKE_STATS;
+	if (op == FAKE_POST || op == FAKE_FLUSH || op == FAKE_QUERY || op == FAKE_STATS)
+		return true;
+	return before == FAKE_CONNECT ? op == FAKE_DISCONNECT :
+	       before == FAKE_POST || before == FAKE_FLUSH || before == FAKE_QUERY || before == FAKE_STATS;
 }
 
 static struct fake_command *begin(struct fake *fake, enum fake_op op, uint64_t serial, struct nic_cmd *cmd)
@@ -338,7 +341,7 @@ static struct fake_command *begin(struct fake *fake, enum fake_op op, uint64_t s
 	must(cmd->done && cmd->error.reason == NICD_R_NONE, "a command that was not begun");
 	TAILQ_FOREACH(command, &fake->pending, next) {
 		must(command->cmd != cmd, "a command given twice");
-		must(may_overlap(op) || may_overlap(command->op) || command->serial != serial,
+		must(may_overlap(op, command->op) || command->serial != serial,
 		     "a command on an object whose last one has not ended");
 	}
 	command = calloc(1, sizeof(*command));

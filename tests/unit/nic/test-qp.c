@@ -214,6 +214,8 @@ static void test_close_while_connecting(void **state)
 		fake_hold(rig->fake, FAKE_CONNECT, true);
 		nic_qp_close(rig_connect(rig, &done), rig_done(&closed));
 		assert_int_equal(done.calls + closed.calls, 0);
+		/* mutation: wait until the peer answers or the time is over */
+		assert_int_equal(rig->fake->calls[FAKE_DISCONNECT], 1 + 2 * i);
 		fake_complete_with(rig->fake, FAKE_CONNECT, i ? NICD_R_CONNECT : NICD_R_NONE);
 		assert_int_equal(done.calls, 1);
 		assert_int_equal(done.error.reason, i ? NICD_R_CONNECT : NICD_R_FLUSHED);
