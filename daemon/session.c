@@ -24,7 +24,6 @@ enum {
 	READ_NS = 500000,
 	RELEASE_NS = 200000,        /* for all that are being released */
 	RELEASE_CHUNK = 16,
-	PROBE_TURNS = 4,
 	STALL_MS = 30000,
 	FATAL_FIELD = 4,            /* of nicd.Frame */
 };
@@ -42,7 +41,7 @@ struct session {
 	bool starved;
 	bool blocked;               /* the socket takes no more */
 	bool pid_watched;
-	unsigned quiet;             /* turns since more than one packet was there */
+	struct wire_pace pace;
 	int fd, pidfd;
 	int events;                 /* polled for */
 	unsigned open_handles;
@@ -160,13 +159,10 @@ static bool read_packet(struct session *session)
 	return false;
 }
 
-/*
- * Reads until nothing is there. A client that waits for each reply never has a second packet there, and asking for one costs it
- * a system call: such a one is asked for more only now and then.
- */
+/* Reads until nothing is there. */
 static void session_read(struct session *session)
 {
-	unsigned max = session->quiet && session->quiet++ % PROBE_TURNS ? 1 : READ_PACKETS, n = 0;
+	unsigned max = wire_pace_begin(&session->pace, READ_PACKETS), n = 0;
 	uint64_t until = 0, now;
 
 	while (n < max && read_packet(session)) {
@@ -179,8 +175,7 @@ static void session_read(struct session *session)
 		else if (now >= until)
 			break;
 	}
-	if (max > 1)
-		session->quiet = n <= 1;
+	wire_pace_end(&session->pace, max, n);
 }
 
 static void on_socket(uv_poll_t *poll, int status, int events)

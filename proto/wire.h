@@ -35,3 +35,22 @@ void wire_release(struct wire_packet *packet);
 
 /* One packet. 0, -EAGAIN when the socket is full, or another negative errno. Descriptors are borrowed. Never blocks, never SIGPIPE. */
 int wire_send(int sock, const void *data, size_t len, const int *fds, unsigned n_fds);
+
+/*
+ * How often to ask a socket in one turn of the loop. A peer that waits for each answer never has a second packet there, and asking for
+ * one costs it a system call: such a one is asked for more only now and then.
+ */
+enum { WIRE_PROBE_TURNS = 4 };
+struct wire_pace {
+	unsigned lone;   /* turns since more than one packet was there; 0: many come */
+};
+static inline unsigned wire_pace_begin(struct wire_pace *pace, unsigned max)
+{
+	return pace->lone && pace->lone++ % WIRE_PROBE_TURNS ? 1 : max;
+}
+/* `max` is what _begin said, `n` how many packets there were. */
+static inline void wire_pace_end(struct wire_pace *pace, unsigned max, unsigned n)
+{
+	if (max > 1)
+		pace->lone = n <= 1;
+}

@@ -36,6 +36,7 @@ struct controller {
 	int fd;
 	int events;                    /* what poll waits for */
 	bool broken;
+	struct wire_pace pace;
 	struct frame_out out;
 };
 
@@ -289,6 +290,7 @@ static bool controller_read(struct controller *controller)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
 	struct controller *controller = poll->data;
+	unsigned max, n = 0;
 
 	if (status < 0) {
 		controller->broken = true;
@@ -296,9 +298,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	}
 	if (!(events & UV_READABLE))
 		return;   /* writable: on_turn sends */
-	for (unsigned i = 0; i < READS && !controller->broken && controller->out.bytes <= QUEUED_MAX; i++)
-		if (!controller_read(controller))
-			break;
+	max = wire_pace_begin(&controller->pace, READS);
+	while (n < max && !controller->broken && controller->out.bytes <= QUEUED_MAX && controller_read(controller))
+		n++;
+	wire_pace_end(&controller->pace, max, n);
 }
 
 static bool peer_is(int fd, uid_t uid)

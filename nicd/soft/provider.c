@@ -44,6 +44,7 @@ struct soft_provider {
 	struct arena arena;
 	struct slot *slots;    /* a command's id is its index + 1 */
 	uint32_t n_slots, first_free;
+	struct wire_pace pace;
 	struct quick_reply quick[NICD_FRAME_REQUESTS];
 	uint8_t buf[NICD_FRAME_MAX + 1];
 };
@@ -570,11 +571,14 @@ void soft_provider_dispatch(struct nic_provider *provider)
 {
 	struct soft_provider *p = soft_provider(provider);
 	bool lost = false;
+	unsigned max, n = 0;
 
 	if (p->sock < 0)
 		return;
-	for (unsigned i = 0; i < READS && read_frame(p, &lost); i++)
-		;
+	max = wire_pace_begin(&p->pace, READS);
+	while (n < max && read_frame(p, &lost))
+		n++;
+	wire_pace_end(&p->pace, max, n);
 	if (!lost) {
 		soft_push(provider);
 		return;
