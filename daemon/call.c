@@ -179,6 +179,9 @@ struct call *call_free(struct call *call)
 	if (call->kept_size)
 		env->free(env, call->kept, call->kept_size);
 	nic_charge_release(&call->charge_kept);
+	if (call->mem)
+		env->free(env, call->mem, call->mem_size);
+	nic_charge_release(&call->charge_mem);
 	if (call->fd >= 0)
 		env->close_fd(env, call->fd, UINT64_MAX);
 	call_give(host, call);
@@ -334,6 +337,19 @@ void call_answer(struct call *call, const struct nicd_error *error)
 		call->method->finish(call, refused ? error : NULL, &answer);
 	call_settle(call, &answer);
 	answer_deinit(&answer);
+}
+
+void *call_alloc(struct call *call, size_t size, struct nicd_error *err)
+{
+	struct nic_env *env = call->client->host->env;
+
+	if (call_charge(call->client, &call->charge_mem, NIC_SLOT_BUFFERED, size, err) < 0)
+		return NULL;
+	call->mem = env->alloc(env, size);
+	call->mem_size = size;
+	if (!call->mem)
+		nicd_refuse(err, NICD_R_NO_MEMORY);
+	return call->mem;
 }
 
 int call_sleeper(struct call *call, void (*fn)(struct call *call))

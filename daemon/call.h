@@ -76,6 +76,9 @@ struct call {
 	struct nic_work work;
 	struct sleeper *sleeper;
 	struct client *watched;         /* in its watchers */
+	void *mem;                      /* of call_alloc */
+	size_t mem_size;
+	struct nic_charge charge_mem;   /* BUFFERED */
 	union {
 		struct nic_mr *mr;           /* object in the answer */
 		struct nic_qp *qp;
@@ -87,17 +90,17 @@ struct call {
 			bool receipt;
 		} ended;                     /* Close, Revoke */
 		struct {
-			struct nic_object *(*next)(struct nic *nic, enum nic_type type, uint64_t after);   /* NULL: nothing to ask */
-			enum nic_type type;
-			uint64_t what;                 /* Who: serial */
-			uint64_t cursor, at;           /* at: of the one asked for last */
-			uint32_t max, steps;
-		} list;
-		struct {
 			struct nic_object *asked;      /* the adapter; NULL: all were */
 			uint64_t cursor;
 			uint64_t memories, tags, tickets, streams;
 		} ledger;
+		struct {
+			enum nic_type type;
+			uint64_t what;                 /* Who: the serial asked for */
+			uint64_t cursor;
+			uint32_t max;
+			uint32_t pending;              /* answers of the device that are missing, and 1 while asking */
+		} list;
 	};
 	uint64_t until;                 /* ConnectQp: no refusal is told earlier */
 	struct nicd_error error;        /* ConnectQp: the refusal */
@@ -137,6 +140,9 @@ bool call_dependency_failed(struct call *call);
 void call_answer(struct call *call, const struct nicd_error *error);
 /* The same with an answer that is there already. */
 void call_settle(struct call *call, struct answer *answer);
+
+/* Zeroed memory that lives as long as the call, once. NULL: QUOTA, NO_MEMORY. */
+void *call_alloc(struct call *call, size_t size, struct nicd_error *err);
 
 /* Prepares an alarm, so that setting it cannot fail. -ENOMEM. */
 int call_sleeper(struct call *call, void (*fn)(struct call *call));

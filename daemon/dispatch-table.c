@@ -94,7 +94,7 @@ static const struct method methods[] = {
 	CALL(LIST) = { "List", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .start = method_list,
 		       .finish = method_list_finish },
 	CALL(WHO) = { "Who", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .start = method_who,
-		      .finish = method_who_finish },
+		      .finish = method_list_finish },
 	CALL(REVOKE) = { "Revoke", OWNERS, READY, RESULT(RECEIPT), .start = method_revoke, .finish = method_end_finish },
 	CALL(LEDGER) = { "Ledger", OWNERS, READY, .flags = METHOD_BULK, RESULT(LEDGER), .start = method_ledger,
 			 .finish = method_ledger_finish },

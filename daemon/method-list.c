@@ -3,75 +3,24 @@
  * Methods that look: List and Who. A page is made in the order of serials and ends when it is full, when the reply would not fit a
  * frame, or when enough objects of others were skipped for one turn; then the cursor is the last serial seen.
  *
- * What Qps have carried only the device knows: it is asked for one Qp of the page after the other before the page is made.
+ * What connections have carried only their device knows: before a page of Qps or grants is made, it is asked for the counters of those that
+ * will be on it. The page itself is made from what is there when the last answer has come.
  */
 #include "daemon/method.h"
+
+#include <errno.h>
+
 #include "daemon/util.h"
 #include "daemon/visible.h"
 
 enum {
 	LIST_ITEMS = 256,
+	LIST_CONNECTIONS = 64,   /* items of a page whose device is asked */
 	LIST_STEPS = 4096,
 	LIST_BYTES = NICD_FRAME_MAX - 1024,
 };
 
 static char empty[] = "";
-
-struct page {
-	struct client *client;
-	Nicd__Item *items;
-	Nicd__Item **pointers;
-	size_t n, max, bytes;
-	unsigned steps;
-	uint64_t cursor;   /* the last serial seen */
-	bool more;
-};
-
-static int page_init(struct page *page, const struct call *call, struct answer *answer, struct nicd_error *err)
-{
-	struct client *client = call->client;
-
-	*page = (struct page){ .client = client, .max = call->list.max, .cursor = call->list.cursor };
-	page->items = answer_alloc(answer, client->host->env, page->max * (sizeof(*page->items) + sizeof(*page->pointers)));
-	if (!page->items)
-		return nicd_refuse(err, NICD_R_NO_MEMORY);
-	page->pointers = (Nicd__Item **)(page->items + page->max);
-	return 0;
-}
-
-static void page_answer(const struct page *page, struct answer *answer)
-{
-	nicd__list_reply__init(&answer->list);
-	answer->list.n_items = page->n;
-	answer->list.items = page->pointers;
-	answer->list.cursor = page->more ? page->cursor : 0;
-	answer->reply.list = &answer->list;
-	answer->reply.result_case = NICD__REPLY__RESULT_LIST;
-}
-
-/* Where the next item is filled in, or NULL: the page is full. */
-static Nicd__Item *page_room(struct page *page)
-{
-	if (page->n < page->max && page->steps++ < LIST_STEPS)
-		return &page->items[page->n];
-	page->more = true;
-	return NULL;
-}
-
-/* The item that was filled in stays. False: it does not fit the frame. */
-static bool page_keep(struct page *page, Nicd__Item *item)
-{
-	size_t size = nicd__item__get_packed_size(item) + 4;
-
-	if (page->bytes + size > LIST_BYTES) {
-		page->more = true;
-		return false;
-	}
-	page->bytes += size;
-	page->pointers[page->n++] = item;
-	page->cursor = item->serial;
-	return true;
-}
 
 /* ---- one item of each type */
 
@@ -204,132 +153,22 @@ static void item_session(struct client *client, Nicd__Item *item)
 	item->alive = client->host->alive(client);
 }
 
-/* ---- List */
+/* ---- what is looked at, one after the other */
 
-static void list_sessions(struct page *page)
-{
-	uint64_t after = page->cursor;
+struct walk {
 	struct client *client;
-	Nicd__Item *item;
-
-	TAILQ_FOREACH(client, &page->client->host->clients, of_host) {
-		if (client->serial <= after || !visible_account(page->client, client->owner.account))
-			continue;
-		item = page_room(page);
-		if (!item)
-			return;
-		item_session(client, item);
-		if (!page_keep(page, item))
-			return;
-	}
-}
-
-static void list_objects(struct page *page, enum nic_type type)
-{
-	struct nic *nic = page->client->host->nic;
-	struct nic_object *object;
-	Nicd__Item *item;
-
-	for (object = nic_next(nic, type, page->cursor); object; object = nic_next(nic, type, object->serial)) {
-		item = page_room(page);
-		if (!item)
-			return;
-		if (!visible_object(page->client, object)) {
-			page->cursor = object->serial;
-			continue;
-		}
-		item_object(object, item);
-		if (!page_keep(page, item))
-			return;
-	}
-}
-
-/* ---- what Qps have carried */
-
-static void refresh_next(struct call *call);
-
-static void refresh_done(struct nic_done *done, const struct nicd_error *error)
-{
-	refresh_next(container_of(done, struct call, done));
-}
-
-/* The Qp of which this object's item tells the traffic; NULL: none. */
-static struct nic_qp *traffic_of(struct nic_object *object)
-{
-	if (object->type == NIC_GRANT)
-		return container_of(object, struct nic_grant, object)->qp;
-	return object->type == NIC_QP ? container_of(object, struct nic_qp, object) : NULL;
-}
-
-/* Asks for the next one that the page will show, at most for as many as it can show. */
-static void refresh_next(struct call *call)
-{
-	struct nicd_error ignored = { 0 };
-	struct nic_object *object;
-
-	while (call->list.steps && (object = call->list.next(call->client->host->nic, call->list.type, call->list.at))) {
-		struct nic_qp *qp = traffic_of(object);
-
-		call->list.at = object->serial;
-		call->list.steps--;
-		if (!visible_object(call->client, object) || qp->state != NIC_QP_CONNECTED)
-			continue;
-		call->done.fn = refresh_done;
-		/* The last known figures will do where the device does not answer. */
-		if (nic_qp_query(qp, &call->work, &call->done, &ignored) == 0)
-			return;
-	}
-	call_answer(call, NULL);
-}
-
-static int list_start(struct call *call, uint64_t cursor, uint32_t max, struct nicd_error *err)
-{
-	uint64_t last = call->client->host->nic->last_serial;
-
-	if (cursor > last)
-		return nicd_refuse_at(err, NICD_R_CURSOR, last, cursor);
-	call->list.cursor = cursor;
-	call->list.at = cursor;
-	call->list.max = max && max < LIST_ITEMS ? max : LIST_ITEMS;
-	call->list.steps = call->list.next ? call->list.max : 0;
-	refresh_next(call);
-	return 0;
-}
-
-int method_list(struct request *request, struct call *call, struct nicd_error *err)
-{
-	const Nicd__List *args = request->args;
-
-	if (args->type <= NICD__TYPE__TYPE_NONE || args->type >= (int)NIC_TYPE_COUNT)
-		return nicd_refuse_at(err, NICD_R_VALUE, NIC_TYPE_COUNT - 1, (uint64_t)args->type);
-	call->list.type = (enum nic_type)args->type;
-	call->list.next = call->list.type == NIC_QP || call->list.type == NIC_GRANT ? nic_next : NULL;
-	return list_start(call, args->cursor, args->max, err);
-}
-
-void method_list_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
-{
-	struct page page = { 0 };
-	struct nicd_error err = { 0 };
-
-	if (page_init(&page, call, answer, &err) < 0) {
-		answer_refuse(answer, &err);
-		return;
-	}
-	if (call->list.type == NIC_SESSION)
-		list_sessions(&page);
-	else
-		list_objects(&page, call->list.type);
-	page_answer(&page, answer);
-}
-
-/* ---- Who */
+	enum nic_type type;              /* NIC_NONE: grants and Qps, those that reach `what` */
+	const struct nic_object *what;   /* Who: the MR or export */
+	uint64_t at;                     /* the last serial seen */
+	unsigned steps;
+	bool more;
+};
 
 /* Does this grant or Qp reach that MR or export? */
 static bool who_reaches(const struct nic_object *who, const struct nic_object *what)
 {
-	const struct nic_qp *qp;
 	const struct nic_grant *grant;
+	const struct nic_qp *qp;
 
 	if (who->type == NIC_GRANT) {
 		grant = container_of(who, struct nic_grant, object);
@@ -342,7 +181,7 @@ static bool who_reaches(const struct nic_object *who, const struct nic_object *w
 }
 
 /* Grants and Qps in one order. */
-static struct nic_object *who_next(struct nic *nic, enum nic_type type, uint64_t after)
+static struct nic_object *who_next(struct nic *nic, uint64_t after)
 {
 	struct nic_object *grant = nic_next(nic, NIC_GRANT, after), *qp = nic_next(nic, NIC_QP, after);
 
@@ -351,43 +190,235 @@ static struct nic_object *who_next(struct nic *nic, enum nic_type type, uint64_t
 	return grant->serial < qp->serial ? grant : qp;
 }
 
+/* NULL: no more, or (walk->more) enough for one turn. */
+static struct nic_object *walk_next(struct walk *walk)
+{
+	struct nic *nic = walk->client->host->nic;
+	struct nic_object *object;
+
+	while ((object = walk->what ? who_next(nic, walk->at) : nic_next(nic, walk->type, walk->at))) {
+		if (walk->steps++ == LIST_STEPS) {
+			walk->more = true;
+			return NULL;
+		}
+		walk->at = object->serial;
+		if (walk->what ? who_reaches(object, walk->what) : visible_object(walk->client, object))
+			return object;
+	}
+	return NULL;
+}
+
+/* False: what Who asked for is not there any more. */
+static bool walk_init(struct walk *walk, const struct call *call)
+{
+	*walk = (struct walk){ .client = call->client, .type = call->list.type, .at = call->list.cursor };
+	if (call->list.what)
+		walk->what = visible_find(call->client, call->list.what);
+	return walk->what || !call->list.what;
+}
+
+/* ---- the counters of connections */
+
+struct list_query {
+	struct nic_work work;
+	struct nic_done done;
+	struct call *call;
+};
+
+static void list_told(struct call *call)
+{
+	if (!--call->list.pending)
+		call_answer(call, NULL);
+}
+
+/* Whatever the device says: then the last known ones are shown. */
+static void list_query_done(struct nic_done *done, const struct nicd_error *error)
+{
+	list_told(container_of(done, struct list_query, done)->call);
+}
+
+static struct nic_qp *list_qp(const struct nic_object *object)
+{
+	if (object->type == NIC_GRANT)
+		return container_of(object, struct nic_grant, object)->qp;
+	return container_of(object, struct nic_qp, object);
+}
+
+/* The serials of the Qps on the page to come that are connected. */
+static unsigned list_connections(const struct call *call, uint64_t serials[LIST_CONNECTIONS])
+{
+	const struct nic_object *object;
+	struct walk walk;
+	unsigned n = 0;
+
+	if (!walk_init(&walk, call))
+		return 0;
+	for (unsigned i = 0; i < call->list.max && (object = walk_next(&walk)); i++) {
+		if (list_qp(object)->state == NIC_QP_CONNECTED)
+			serials[n++] = list_qp(object)->object.serial;
+	}
+	return n;
+}
+
+/* Each answer may change what there is, so that a Qp is looked up again when its turn comes. */
+static int list_ask(struct call *call, struct nicd_error *err)
+{
+	struct nic *nic = call->client->host->nic;
+	uint64_t serials[LIST_CONNECTIONS];
+	struct list_query *queries;
+	unsigned n = list_connections(call, serials);
+
+	queries = n ? call_alloc(call, n * sizeof(*queries), err) : NULL;
+	if (n && !queries)
+		return -ENOMEM;
+	call->list.pending = 1;
+	for (unsigned i = 0; i < n; i++) {
+		struct nic_object *object = nic_find(nic, NIC_QP, serials[i]);
+
+		queries[i].call = call;
+		queries[i].done.fn = list_query_done;
+		call->list.pending++;
+		if (!object || nic_qp_query(list_qp(object), &queries[i].work, &queries[i].done, NULL) < 0)
+			call->list.pending--;
+	}
+	list_told(call);
+	return 0;
+}
+
+/* ---- the page */
+
+struct page {
+	Nicd__Item *items;
+	Nicd__Item **pointers;
+	size_t n, max, bytes;
+};
+
+/* Where the next item is filled in; NULL: the page is full. */
+static Nicd__Item *page_room(struct page *page)
+{
+	return page->n < page->max ? &page->items[page->n] : NULL;
+}
+
+/* The item that was filled in stays. False: it does not fit the frame. */
+static bool page_keep(struct page *page)
+{
+	Nicd__Item *item = &page->items[page->n];
+	size_t size = nicd__item__get_packed_size(item) + 4;
+
+	if (page->bytes + size > LIST_BYTES)
+		return false;
+	page->bytes += size;
+	page->pointers[page->n++] = item;
+	return true;
+}
+
+/* Returns the cursor. */
+static uint64_t page_sessions(struct page *page, const struct call *call)
+{
+	uint64_t at = call->list.cursor;
+	struct client *client;
+	Nicd__Item *item;
+
+	TAILQ_FOREACH(client, &call->client->host->clients, of_host) {
+		if (client->serial <= call->list.cursor || !visible_account(call->client, client->owner.account))
+			continue;
+		item = page_room(page);
+		if (item)
+			item_session(client, item);
+		if (!item || !page_keep(page))
+			return at;
+		at = client->serial;
+	}
+	return 0;
+}
+
+static uint64_t page_objects(struct page *page, struct walk *walk)
+{
+	struct nic_object *object;
+	uint64_t before = walk->at;
+	Nicd__Item *item;
+
+	while ((object = walk_next(walk))) {
+		item = page_room(page);
+		if (item)
+			item_object(object, item);
+		if (!item || !page_keep(page))
+			return before;
+		before = walk->at;
+	}
+	return walk->more ? walk->at : 0;
+}
+
+void method_list_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
+{
+	struct page page = { .max = call->list.max };
+	struct nicd_error refused = { 0 };
+	struct walk walk;
+
+	nicd__list_reply__init(&answer->list);
+	page.items = answer_alloc(answer, call->client->host->env, page.max * (sizeof(*page.items) + sizeof(*page.pointers)));
+	if (!page.items) {
+		nicd_refuse(&refused, NICD_R_NO_MEMORY);
+		answer_refuse(answer, &refused);
+		return;
+	}
+	if (!walk_init(&walk, call)) {
+		nicd_refuse_at(&refused, NICD_R_SERIAL, 0, call->list.what);
+		answer_refuse(answer, &refused);
+		return;
+	}
+	page.pointers = (Nicd__Item **)(page.items + page.max);
+	answer->list.cursor = call->list.type == NIC_SESSION ? page_sessions(&page, call) : page_objects(&page, &walk);
+	answer->list.n_items = page.n;
+	answer->list.items = page.pointers;
+	answer->reply.list = &answer->list;
+	answer->reply.result_case = NICD__REPLY__RESULT_LIST;
+}
+
+/* ---- List and Who */
+
+static int list_cursor(struct call *call, uint64_t cursor, struct nicd_error *err)
+{
+	uint64_t last = call->client->host->nic->last_serial;
+
+	call->list.cursor = cursor;
+	return cursor > last ? nicd_refuse_at(err, NICD_R_CURSOR, last, cursor) : 0;
+}
+
+int method_list(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__List *args = request->args;
+	bool connections = args->type == NICD__TYPE__QP || args->type == NICD__TYPE__GRANT;
+	uint32_t max = connections ? LIST_CONNECTIONS : LIST_ITEMS;
+	int r;
+
+	if (args->type <= NICD__TYPE__TYPE_NONE || args->type >= (int)NIC_TYPE_COUNT)
+		return nicd_refuse_at(err, NICD_R_VALUE, NIC_TYPE_COUNT - 1, (uint64_t)args->type);
+	r = list_cursor(call, args->cursor, err);
+	if (r < 0)
+		return r;
+	call->list.type = (enum nic_type)args->type;
+	call->list.max = args->max && args->max < max ? args->max : max;
+	if (connections)
+		return list_ask(call, err);
+	call_answer(call, NULL);
+	return 0;
+}
+
 int method_who(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__Who *args = request->args;
-	struct nic_object *what = visible_find(request->client, args->serial);
+	const struct nic_object *what = visible_find(request->client, args->serial);
+	int r;
 
 	if (!what)
 		return nicd_refuse_at(err, NICD_R_SERIAL, 0, args->serial);
 	if (what->type != NIC_MR && what->type != NIC_EXPORT)
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_MR, what->type);
+	r = list_cursor(call, args->cursor, err);
+	if (r < 0)
+		return r;
 	call->list.what = args->serial;
-	call->list.next = who_next;
-	return list_start(call, args->cursor, 0, err);
-}
-
-void method_who_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
-{
-	struct nic *nic = call->client->host->nic;
-	struct nic_object *what = visible_find(call->client, call->list.what), *who;
-	struct page page = { 0 };
-	struct nicd_error err = { 0 };
-	Nicd__Item *item;
-
-	if (!what)   /* gone while the device was asked */
-		nicd_refuse_at(&err, NICD_R_SERIAL, 0, call->list.what);
-	if (!what || page_init(&page, call, answer, &err) < 0) {
-		answer_refuse(answer, &err);
-		return;
-	}
-	for (who = who_next(nic, NIC_NONE, page.cursor); who && (item = page_room(&page));
-	     who = who_next(nic, NIC_NONE, who->serial)) {
-		if (!who_reaches(who, what)) {
-			page.cursor = who->serial;
-			continue;
-		}
-		item_object(who, item);
-		if (!page_keep(&page, item))
-			break;
-	}
-	page_answer(&page, answer);
+	call->list.max = LIST_CONNECTIONS;
+	return list_ask(call, err);
 }

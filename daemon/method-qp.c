@@ -166,9 +166,40 @@ int method_flush(struct request *request, struct call *call, struct nicd_error *
 	return nic_qp_flush(request_qp(request), &call->work, &call->done, err);
 }
 
+/*
+ * Disconnect flushes, then takes the counters while the device has them, then disconnects. Until each step's answer has returned the
+ * Qp is there, whoever closes it.
+ */
+static void disconnect_done(struct nic_done *done, const struct nicd_error *error)
+{
+	call_answer(container_of(done, struct call, done), error);
+}
+
+static void disconnect_counted(struct nic_done *done, const struct nicd_error *error)
+{
+	struct call *call = container_of(done, struct call, done);
+	struct nicd_error err;
+
+	done->fn = disconnect_done;
+	if (nic_qp_disconnect(call->qp, done, &err) < 0)
+		call_answer(call, &err);
+}
+
+static void disconnect_flushed(struct nic_done *done, const struct nicd_error *error)
+{
+	struct call *call = container_of(done, struct call, done);
+	struct nicd_error err;
+
+	done->fn = disconnect_counted;
+	if (nic_qp_query(call->qp, &call->work, done, &err) < 0)
+		call_answer(call, &err);
+}
+
 int method_disconnect(struct request *request, struct call *call, struct nicd_error *err)
 {
-	return nic_qp_disconnect(request_qp(request), &call->done, err);
+	call->qp = request_qp(request);
+	call->done.fn = disconnect_flushed;
+	return nic_qp_flush(call->qp, &call->work, &call->done, err);
 }
 
 void method_nothing_finish(struct call *call, const struct nicd_error *error, struct answer *answer)

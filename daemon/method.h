@@ -49,6 +49,5 @@ void method_end_finish(struct call *call, const struct nicd_error *error, struct
 int method_list(struct request *request, struct call *call, struct nicd_error *err);
 void method_list_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
 int method_who(struct request *request, struct call *call, struct nicd_error *err);
-void method_who_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
 int method_ledger(struct request *request, struct call *call, struct nicd_error *err);
 void method_ledger_finish(struct call *call, const struct nicd_error *error, struct answer *answer);

@@ -310,6 +310,123 @@ static void test_who(void **state)
 	assert_reason(who(c, rig_serial_of(c, pd)), HANDLE_TYPE);
 }
 
+/* ---- the counters of connections */
+
+/* Asked for before the page is made; all of the page at once, and only of the page. */
+static void test_counters_are_asked_for(void **state)
+{
+	struct rig_client *c = client(state), *other = rig_hello(*state, "uid:2", CLIENT_ROLE_CLIENT);
+	struct fake *fake = c->rig->fake;
+	Nicd__CreateExport args = NICD__CREATE_EXPORT__INIT;
+	const Nicd__Reply *reply;
+	uint32_t lists[3];
+	uint64_t door;
+
+	args.mr = rig_id(c, rig_region(c, NIC_REMOTE_READ));
+	args.name = (char *)"x";
+	args.flags = NIC_REMOTE_READ;
+	args.uses = args.peers = 2;
+	reply = rig_call(c, NICD__REQUEST__CALL_CREATE_EXPORT, &args);
+	assert_done(reply);
+	door = reply->door->serial;
+	fake_stream_open(fake, door, "127.0.0.9:1");
+	fake_stream_open(fake, door, "127.0.0.9:2");
+	fake_stream_open(fake, ticket(other, rig_region(other, NIC_REMOTE_READ))->serial, "127.0.0.9:3");
+	fake_hold(fake, FAKE_QUERY, true);
+	assert_null(list(c, NIC_QP, 0, 1));
+	lists[0] = c->last_id;
+	/* mutation: ask for more than the page shows, or for those of others */
+	assert_int_equal(fake_pending(fake, FAKE_QUERY), 1);
+	assert_null(list(c, NIC_GRANT, 0, 0));
+	lists[1] = c->last_id;
+	assert_int_equal(fake_pending(fake, FAKE_QUERY), 3);
+	assert_null(who(c, door));
+	lists[2] = c->last_id;
+	assert_int_equal(fake_pending(fake, FAKE_QUERY), 5);
+	/* What has no counters does not wait. */
+	assert_done(list(c, NIC_MR, 0, 0));
+	/* In any order, and a refusal is no reason to refuse. */
+	fake_complete_newest(fake, FAKE_QUERY);
+	assert_null(rig_reply(c, lists[2]));
+	fake_complete_with(fake, FAKE_QUERY, NICD_R_DEVICE_FAILED);
+	reply = rig_reply(c, lists[0]);
+	assert_done(reply);
+	assert_int_equal(reply->list->n_items, 1);
+	assert_int_not_equal(reply->list->cursor, 0);
+	fake_complete_all(fake);
+	for (unsigned i = 1; i < 3; i++) {
+		reply = rig_reply(c, lists[i]);
+		assert_done(reply);
+		assert_int_equal(reply->list->n_items, 2);
+		for (unsigned j = 0; j < 2; j++) {
+			/* mutation: answer before the device has */
+			assert_int_equal(reply->list->items[j]->bytes_read, 1);
+			assert_int_equal(reply->list->items[j]->peer_written, 4);
+		}
+	}
+	assert_int_equal(c->client->owner.account->used[NIC_SLOT_BUFFERED], 0);
+}
+
+/* What was to be on the page goes meanwhile; or what Who asked for; or who asks. */
+static void test_gone_while_asking(void **state)
+{
+	struct rig_client *c = client(state);
+	struct fake *fake = c->rig->fake;
+	uint64_t mr = rig_region(c, NIC_REMOTE_READ);
+	const Nicd__DoorInfo *door = export(c, mr, "x");
+	uint64_t door_id = door->id, serial = door->serial;
+	uint32_t list_id, who_id;
+
+	fake_stream_open(fake, serial, "127.0.0.9:1");
+	fake_hold(fake, FAKE_QUERY, true);
+	assert_null(list(c, NIC_GRANT, 0, 0));
+	list_id = c->last_id;
+	assert_null(who(c, serial));
+	who_id = c->last_id;
+	rig_close(c, door_id);
+	fake_complete_all(fake);
+	assert_done(rig_reply(c, list_id));
+	assert_int_equal(rig_reply(c, list_id)->list->n_items, 0);
+	/* mutation: keep the pointer that Who found */
+	assert_reason(rig_reply(c, who_id), SERIAL);
+	fake_stream_open(fake, ticket(c, mr)->serial, "127.0.0.9:1");
+	assert_null(list(c, NIC_QP, 0, 0));
+	rig_end(c);
+	fake_complete_all(fake);
+	rig_end(c);
+	assert_null(c->client);
+}
+
+static void test_many_connections(void **state)
+{
+	struct rig_client *c = client(state);
+	struct rig *rig = c->rig;
+	uint64_t cursor = 0, pass;
+	unsigned n = 0;
+	Nicd__CreateTicket args = NICD__CREATE_TICKET__INIT;
+
+	args.mr = rig_id(c, rig_region(c, NIC_REMOTE_READ));
+	args.uses = args.peers = 200;
+	assert_done(rig_call(c, NICD__REQUEST__CALL_CREATE_TICKET, &args));
+	pass = rig_reply(c, c->last_id)->door->serial;
+	for (unsigned i = 0; i < 150; i++)
+		fake_stream_open(rig->fake, pass, "127.0.0.9:1");
+	do {
+		const Nicd__Reply *reply = list(c, NIC_QP, cursor, 100);
+
+		assert_done(reply);
+		for (size_t i = 0; i < reply->list->n_items; i++)
+			assert_int_equal(reply->list->items[i]->bytes_read, 1);
+		n += (unsigned)reply->list->n_items;
+		cursor = reply->list->cursor;
+	} while (cursor);
+	assert_int_equal(n, 150);
+	/* mutation: don't charge what the asking takes */
+	c->client->owner.account->limits.max[NIC_SLOT_BUFFERED] = 1000;
+	assert_reason(list(c, NIC_QP, 0, 0), QUOTA);
+	assert_done(list(c, NIC_QP, 0, 1));
+}
+
 /* ---- Revoke */
 
 static void test_revoke_mr(void **state)
@@ -566,6 +683,9 @@ int main(void)
 		rig_test(test_many_of_others),
 		rig_test(test_accounts_apart),
 		rig_test(test_who),
+		rig_test(test_counters_are_asked_for),
+		rig_test(test_gone_while_asking),
+		rig_test(test_many_connections),
 		rig_test(test_revoke_mr),
 		rig_test(test_revoke_door_and_qp),
 		rig_test(test_revoke_session),

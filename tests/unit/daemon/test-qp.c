@@ -323,6 +323,57 @@ static void test_flush_disconnect(void **state)
 	assert_int_equal(rig_reply(c, c->last_id)->result_case, NICD__REPLY__RESULT__NOT_SET);
 }
 
+/* Disconnect flushes, keeps the last counters, then disconnects. */
+static void test_disconnect_steps(void **state)
+{
+	static const enum fake_op steps[] = { FAKE_FLUSH, FAKE_QUERY, FAKE_DISCONNECT };
+	struct rig_client *c = client(state);
+	uint64_t qp = connected(c, rig_pd(c));
+	Nicd__Disconnect disconnect = NICD__DISCONNECT__INIT;
+	Nicd__QueryQp query = NICD__QUERY_QP__INIT;
+
+	fake_hold(c->rig->fake, FAKE_OPS, true);
+	disconnect.qp = rig_id(c, qp);
+	assert_null(rig_call(c, NICD__REQUEST__CALL_DISCONNECT, &disconnect));
+	for (unsigned i = 0; i < 3; i++) {
+		assert_null(rig_reply(c, c->last_id));
+		assert_int_equal(fake_pending(c->rig->fake, FAKE_OPS), 1);
+		/* mutation: leave out a step */
+		assert_true(fake_complete(c->rig->fake, steps[i]));
+	}
+	assert_done(rig_reply(c, c->last_id));
+	query.qp = rig_id(c, qp);
+	/* mutation: disconnect without asking for the counters */
+	assert_int_equal(rig_call(c, NICD__REQUEST__CALL_QUERY_QP, &query)->qp->bytes_read, 1);
+}
+
+/* Closed by us, or lost, after each of the steps: one answer, and no harm. */
+static void test_disconnect_overtaken(void **state)
+{
+	for (unsigned what = 0; what < 6; what++) {
+		struct rig_client *c = client(state);
+		uint64_t qp = connected(c, rig_pd(c)), serial = rig_serial_of(c, qp);
+		Nicd__Disconnect disconnect = NICD__DISCONNECT__INIT;
+		uint32_t id;
+
+		fake_hold(c->rig->fake, FAKE_OPS, true);
+		disconnect.qp = rig_id(c, qp);
+		assert_null(rig_call(c, NICD__REQUEST__CALL_DISCONNECT, &disconnect));
+		id = c->last_id;
+		for (unsigned i = 0; i < what / 2; i++)
+			assert_true(fake_complete(c->rig->fake, FAKE_OPS));
+		if (what % 2)
+			rig_close(c, qp);
+		else
+			fake_stream_close(c->rig->fake, serial, NICD_R_PEER_CLOSED, NULL);
+		fake_complete_all(c->rig->fake);
+		/* mutation: go on with the next step on a Qp that is gone */
+		assert_non_null(rig_reply(c, id));
+		assert_int_equal(c->rig->host.n_calls, 0);
+		fake_hold(c->rig->fake, FAKE_OPS, false);
+	}
+}
+
 /* The peer goes: news, and the work that was under way has its answers. */
 static void test_lost(void **state)
 {
@@ -358,6 +409,8 @@ int main(void)
 		rig_test(test_transfer_list),
 		rig_test(test_transfer_fails),
 		rig_test(test_flush_disconnect),
+		rig_test(test_disconnect_steps),
+		rig_test(test_disconnect_overtaken),
 		rig_test(test_lost),
 	};
 
