@@ -11,6 +11,16 @@
 
 #include "proto/frame.h"
 
+/* With AddressSanitizer there is a gap between allocations, and it sees who reaches beyond one. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+enum { ARENA_GAP = 16 };
+#else
+#define ASAN_POISON_MEMORY_REGION(addr, size) ((void)(addr), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(addr, size) ((void)(addr), (void)(size))
+enum { ARENA_GAP = 0 };
+#endif
+
 enum {
 	ARENA_ALIGN = 16,
 	/* More than honest frames take. What a greedy one touched above it goes back to the kernel, so that an idle process is small. */
@@ -40,11 +50,15 @@ int arena_init(struct arena *arena, size_t size, unsigned max_allocs)
 		.size = size,
 		.max_allocs = max_allocs,
 	};
-	return arena->mem ? 0 : -ENOMEM;
+	if (!arena->mem)
+		return -ENOMEM;
+	ASAN_POISON_MEMORY_REGION(arena->mem, size);
+	return 0;
 }
 
 void arena_deinit(struct arena *arena)
 {
+	ASAN_UNPOISON_MEMORY_REGION(arena->mem, arena->size);
 	free(arena->mem);
 	*arena = (struct arena){ 0 };
 }
@@ -67,7 +81,10 @@ void *arena_alloc(struct arena *arena, size_t size)
 		return NULL;
 	}
 	mem = arena->mem + arena->used;
+	ASAN_UNPOISON_MEMORY_REGION(mem, size);
 	arena->used += arena_round(size, ARENA_ALIGN);
+	if (arena->size - arena->used >= (size_t)ARENA_GAP)
+		arena->used += ARENA_GAP;
 	return mem;
 }
 
@@ -75,6 +92,7 @@ void arena_reset(struct arena *arena)
 {
 	if ((arena->used > ARENA_KEEP || arena->spent) && arena->size > ARENA_KEEP)
 		madvise(arena->mem + ARENA_KEEP, arena->size - ARENA_KEEP, MADV_DONTNEED);
+	ASAN_POISON_MEMORY_REGION(arena->mem, arena->size);
 	arena->used = 0;
 	arena->allocs = 0;
 	arena->spent = false;

@@ -107,6 +107,18 @@ static const ProtobufCFieldDescriptor *find(const ProtobufCMessageDescriptor *d,
 
 static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *d, struct arena *arena, struct input *in);
 
+/* What is behind a NUL would be hidden from everybody: as a byte that UTF-8 does not have it is seen by whoever checks the text. */
+static void expose_nuls(uint8_t *text, size_t len)
+{
+	uint8_t *nul;
+
+	while ((nul = memchr(text, 0, len))) {
+		*nul = 0xff;
+		len -= (size_t)(nul - text);
+		text = nul;
+	}
+}
+
 static bool unpack_bytes(const ProtobufCFieldDescriptor *f, struct arena *arena, const struct input *piece, void *member)
 {
 	size_t len = (size_t)(piece->end - piece->at);
@@ -120,6 +132,7 @@ static bool unpack_bytes(const ProtobufCFieldDescriptor *f, struct arena *arena,
 		memcpy(copy, piece->at, len);
 	}
 	if (text) {
+		expose_nuls(copy, len);
 		copy[len] = 0;
 		*(char **)member = (char *)copy;
 	} else {
@@ -259,6 +272,23 @@ ProtobufCMessage *codec_unpack(const ProtobufCMessageDescriptor *descriptor, str
 	struct input in = { data, data + len };
 
 	return unpack(descriptor, arena, &in);
+}
+
+void codec_expose_nuls(const ProtobufCMessageDescriptor *descriptor, uint8_t *data, size_t len)
+{
+	struct input in = { data, data + len }, piece;
+	uint64_t key;
+
+	while (in.at < in.end && take_varint(&in, &key)) {
+		const ProtobufCFieldDescriptor *f = (key & 7) == WIRE_BYTES ? find(descriptor, key >> 3) : NULL;
+
+		if (!f ? !skip(&in, key & 7) : !take_piece(&in, &piece))
+			return;
+		if (f && f->type == PROTOBUF_C_TYPE_STRING)
+			expose_nuls(data + (piece.at - data), (size_t)(piece.end - piece.at));
+		else if (f && f->type == PROTOBUF_C_TYPE_MESSAGE)
+			codec_expose_nuls(f->descriptor, data + (piece.at - data), (size_t)(piece.end - piece.at));
+	}
 }
 
 /* ---- out */

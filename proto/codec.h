@@ -9,8 +9,14 @@
  */
 #include "proto/frame.h"
 
-/* The message, in the arena; NULL: not for the fast path (or the arena is spent). */
+/*
+ * The message, in the arena; NULL: not for the fast path (or the arena is spent). A NUL inside a string has become the byte 0xff, which is
+ * not UTF-8: nothing is cut off unseen.
+ */
 ProtobufCMessage *codec_unpack(const ProtobufCMessageDescriptor *descriptor, struct arena *arena, const uint8_t *data, size_t len);
+
+/* Makes the same of NULs inside strings of a message that protobuf-c is to unpack, which would end the string there. As far as it is sound. */
+void codec_expose_nuls(const ProtobufCMessageDescriptor *descriptor, uint8_t *data, size_t len);
 
 /*
  * Writes the message as an element of field `id` of its envelope: key, length, content. `to` has room for `room` bytes. Returns how many it

@@ -39,6 +39,21 @@ static bool frame_is_hollow(const ProtobufCMessage *frame)
 	return true;
 }
 
+/* What the fast path leaves to protobuf-c. */
+static ProtobufCMessage *frame_decode_unusual(const ProtobufCMessageDescriptor *descriptor, struct arena *arena, const uint8_t *data,
+					      size_t len)
+{
+	uint8_t *copy;
+
+	arena_reset(arena);
+	copy = arena_alloc(arena, len);
+	if (!copy)
+		return NULL;
+	memcpy(copy, data, len);
+	codec_expose_nuls(descriptor, copy, len);
+	return protobuf_c_message_unpack(descriptor, &arena->allocator, len, copy);
+}
+
 ProtobufCMessage *frame_decode(const ProtobufCMessageDescriptor *descriptor, struct arena *arena, const uint8_t *data,
 			       size_t len, struct nicd_error *violation)
 {
@@ -49,10 +64,8 @@ ProtobufCMessage *frame_decode(const ProtobufCMessageDescriptor *descriptor, str
 		return NULL;
 	}
 	frame = codec_unpack(descriptor, arena, data, len);
-	if (!frame && !arena->spent) {
-		arena_reset(arena);
-		frame = protobuf_c_message_unpack(descriptor, &arena->allocator, len, data);
-	}
+	if (!frame && !arena->spent)
+		frame = frame_decode_unusual(descriptor, arena, data, len);
 	/* Spent comes first: it is never an excuse that something was decoded nevertheless. */
 	if (arena->spent) {
 		if (arena->allocs > arena->max_allocs)

@@ -225,6 +225,8 @@ static void test_agrees_on_damaged_messages(void **data)
 		uint8_t *exact = malloc(n + !n);
 		memcpy(exact, bytes, n);
 		fast = codec_unpack(d, &arena, exact, n);
+		/* Else protobuf-c cuts a string where damage put a NUL. Never reaches beyond the bytes either. */
+		codec_expose_nuls(d, exact, n);
 		if (fast) {
 			slow = protobuf_c_message_unpack(d, NULL, n, exact);
 			assert_non_null(slow);
