@@ -56,6 +56,7 @@ static int door_new(struct nicd_mr *mr, uint32_t type, struct door **ret, struct
 		return r;
 	}
 	(*call)->makes = true;
+	(*call)->order = CALL_SETTLED;
 	*ret = door;
 	return 0;
 }

@@ -282,6 +282,7 @@ static int register_start(struct nicd_mr *mr, struct mr_plan *plan,
 		return conn_fail(n, ERROR_NO_MEMORY, 0, 0);
 	}
 	call->ret = use;
+	call->order = CALL_SETTLES_MR;
 	request.call_case = NICD__REQUEST__CALL_REGISTER_MR;
 	request.register_mr = &plan->body;
 	*ret = call;
@@ -491,6 +492,7 @@ static int token_start(struct nicd_mr *mr, Nicd__Request__CallCase call_case, ui
 	if (r < 0)
 		return r;
 	(*call)->ret = ret;
+	(*call)->order = CALL_SETTLED;
 	return call_submit_ref(*call, call_case, &mr->object);
 }
 
@@ -607,6 +609,7 @@ static int deregister_start(struct nicd_mr *mr, struct nicd_receipt *ret, struct
 	if (r < 0)
 		return r;
 	(*call)->ret = ret;
+	(*call)->order = CALL_SETTLES;
 	return call_submit_ref(*call, NICD__REQUEST__CALL_DEREGISTER_MR, &mr->object);
 }
 

@@ -147,8 +147,13 @@ void call_table_deinit(struct call_table *table)
 
 /* ------------------------------------------------------------------------------------------------------------ the end */
 
+/* For nicd_dispatch. Nobody waits for the answer of a call without callback: it is gone. */
 static void call_queue(struct call *call)
 {
+	if (!call->cb && !call->event) {
+		call_free(call);
+		return;
+	}
 	TAILQ_INSERT_TAIL(&call->n->ready, call, next);
 	call->n->n_ready++;
 }
@@ -168,6 +173,10 @@ static bool call_end(struct call *call, const Nicd__Reply *reply, int error)
 		object_fail(call->object, call->why ? call->why : &call->n->loss);
 	if (call->makes)
 		call->n->resolved = true;
+	if (call->object && call->object->settling == call) {
+		call->object->settling = NULL;
+		call->n->resolved = true;
+	}
 	if (call->mode == CALL_LATER)
 		call_queue(call);
 	return sane;
@@ -262,32 +271,47 @@ static bool call_depends_on_failed(struct object *const *deps, unsigned n_deps)
 	return false;
 }
 
+/* What the call must wait for before it may name dep; false: the frame that it may be named in has left. */
+static bool call_may_name(const struct call *call, const struct object *dep, bool first)
+{
+	uint64_t opened = call->n->out.opened;
+
+	if (dep->state == OBJECT_PENDING && (dep->frame == 0 || dep->frame != opened))
+		return false;
+	if (first && call->order != CALL_FREE && dep->settling)
+		return dep->settling->order == CALL_SETTLES_MR && dep->settling_frame == opened;
+	return true;
+}
+
 /* Puts names into the Refs. false: one of the objects has none yet in the frame where the request would go. */
 static bool call_resolve(struct call *call, Nicd__Request *request, struct object *const *deps, unsigned n_deps)
 {
-	struct frame_out *out = &call->n->out;
 	Nicd__Ref *refs[CALL_DEPS];
 	unsigned n_refs = call_refs(request, refs);
 	bool pending = false;
 
 	for (unsigned i = 0; i < n_deps && i < n_refs; i++) {
-		if (!deps[i])
+		const struct object *dep = deps[i];
+		bool settling;
+
+		if (!dep)
 			continue;
-		if (deps[i]->state == OBJECT_LIVE) {
+		if (!call_may_name(call, dep, i == 0))
+			return false;
+		settling = i == 0 && call->order != CALL_FREE && dep->settling;
+		if (dep->state == OBJECT_LIVE && !settling) {
 			refs[i]->of_case = NICD__REF__OF_ID;
-			refs[i]->id = deps[i]->id;
+			refs[i]->id = dep->id;
 			continue;
 		}
-		if (deps[i]->frame == 0 || deps[i]->frame != out->opened)
-			return false;
 		refs[i]->of_case = NICD__REF__OF_RESULT_OF;
-		refs[i]->result_of = deps[i]->request;
+		refs[i]->result_of = settling ? dep->settling->id : dep->request;
 		pending = true;
 	}
 	/* The id of this request is not drawn yet: the longest. */
 	request->id = UINT32_MAX;
 	request->fds = call->fd >= 0;
-	return !pending || frame_joins(out, FRAME_REQUESTS, &request->base, call->fd >= 0);
+	return !pending || frame_joins(&call->n->out, FRAME_REQUESTS, &request->base, call->fd >= 0);
 }
 
 static int call_send(struct call *call, Nicd__Request *request)
@@ -308,6 +332,10 @@ static int call_send(struct call *call, Nicd__Request *request)
 	if (call->makes) {
 		call->object->request = call->id;
 		call->object->frame = n->out.opened;
+	}
+	if (call->order >= CALL_SETTLES) {
+		call->object->settling = call;
+		call->object->settling_frame = n->out.opened;
 	}
 	return 0;
 }
@@ -384,9 +412,7 @@ static bool call_is_blocked(const struct call *call)
 
 		if (!dep)
 			continue;
-		if (dep->passed == call->n->walk)
-			return true;
-		if (dep->state == OBJECT_PENDING && (dep->frame == 0 || dep->frame != call->n->out.opened))
+		if (dep->passed == call->n->walk || !call_may_name(call, dep, i == 0))
 			return true;
 	}
 	return false;
@@ -498,7 +524,7 @@ void call_deliver(struct call *call)
 	n->n_ready--;
 	if (call->event) {
 		call_deliver_event(call);
-	} else if (call->cb) {
+	} else {
 		if (call->error < 0)
 			n->error = call->why ? *call->why : n->loss;
 		call->cb(n, call->error, call->userdata);

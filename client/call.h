@@ -21,6 +21,17 @@ struct deferred;
 enum call_stage { CALL_NEW, CALL_DEFERRED, CALL_SENT, CALL_READY };
 enum call_mode { CALL_UNDECIDED, CALL_WAITED, CALL_LATER };
 
+/*
+ * How a call stands to what changes the state of the first object that it names: registering and deregistering an MR. Others on the
+ * same MR would be refused while one of these is under way, so they wait; not for the answer if the request may name its result.
+ */
+enum call_order {
+	CALL_FREE,        /* indifferent */
+	CALL_SETTLED,     /* wants it done */
+	CALL_SETTLES,     /* is one, and wants earlier ones done */
+	CALL_SETTLES_MR,  /* the same, and its answer holds the MR, so that it can be named */
+};
+
 struct call {
 	TAILQ_ENTRY(call) next;          /* deferred, ready or spare */
 	struct nicd *n;
@@ -36,6 +47,7 @@ struct call {
 	int (*finish)(struct call *call, const Nicd__Reply *reply, int error);
 	struct object *object;           /* what it is about; referenced */
 	bool makes;                      /* it makes the object */
+	enum call_order order;
 	int fd;                          /* to be sent; owned; -1: none */
 	void *ret, *ret2;                /* the caller's, or NULL */
 	unsigned count;

@@ -331,7 +331,7 @@ int conn_deliver(struct nicd *n)
 	for (unsigned count = n->n_ready; count > 0 && n->n_ready > 0; count--) {
 		const struct call *call = TAILQ_FIRST(&n->ready);
 
-		delivered += call->event ? n->event != NULL : call->cb != NULL;
+		delivered += call->cb != NULL || n->event != NULL;
 		call_deliver(TAILQ_FIRST(&n->ready));
 		if (n->freeing) {
 			conn_free(n);

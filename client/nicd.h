@@ -2,8 +2,8 @@
 /*
  * libnicd: own memory regions on an RDMA NIC that this process may not open.
  *
- * A process hands memory (a memfd) to the daemon nicd over a Unix socket, registers ranges of it, and gets tokens. Peers
- * that it hands a locator to read and write that memory by one-sided RDMA. The same process may connect to
+ * A process hands memory (a memfd) to the daemon nicd over a Unix socket, registers ranges of it, and gets tokens.
+ * Peers that it hands a locator to read and write that memory by one-sided RDMA. The same process may connect to
  * somebody else's locator and read and write there.
  *
  *	nicd_open(&n, NULL);
@@ -23,9 +23,9 @@
  * documentation that describes the call. Where this library differs, the comment says so.
  *
  *
- * RETURN VALUES. A function that returns int gives 0 (or a count) or a negative errno. nicd_last_error() then tells more: what
- * NDKPI would answer, the limit, what was seen, and what to do. Outputs are untouched on failure. Every call can
- * give, besides what its comment lists:
+ * RETURN VALUES. A function that returns int gives 0 (or a count) or a negative errno. nicd_last_error() then tells
+ * more: what NDKPI would answer, the limit, what was seen, and what to do. Outputs are untouched on failure. Every call
+ * can give, besides what its comment lists:
  *	-ENOTCONN	the connection is lost (then every call does, for ever: open a new one)
  *	-EOWNERDEAD	this is a child process made by fork()
  *	-EINVAL		an attribute struct whose `size` is smaller than in the first version of the library
@@ -35,31 +35,37 @@
  *	-EAGAIN		too many requests are in flight
  *	-ESHUTDOWN	nicd is stopping
  *
- * ATTRIBUTES. Public structs that begin with `size` may grow. Set all to zero and `size` to sizeof. In structs that the library
- * fills, `size` says how much room there is; in those that it owns, how much it has filled.
+ * ATTRIBUTES. Public structs that begin with `size` may grow. Set all to zero and `size` to sizeof. In structs that the
+ * library fills, `size` says how much room there is; in those that it owns, how much it has filled.
  *
  * TWICE. Each call that asks nicd comes as nicd_x(), which waits for the answer, and nicd_x_async(), which doesn't.
  *
- *	An async call that returns 0 is accepted: its callback is called exactly once, with 0, with the error of the call, with
- *	-ECONNRESET when the connection is lost first, or with -ECANCELED from nicd_free(). One that returns an error
- *	was not accepted and its callback is never called. The callback may be NULL.
+ *	An async call that returns 0 is accepted: its callback is called exactly once, with 0 or with the error of the
+ *	call; with -ECONNRESET when the connection is lost first; with -ECANCELED from nicd_free(). One that returns an
+ *	error was not accepted and its callback is never called. The callback may be NULL.
  *
- *	Async calls are collected and leave together at nicd_flush(), nicd_dispatch() or the next waiting call: call many, then flush
- *	once. They start in the order in which they were made; answers come in any order. What an async call points to (attributes,
- *	ranges, strings, transfers, fds) is read before it returns; what it fills (`ret` of a receipt, a completion, a token, …) must
- *	live until the callback, and is filled only if that gets 0 — but see nicd_completion.
+ *	Async calls are collected and leave together at nicd_flush(), nicd_dispatch() or the next waiting call: call
+ *	many, then flush once. On one object they start in the order in which they were made; answers come in any order.
+ *	What an async call points to (attributes, ranges, strings, transfers, fds) is read before it returns; what it
+ *	fills (`ret` of a receipt, a completion, a token, …) must live until the callback, and is filled only if that
+ *	gets 0 — but see nicd_completion.
  *
- *	An async call that makes an object gives the handle at once, and it may be used in further calls at once. If making it
- *	fails, its callback tells; calls made on it are answered -ECANCELED (reason DEPENDENCY); it must still be closed.
+ *	An async call that makes an object gives the handle at once, and it may be used in further calls at once:
+ *	without waiting, a buffer, a PD, an MR and an export can be made in one message. If making it fails, its
+ *	callback tells; calls made on it are answered -ECANCELED (reason DEPENDENCY); it must still be closed. Calls on
+ *	one MR come after those before them that register or deregister it; if such a one fails, they are refused
+ *	(-ECANCELED or -EBUSY).
  *
- * CALLBACKS are called inside nicd_dispatch() and nicd_free(), and nowhere else: not by calls that wait (they keep answers to other
- * calls for the next nicd_dispatch()), not in another thread, not in a signal handler. A callback may make any call, also calls
- * that wait, also close the object it is about, also nicd_free(); only nicd_dispatch() is refused there (-EBUSY).
+ * CALLBACKS are called inside nicd_dispatch() and nicd_free(), and nowhere else: not by calls that wait (they keep
+ * answers to other calls for the next nicd_dispatch()), not in another thread, not in a signal handler. A callback may
+ * make any call, also calls that wait, also close the object it is about, also nicd_free(); only nicd_dispatch() is
+ * refused there (-EBUSY).
  *
- * HANDLES. Each object that the caller makes is a handle until nicd_…_close() or nicd_…_close_async() is called on it, which frees it,
- * whatever they return — but -EBUSY and -EOWNERDEAD. Closing NULL does nothing (and calls no callback). Objects may be closed in any order. (NDK: the answer to a
- * close comes last, after what stands on the object is gone. So the waiting nicd_pd_close() before its MRs are closed would wait for
- * ever, and is refused with -EBUSY; nicd_pd_close_async() may come first.) nicd_free() closes all and frees all handles.
+ * HANDLES. Each object that the caller makes is a handle until nicd_…_close() or nicd_…_close_async() is called on it,
+ * which frees it, whatever they return — but -EBUSY and -EOWNERDEAD. Closing NULL does nothing (and calls no callback).
+ * Objects may be closed in any order. (NDK: the answer to a close comes last, after what stands on the object is gone.
+ * So the waiting nicd_pd_close() before its MRs are closed would wait for ever, and is refused with -EBUSY;
+ * nicd_pd_close_async() may come first.) nicd_free() closes all and frees all handles.
  *
  * EVENT LOOPS. Put nicd_get_fd() into any loop:
  *
@@ -67,10 +73,10 @@
  *	poll(&p, 1, nicd_get_timeout(n));
  *	nicd_dispatch(n, 0);
  *
- * THREADS, SIGNALS, FORK. A struct nicd and its handles may be used by one thread at a time; different ones are independent.
- * The library starts no thread, installs no signal handler, never raises SIGPIPE, and prints nothing. After fork() the child must not use
- * the parent's struct nicd: every call gives -EOWNERDEAD, nicd_free() only gives memory and fds back, nothing is sent and no callback is called.
- * Buffers stay shared with the child.
+ * THREADS, SIGNALS, FORK. A struct nicd and its handles may be used by one thread at a time; different ones are
+ * independent. The library starts no thread, installs no signal handler, never raises SIGPIPE, and prints nothing.
+ * After fork() the child must not use the parent's struct nicd: every call gives -EOWNERDEAD, nicd_free() only gives
+ * memory and fds back, nothing is sent and no callback is called. Buffers stay shared with the child.
  */
 #ifndef NICD_H
 #define NICD_H
@@ -123,14 +129,14 @@ struct nicd_error_info {
 };
 
 /*
- * The failure of the last call on `n` or its handles that failed; in a callback, of the call it is about. Valid until the next call.
- * Never NULL; `error` is 0 when nothing has failed yet. For nicd_open() see nicd_open_attr.error.
+ * The failure of the last call on `n` or its handles that failed; in a callback, of the call it is about. Valid until
+ * the next call. Never NULL; `error` is 0 when nothing has failed yet. For nicd_open() see nicd_open_attr.error.
  */
 NICD_API const struct nicd_error_info *nicd_last_error(struct nicd *n);
 
 /*
- * One line for people, without newline: "MEMORY_NOT_SEALED: the memfd could be … (limit 2, observed 0): fcntl(…) …". Writes at most
- * `size` bytes with the NUL, returns the length of the whole (like snprintf).
+ * One line for people, without newline: "MEMORY_NOT_SEALED: the memfd could be … (limit 2, observed 0): fcntl(…) …".
+ * Writes at most `size` bytes with the NUL, returns the length of the whole (like snprintf).
  */
 NICD_API int nicd_error_print(const struct nicd_error_info *error, char *text, size_t size);
 
@@ -157,21 +163,21 @@ struct nicd_open_attr {
 };
 
 /*
- * Connects and says Hello. The socket is attr->socket, else $NICD_SOCKET, else $XDG_RUNTIME_DIR/nicd/nicd.sock if it exists, else
- * /tmp/nicd-UID/nicd.sock if it exists and directory and socket belong to this user and nobody else can write there, else
- * /run/nicd/nicd.sock. (Programs that run setuid ignore the environment.) `attr` may be NULL.
- * Errors: -ENOENT, -ECONNREFUSED: nicd does not run there; -EACCES: this user may not use the socket; -EPROTONOSUPPORT: another
- * version; -ETIMEDOUT; -EPROTO: what answers is not nicd.
- * NDK: OPEN_NDK_ADAPTER (nc-ndisndk-open_ndk_adapter_handler), with its version rule.
+ * Connects and says Hello. The socket is attr->socket, else $NICD_SOCKET, else $XDG_RUNTIME_DIR/nicd/nicd.sock if it
+ * exists, else /tmp/nicd-UID/nicd.sock if it exists and directory and socket belong to this user and nobody else can
+ * write there, else /run/nicd/nicd.sock. (Programs that run setuid ignore the environment.) `attr` may be NULL. Errors:
+ * -ENOENT, -ECONNREFUSED: nicd does not run there; -EACCES: this user may not use the socket; -EPROTONOSUPPORT: another
+ * version; -ETIMEDOUT; -EPROTO: what answers is not nicd. NDK: OPEN_NDK_ADAPTER (nc-ndisndk-open_ndk_adapter_handler),
+ * with its version rule.
  */
 NICD_API int nicd_open(struct nicd **ret, const struct nicd_open_attr *attr);
 
 /*
- * Ends the session: calls the callbacks of all accepted calls with -ECANCELED, closes the socket — nicd then closes all that the
- * session held — and frees `n` and all its handles, lists and buffers (buffers are unmapped). NULL is allowed. Never waits.
- * In a callback called from here every call gives -ENOTCONN. Called in a callback, the rest of nicd_dispatch() doesn't touch `n`
- * any more and returns -ECANCELED.
- * NDK: CLOSE_NDK_ADAPTER (nc-ndisndk-close_ndk_adapter_handler): afterwards no callback can run.
+ * Ends the session: calls the callbacks of all accepted calls with -ECANCELED, closes the socket — nicd then closes all
+ * that the session held — and frees `n` and all its handles, lists and buffers (buffers are unmapped). NULL is allowed.
+ * Never waits. In a callback called from here every call gives -ENOTCONN. Called in a callback, the rest of
+ * nicd_dispatch() doesn't touch `n` any more and returns -ECANCELED. NDK: CLOSE_NDK_ADAPTER
+ * (nc-ndisndk-close_ndk_adapter_handler): afterwards no callback can run.
  */
 NICD_API void nicd_free(struct nicd *n);
 
@@ -209,10 +215,10 @@ NICD_API int nicd_get_timeout(struct nicd *n);
  */
 NICD_API int nicd_flush(struct nicd *n);
 /*
- * Sends, receives, and calls callbacks. If there is nothing to do, waits up to `timeout_ms` (0: not at all, -1: for ever).
- * Returns how many callbacks it called. -EINTR: a signal came while it waited; -EBUSY: called in a callback; -ECANCELED: a callback
- * called nicd_free(). When the connection is lost it first calls the callbacks of all accepted calls with -ECONNRESET; after
- * that -ENOTCONN.
+ * Sends, receives, and calls callbacks. If there is nothing to do, waits up to `timeout_ms` (0: not at all, -1: for
+ * ever). Returns how many callbacks it called; 0 when time is up, or when what came has no callback. -EINTR: a signal
+ * came while it waited; -EBUSY: called in a callback; -ECANCELED: a callback called nicd_free(). When the connection is
+ * lost it first calls the callbacks of all accepted calls with -ECONNRESET; after that -ENOTCONN.
  */
 NICD_API int nicd_dispatch(struct nicd *n, int timeout_ms);
 
@@ -302,10 +308,10 @@ NICD_API int nicd_adapter_query_async(struct nicd *n, unsigned index, nicd_callb
 /* ---------------------------------------------------------------------------------------------------------------- memory */
 
 /*
- * Hands over a memfd (hugetlb too) with F_SEAL_SHRINK and all its pages present. It is borrowed: nicd gets a copy, and keeps it until the
- * memory is closed and the last MR on it is gone. malloc'd memory, files, pipes and sockets cannot be handed over.
- * Errors: -EINVAL with reason MEMORY_NOT_MEMFD, MEMORY_NOT_SEALED, MEMORY_EMPTY, MEMORY_SPARSE; -EBADF; -EOPNOTSUPP (MEMORY_KIND).
- * NDK has no such call: there the consumer brings locked MDLs.
+ * Hands over a memfd (hugetlb too) with F_SEAL_SHRINK and all its pages present. It is borrowed: nicd gets a copy, and
+ * keeps it until the memory is closed and the last MR on it is gone. malloc'd memory, files, pipes and sockets cannot
+ * be handed over. Errors: -EINVAL with reason MEMORY_NOT_MEMFD, MEMORY_NOT_SEALED, MEMORY_EMPTY, MEMORY_SPARSE; -EBADF;
+ * -EOPNOTSUPP (MEMORY_KIND). NDK has no such call: there the consumer brings locked MDLs.
  */
 NICD_API int nicd_memory_add(struct nicd *n, int fd, struct nicd_memory **ret);
 NICD_API int nicd_memory_add_async(struct nicd *n, int fd, struct nicd_memory **ret, nicd_callback cb, void *userdata);
@@ -314,8 +320,8 @@ NICD_API uint32_t nicd_memory_page_size(const struct nicd_memory *memory); /* by
 NICD_API int nicd_memory_writable(const struct nicd_memory *memory);       /* 1: rights to write may be asked for */
 NICD_API uint64_t nicd_memory_serial(const struct nicd_memory *memory);    /* 0 until it is answered */
 /*
- * Allowed while MRs are registered on it: the answer comes after the last is gone, so the waiting call is refused with -EBUSY (and nothing
- * is freed) when handles of such MRs are open.
+ * Allowed while MRs are registered on it: the answer comes after the last is gone, so the waiting call is refused with
+ * -EBUSY (and nothing is freed) when handles of such MRs are open.
  */
 NICD_API int nicd_memory_close(struct nicd_memory *memory);
 NICD_API int nicd_memory_close_async(struct nicd_memory *memory, nicd_callback cb, void *userdata);
@@ -326,13 +332,16 @@ enum {
 };
 
 /*
- * Makes a memfd of `size` bytes (> 0, rounded up to whole pages), allocates its pages, seals it against shrinking and growing, maps it read-write
- * and shared, and hands it over. Errors: -ENOMEM, -ENOSPC; those of nicd_memory_add().
+ * Makes a memfd of `size` bytes (> 0, rounded up to whole pages), allocates its pages, seals it against shrinking and
+ * growing, maps it read-write and shared, and hands it over. Errors: -ENOMEM, -ENOSPC; those of nicd_memory_add().
  */
 NICD_API int nicd_buffer_new(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret);
 NICD_API int nicd_buffer_new_async(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret, nicd_callback cb,
 				   void *userdata);
-/* The same for a memfd of the caller's, which is borrowed. Read-only ones are mapped read-only. It must be sealed already. */
+/*
+ * The same for a memfd of the caller's, which is borrowed. Read-only ones are mapped read-only. It must be sealed
+ * already.
+ */
 NICD_API int nicd_buffer_from_fd(struct nicd *n, int fd, struct nicd_buffer **ret);
 NICD_API int nicd_buffer_from_fd_async(struct nicd *n, int fd, struct nicd_buffer **ret, nicd_callback cb, void *userdata);
 NICD_API void *nicd_buffer_address(const struct nicd_buffer *buffer);         /* of the mapping here; peers never see it */
@@ -347,15 +356,15 @@ NICD_API int nicd_buffer_close_async(struct nicd_buffer *buffer, nicd_callback c
 /* ---------------------------------------------------------------------------------------------------------------- PD */
 
 /*
- * `adapter` is an index below nicd_adapter_count(). Errors: -ENODEV. NDK: NdkCreatePd (nc-ndkpi-ndk_fn_create_pd); a PD is never shared
- * between sessions.
+ * `adapter` is an index below nicd_adapter_count(). Errors: -ENODEV. NDK: NdkCreatePd (nc-ndkpi-ndk_fn_create_pd); a PD
+ * is never shared between sessions.
  */
 NICD_API int nicd_pd_create(struct nicd *n, unsigned adapter, struct nicd_pd **ret);
 NICD_API int nicd_pd_create_async(struct nicd *n, unsigned adapter, struct nicd_pd **ret, nicd_callback cb, void *userdata);
 NICD_API uint64_t nicd_pd_serial(const struct nicd_pd *pd);
 /*
- * The answer comes after the PD's MRs, Qps, tickets and exports are closed; the waiting call is refused with -EBUSY (and nothing is freed)
- * when handles of such are open. NDK: NdkClosePd (nc-ndkpi-ndk_fn_close_object).
+ * The answer comes after the PD's MRs, Qps, tickets and exports are closed; the waiting call is refused with -EBUSY
+ * (and nothing is freed) when handles of such are open. NDK: NdkClosePd (nc-ndkpi-ndk_fn_close_object).
  */
 NICD_API int nicd_pd_close(struct nicd_pd *pd);
 NICD_API int nicd_pd_close_async(struct nicd_pd *pd, nicd_callback cb, void *userdata);
@@ -394,20 +403,23 @@ struct nicd_mr_attr {
 	uint64_t iova;
 };
 
-/* Makes an MR object and registers nothing (state CREATED). NDK: NdkCreateMr, FastRegister FALSE (nc-ndkpi-ndk_fn_create_mr). */
+/*
+ * Makes an MR object and registers nothing (state CREATED). NDK: NdkCreateMr, FastRegister FALSE
+ * (nc-ndkpi-ndk_fn_create_mr).
+ */
 NICD_API int nicd_mr_create(struct nicd_pd *pd, struct nicd_mr **ret);
 NICD_API int nicd_mr_create_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd_callback cb, void *userdata);
 /*
- * CREATED → REGISTERED; also again after nicd_mr_deregister(), and then with new tokens. Ask for the tokens with the functions below.
- * Errors: -EINVAL (reasons RANGE_…, LENGTH_…, IOVA_…, FLAGS, COUNT), -EOVERFLOW, -EACCES (MEMORY_READ_ONLY), -E2BIG (LENGTH_LIMIT),
- * -EBUSY (MR_STATE: it is registered), -ENODEV, -ENOSPC (no tokens left).
+ * CREATED → REGISTERED; also again after nicd_mr_deregister(), and then with new tokens. Ask for the tokens with the
+ * functions below. Errors: -EINVAL (reasons RANGE_…, LENGTH_…, IOVA_…, FLAGS, COUNT), -EOVERFLOW, -EACCES
+ * (MEMORY_READ_ONLY), -E2BIG (LENGTH_LIMIT), -EBUSY (MR_STATE: it is registered), -ENODEV, -ENOSPC (no tokens left).
  * NDK: NdkRegisterMr (nc-ndkpi-ndk_fn_register_mr).
  */
 NICD_API int nicd_mr_register(struct nicd_mr *mr, const struct nicd_mr_attr *attr);
 NICD_API int nicd_mr_register_async(struct nicd_mr *mr, const struct nicd_mr_attr *attr, nicd_callback cb, void *userdata);
 /*
- * The same, with a memfd (borrowed) that is handed over for this registration only. Ranges without a memory mean it; no ranges: all of it.
- * attr->buffer must be NULL. Errors: also those of nicd_memory_add().
+ * The same, with a memfd (borrowed) that is handed over for this registration only. Ranges without a memory mean it; no
+ * ranges: all of it. attr->buffer must be NULL. Errors: also those of nicd_memory_add().
  */
 NICD_API int nicd_mr_register_fd(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr);
 NICD_API int nicd_mr_register_fd_async(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr, nicd_callback cb,
@@ -419,8 +431,8 @@ NICD_API int nicd_mr_new_async(struct nicd_pd *pd, const struct nicd_mr_attr *at
 			       void *userdata);
 
 /*
- * What the last registration answered; all 0 before it, and after deregistering. They don't ask nicd: when somebody else has revoked
- * the MR, NICD_EVENT_REVOKED tells, and these stay.
+ * What the last registration answered; all 0 before it, and after deregistering. They don't ask nicd: when somebody
+ * else has revoked the MR, NICD_EVENT_REVOKED tells, and these stay.
  */
 NICD_API uint32_t nicd_mr_local_token(const struct nicd_mr *mr);  /* lkey, for work requests in the same PD */
 NICD_API uint32_t nicd_mr_remote_token(const struct nicd_mr *mr); /* rkey (STag), for peers; 0 without remote rights */
@@ -439,8 +451,8 @@ NICD_API int nicd_mr_get_local_token_async(struct nicd_mr *mr, uint32_t *ret, ni
 NICD_API int nicd_mr_get_remote_token(struct nicd_mr *mr, uint32_t *ret);
 NICD_API int nicd_mr_get_remote_token_async(struct nicd_mr *mr, uint32_t *ret, nicd_callback cb, void *userdata);
 /*
- * The tokens of 1 to 4,096 MRs at once into arrays of `count` (each may be NULL); 0 where there is none, also for MRs whose creation
- * is not answered yet.
+ * The tokens of 1 to 4,096 MRs at once into arrays of `count` (each may be NULL); 0 where there is none, also for MRs
+ * whose creation is not answered yet.
  */
 NICD_API int nicd_query_tokens(struct nicd *n, struct nicd_mr *const *mrs, unsigned count, uint32_t *local_tokens,
 			       uint32_t *remote_tokens);
@@ -461,10 +473,10 @@ struct nicd_receipt {
 };
 
 /*
- * REGISTERED → CREATED. Success says that the device can no longer touch the memory. Tokens die, and exports made of the MR with them, when the
- * request starts. `ret` may be NULL. -EBUSY: not registered (MR_STATE), or a window is bound; -EINPROGRESS: the device has not
- * confirmed in time: leave the memory as it is until NICD_EVENT_REVOKE_CONFIRMED.
- * NDK: NdkDeregisterMr (nc-ndkpi-ndk_fn_deregister_mr).
+ * REGISTERED → CREATED. Success says that the device can no longer touch the memory. Tokens die, and exports made of
+ * the MR with them, when the request starts. `ret` may be NULL. -EBUSY: not registered (MR_STATE), or a window is
+ * bound; -EINPROGRESS: the device has not confirmed in time: leave the memory as it is until
+ * NICD_EVENT_REVOKE_CONFIRMED. NDK: NdkDeregisterMr (nc-ndkpi-ndk_fn_deregister_mr).
  */
 NICD_API int nicd_mr_deregister(struct nicd_mr *mr, struct nicd_receipt *ret);
 NICD_API int nicd_mr_deregister_async(struct nicd_mr *mr, struct nicd_receipt *ret, nicd_callback cb, void *userdata);
@@ -492,9 +504,9 @@ struct nicd_connect_attr {
 };
 
 /*
- * Makes a Qp in `pd` and connects it to what the locator names. Errors: -EINVAL (LOCATOR: damaged); -ECONNREFUSED: not allowed, nobody there,
- * or ticket unknown, spent or expired — these look alike, after the same time.
- * NDK: NdkCreateQp and NdkConnect in one (nc-ndkpi-ndk_fn_create_qp, nc-ndkpi-ndk_fn_connect).
+ * Makes a Qp in `pd` and connects it to what the locator names. Errors: -EINVAL (LOCATOR: damaged); -ECONNREFUSED: not
+ * allowed, nobody there, or ticket unknown, spent or expired — these look alike, after the same time. NDK: NdkCreateQp
+ * and NdkConnect in one (nc-ndkpi-ndk_fn_create_qp, nc-ndkpi-ndk_fn_connect).
  */
 NICD_API int nicd_qp_connect(struct nicd_pd *pd, const struct nicd_connect_attr *attr, struct nicd_qp **ret);
 NICD_API int nicd_qp_connect_async(struct nicd_pd *pd, const struct nicd_connect_attr *attr, struct nicd_qp **ret,
@@ -529,7 +541,10 @@ struct nicd_transfer {
 	uint32_t zero;          /* 0 */
 };
 
-/* How far a work request came. Filled on success, and also on failure if nicd answered (else `entries` stays what it was). */
+/*
+ * How far a work request came. Filled on success, and also on failure if nicd answered (else `entries` stays what it
+ * was).
+ */
 struct nicd_completion {
 	uint32_t size;
 	uint32_t entries;  /* completed */
@@ -539,11 +554,11 @@ struct nicd_completion {
 };
 
 /*
- * The success of a read says that the bytes are here; that of a write, that they are placed at the peer. `ret` may be NULL. State: connected,
- * else -ENOTCONN with reason QP_STATE. Errors: -EFAULT, -EACCES: local token, range or rights; -EREMOTEIO: the peer does not
- * allow it; -ECONNRESET (QP_LOST), -EPIPE (PEER_CLOSED): connection ended; -ECANCELED: flushed. After a failure of the
- * last three kinds the Qp is disconnected (iWARP has no other way).
- * NDK: NdkRead, NdkWrite (nc-ndkpi-ndk_fn_read, nc-ndkpi-ndk_fn_write).
+ * The success of a read says that the bytes are here; that of a write, that they are placed at the peer. `ret` may be
+ * NULL. State: connected, else -ENOTCONN with reason QP_STATE. Errors: -EFAULT, -EACCES: local token, range or rights;
+ * -EREMOTEIO: the peer does not allow it; -ECONNRESET (QP_LOST), -EPIPE (PEER_CLOSED): connection ended; -ECANCELED:
+ * flushed. After a failure of the last three kinds the Qp is disconnected (iWARP has no other way). NDK: NdkRead,
+ * NdkWrite (nc-ndkpi-ndk_fn_read, nc-ndkpi-ndk_fn_write).
  */
 NICD_API int nicd_qp_read(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret);
 NICD_API int nicd_qp_read_async(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret,
@@ -561,7 +576,9 @@ NICD_API int nicd_qp_write_list(struct nicd_qp *qp, const struct nicd_transfer *
 NICD_API int nicd_qp_write_list_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
 				      struct nicd_completion *ret, nicd_callback cb, void *userdata);
 
-/* Cancels what is posted: those calls get -ECANCELED, then this one is answered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush). */
+/*
+ * Cancels what is posted: those calls get -ECANCELED, then this one is answered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush).
+ */
 NICD_API int nicd_qp_flush(struct nicd_qp *qp);
 NICD_API int nicd_qp_flush_async(struct nicd_qp *qp, nicd_callback cb, void *userdata);
 /* Graceful; flushes first. The handle stays. NDK: NdkDisconnect (nc-ndkpi-ndk_fn_disconnect). */
@@ -581,8 +598,8 @@ struct nicd_ticket_attr {
 };
 
 /*
- * NDK's own model: whoever holds the locator may connect to the MR's PD and then use every remote token of that PD. The locator carries
- * token, iova, length and rights of `mr`. State REGISTERED with remote rights. `attr` may be NULL.
+ * NDK's own model: whoever holds the locator may connect to the MR's PD and then use every remote token of that PD. The
+ * locator carries token, iova, length and rights of `mr`. State REGISTERED with remote rights. `attr` may be NULL.
  * Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS), -EINVAL (VALUE).
  */
 NICD_API int nicd_ticket_create(struct nicd_mr *mr, const struct nicd_ticket_attr *attr, struct nicd_ticket **ret);
@@ -609,9 +626,10 @@ struct nicd_export_attr {
 };
 
 /*
- * Gives a range of an MR a name and a token of its own over exactly that range and these rights. Whoever holds the locator may connect and touch
- * only this export. State REGISTERED. It dies with the registration, and stays, dead, until it is closed.
- * Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS, RIGHTS_EXCEED), -EEXIST (NAME_TAKEN), -EINVAL (STRING, FLAGS, RANGE_…, VALUE).
+ * Gives a range of an MR a name and a token of its own over exactly that range and these rights. Whoever holds the
+ * locator may connect and touch only this export. State REGISTERED. It dies with the registration, and stays, dead,
+ * until it is closed. Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS, RIGHTS_EXCEED), -EEXIST (NAME_TAKEN),
+ * -EINVAL (STRING, FLAGS, RANGE_…, VALUE).
  */
 NICD_API int nicd_export_create(struct nicd_mr *mr, const struct nicd_export_attr *attr, struct nicd_export **ret);
 NICD_API int nicd_export_create_async(struct nicd_mr *mr, const struct nicd_export_attr *attr, struct nicd_export **ret,
@@ -655,7 +673,10 @@ struct nicd_item {
  *			…
  */
 NICD_API int nicd_list_new(struct nicd *n, uint32_t type, struct nicd_list **ret);
-/* Who can touch this MR or export (a serial): its grants, and inbound Qps of its PD. fetch: -ENOENT when there is no such. */
+/*
+ * Who can touch this MR or export (a serial): its grants, and inbound Qps of its PD. fetch: -ENOENT when there is no
+ * such.
+ */
 NICD_API int nicd_list_who(struct nicd *n, uint64_t serial, struct nicd_list **ret);
 /* The next page, in place of the last one: how many items it has, 0 at the end. -EBUSY: a fetch is under way. */
 NICD_API int nicd_list_fetch(struct nicd_list *list);
@@ -667,8 +688,9 @@ NICD_API const struct nicd_item *nicd_list_next(struct nicd_list *list);
 NICD_API void nicd_list_free(struct nicd_list *list);
 
 /*
- * Ends remote access by serial: of an MR (like nicd_mr_deregister, with its exports), export, ticket, Qp, or all of a session. Own account, or
- * any for the admin role. `ret` may be NULL. -ENOENT: no such serial that you may see; -EINPROGRESS as for nicd_mr_deregister().
+ * Ends remote access by serial: of an MR (like nicd_mr_deregister, with its exports), export, ticket, Qp, or all of a
+ * session. Own account, or any for the admin role. `ret` may be NULL. -ENOENT: no such serial that you may see;
+ * -EINPROGRESS as for nicd_mr_deregister().
  */
 NICD_API int nicd_revoke(struct nicd *n, uint64_t serial, struct nicd_receipt *ret);
 NICD_API int nicd_revoke_async(struct nicd *n, uint64_t serial, struct nicd_receipt *ret, nicd_callback cb, void *userdata);
@@ -697,8 +719,8 @@ struct nicd_ledger_totals {
 };
 
 /*
- * Every object, fd, pinned byte and charge, by account: of the caller's, or of all for the admin role. Works like a list; the totals are those of
- * the last page fetched.
+ * Every object, fd, pinned byte and charge, by account: of the caller's, or of all for the admin role. Works like a
+ * list; the totals are those of the last page fetched.
  */
 NICD_API int nicd_ledger_new(struct nicd *n, struct nicd_ledger **ret);
 NICD_API int nicd_ledger_fetch(struct nicd_ledger *ledger);

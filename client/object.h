@@ -16,6 +16,8 @@
 
 #include "client/nicd.h"
 
+struct call;
+
 enum object_state { OBJECT_PENDING, OBJECT_LIVE, OBJECT_FAILED };
 
 struct object {
@@ -29,6 +31,8 @@ struct object {
 	uint64_t id, serial;                   /* LIVE */
 	uint64_t frame;                        /* PENDING: the frame its making went out with; 0: not yet */
 	uint32_t request;                      /* PENDING: the id of that request */
+	const struct call *settling;           /* the last one under way that changes its state; NULL: none */
+	uint64_t settling_frame;               /* the frame that went out with */
 	uint32_t type;                         /* NICD_TYPE_… */
 	enum object_state state;
 	unsigned refs;

@@ -53,7 +53,8 @@ static void test_one_frame(void **state)
 	assert_int_equal(create->create_mr->pd->result_of, create_pd->id);
 	assert_int_equal(register_mr->register_mr->mr->result_of, create->id);
 	assert_int_equal(register_mr->register_mr->ranges[0]->memory->result_of, add->id);
-	assert_int_equal(export->create_export->mr->result_of, create->id);
+	/* Not before it is registered. */
+	assert_int_equal(export->create_export->mr->result_of, register_mr->id);
 }
 
 /* mutation: call_release not called from conn_packet */
@@ -131,6 +132,54 @@ static void test_no_overtaking_on_one_object(void **state)
 	assert_int_equal(frame->requests[0]->register_mr->ranges[0]->memory->id, 200);
 	assert_int_equal(frame->requests[0]->register_mr->mr->id, 103);
 	assert_int_equal(frame->requests[1]->call_case, NICD__REQUEST__CALL_GET_LOCAL_TOKEN);
+}
+
+/* Registering and deregistering change what other calls on the MR find: they come in order, named while that can be, kept when not. */
+/* mutation: register_start without order */
+/* mutation: call_may_name without the look at settling */
+static void test_order_of_states(void **state)
+{
+	struct fake *fake = *state;
+	struct nicd_mr_attr attr = { .size = sizeof(attr), .flags = NICD_MR_REMOTE_READ };
+	struct nicd_buffer *buffer;
+	struct nicd_pd *pd;
+	struct nicd_mr *mr;
+	uint32_t token = 0;
+	Nicd__Frame *frame;
+
+	fake_reply_memory(fake, 2, 102);
+	fake_reply_object(fake, 3, 103);
+	fake_reply_object(fake, 4, 104);
+	fake_send(fake);
+	assert_int_equal(nicd_buffer_new_async(fake->n, 4096, 0, &buffer, NULL, NULL), 0);
+	assert_int_equal(nicd_pd_create_async(fake->n, 0, &pd, NULL, NULL), 0);
+	assert_int_equal(nicd_mr_create(pd, &mr), 0);
+	fake_read(fake);
+	attr.buffer = buffer;
+	assert_int_equal(nicd_mr_register_async(mr, &attr, NULL, NULL), 0);          /* 5 */
+	assert_int_equal(nicd_mr_get_local_token_async(mr, &token, NULL, NULL), 0);  /* 6 */
+	assert_int_equal(nicd_mr_deregister_async(mr, NULL, NULL, NULL), 0);         /* 7 */
+	assert_int_equal(nicd_mr_register_async(mr, &attr, NULL, NULL), 0);          /* kept: the answer to 7 holds no MR */
+	assert_int_equal(nicd_mr_close_async(mr, NULL, NULL), 0);                    /* kept: after that */
+	assert_int_equal(nicd_flush(fake->n), 0);
+	frame = fake_read(fake);
+	assert_int_equal(frame->n_requests, 3);
+	assert_int_equal(frame->requests[0]->register_mr->mr->id, 104);
+	assert_int_equal(frame->requests[1]->get_local_token->mr->result_of, 5);
+	assert_int_equal(frame->requests[2]->deregister_mr->mr->result_of, 5);
+	fake_reply_mr(fake, 5, 1, 2);
+	fake_send(fake);
+	nicd_dispatch(fake->n, -1);
+	fake_silent(fake);
+	fake_reply_ok(fake, 7);
+	fake_send(fake);
+	nicd_dispatch(fake->n, -1);
+	frame = fake_read(fake);
+	assert_int_equal(frame->n_requests, 2);
+	assert_int_equal(frame->requests[0]->register_mr->mr->id, 104);
+	/* Closing waits for nothing: nicd does. */
+	assert_int_equal(frame->requests[1]->close->object->id, 104);
+	fake_free(fake);
 }
 
 /* mutation: object_fail not called in call_end */
@@ -450,6 +499,7 @@ int main(void)
 		test_open(test_one_frame),
 		test_open(test_kept_until_answered),
 		test_open(test_no_overtaking_on_one_object),
+		test_open(test_order_of_states),
 		test_open(test_failed_making),
 		test_open(test_first_error_of_two),
 		test_open(test_frame_border),

@@ -43,6 +43,14 @@ static const Nicd__Request *sent(struct world *w)
 	return frame->requests[0];
 }
 
+/* Refuses what was sent, so that the next of its kind may go. */
+static void refuse(struct world *w, uint32_t id)
+{
+	fake_reply_error(w->fake, id, NICD_R_QUOTA);
+	fake_send(w->fake);
+	assert_int_equal(nicd_dispatch(w->fake->n, -1), 0);
+}
+
 /* ------------------------------------------------------------------------------------------------------------ memory */
 
 /* mutation: buffer_create without F_ADD_SEALS */
@@ -162,10 +170,12 @@ static void test_iova(void **state)
 	make_world(&w, *state);
 	attr.buffer = w.buffer;
 	for (int i = 0; i < 200; i++) {
+		const Nicd__Request *request;
 		const Nicd__RegisterMr *body;
 
 		assert_int_equal(nicd_mr_register_async(w.mr, &attr, NULL, NULL), 0);
-		body = sent(&w)->register_mr;
+		request = sent(&w);
+		body = request->register_mr;
 		assert_int_equal(body->iova % 4096, 77);
 		assert_true(body->iova >= 4096 && body->iova + 100 <= (uint64_t)1 << 47);
 		assert_int_not_equal(body->iova, seen);
@@ -174,6 +184,7 @@ static void test_iova(void **state)
 		assert_int_equal(body->ranges[0]->offset, 4096 + 77);
 		assert_int_equal(body->ranges[0]->length, 100);
 		assert_int_equal(body->flags, NICD_MR_REMOTE_READ);
+		refuse(&w, request->id);
 	}
 	attr.iova = 0x123456;
 	assert_int_equal(nicd_mr_register_async(w.mr, &attr, NULL, NULL), 0);
@@ -191,12 +202,15 @@ static void test_iova_of_nonsense(void **state)
 	make_world(&w, *state);
 	ranges[0].memory = ranges[1].memory = nicd_buffer_memory(w.buffer);
 	for (unsigned shift = 30; shift < 64; shift++) {
+		const Nicd__Request *request;
 		uint64_t iova;
 
 		attr.length = (uint64_t)1 << shift;
 		assert_int_equal(nicd_mr_register_async(w.mr, &attr, NULL, NULL), 0);
-		iova = sent(&w)->register_mr->iova;
+		request = sent(&w);
+		iova = request->register_mr->iova;
 		assert_true(iova >= 4096 && iova < (uint64_t)1 << 47);
+		refuse(&w, request->id);
 	}
 	attr.length = 0;
 	assert_int_equal(nicd_mr_register_async(w.mr, &attr, NULL, NULL), 0);
