@@ -142,8 +142,10 @@ static bool on_accepted(struct listener *listener, int fd)
 {
 	struct daemon *d = listener->userdata;
 
-	session_accept(&d->sessions, fd, listener == &d->listeners[ADMINS]);
-	return sessions_have_room(&d->sessions);
+	bool admin = listener == &d->listeners[ADMINS];
+
+	session_accept(&d->sessions, fd, admin);
+	return sessions_have_room(&d->sessions, admin);
 }
 
 static void host_after(struct client_host *host, uint64_t delay_ns, void (*fn)(void *arg), void *arg)
@@ -174,10 +176,10 @@ static uint32_t host_open_fds(struct client_host *host)
 
 static void accept_if_room(struct daemon *d)
 {
-	if (!sessions_have_room(&d->sessions))
-		return;
-	for (unsigned i = 0; i < LISTENERS; i++)
-		listener_start(&d->listeners[i]);
+	for (unsigned i = 0; i < LISTENERS; i++) {
+		if (sessions_have_room(&d->sessions, i == ADMINS))
+			listener_start(&d->listeners[i]);
+	}
 }
 
 static void tell_device(struct daemon *d)

@@ -53,7 +53,7 @@ int descriptors_init(struct descriptors *descriptors, const struct nic *nic, con
 	};
 	margin = descriptors->limit / MARGIN_SHARE;
 	descriptors->base = descriptors_open() + (margin > MARGIN_MAX ? MARGIN_MAX : margin);
-	return descriptors_free(descriptors, DESCRIPTORS_RESERVE + USEFUL_SESSIONS * DESCRIPTORS_PER_SESSION) ? 0 : -EMFILE;
+	return descriptors_free(descriptors, DESCRIPTORS_RESERVE + DESCRIPTORS_ADMINS + USEFUL_SESSIONS * DESCRIPTORS_PER_SESSION) ? 0 : -EMFILE;
 }
 
 bool descriptors_free(const struct descriptors *descriptors, uint32_t want)

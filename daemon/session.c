@@ -24,6 +24,7 @@ enum {
 	READ_NS = 500000,
 	RELEASE_NS = 200000,        /* for all that are being released */
 	RELEASE_CHUNK = 16,
+	ADMINS_MORE = 16,           /* sessions of admins above the maximum */
 	STALL_MS = 30000,
 	FATAL_FIELD = 4,            /* of nicd.Frame */
 };
@@ -100,14 +101,21 @@ static void session_log(const struct session *session, int priority, const char 
 
 static void on_socket(uv_poll_t *poll, int status, int events);
 
+static uint32_t reserve_of(bool admin)
+{
+	return DESCRIPTORS_RESERVE + (admin ? 0 : DESCRIPTORS_ADMINS);
+}
+
 static bool may_read(struct session *session)
 {
 	struct sessions *sessions = session->sessions;
+	bool admin;
 
 	if (session->state != SESSION_OPEN || !client_wants_input(session->client))
 		return false;
-	session->starved = !descriptors_free(sessions->descriptors, DESCRIPTORS_RESERVE);
-	sessions->starved |= session->starved;
+	admin = session->client->identity.admin_socket;
+	session->starved = !descriptors_free(sessions->descriptors, reserve_of(admin));
+	sessions->starved[admin] |= session->starved;
 	return !session->starved;
 }
 
@@ -500,21 +508,26 @@ void session_accept(struct sessions *sessions, int fd, bool admin_socket)
 
 /* ---- all of them */
 
-bool sessions_have_room(const struct sessions *sessions)
+bool sessions_have_room(const struct sessions *sessions, bool admin_socket)
 {
-	return sessions->n_open < sessions->max &&
-	       descriptors_free(sessions->descriptors, DESCRIPTORS_RESERVE + 2 * DESCRIPTORS_PER_SESSION);
+	uint32_t max = sessions->max + (admin_socket ? ADMINS_MORE : 0);
+
+	return sessions->n_open < max && descriptors_free(sessions->descriptors, reserve_of(admin_socket) + 2 * DESCRIPTORS_PER_SESSION);
 }
 
 /* Descriptors are back: those that waited for them are read again. */
 static void unstarve(struct sessions *sessions)
 {
 	struct session *session, *next;
+	bool again = false;
 
-	if (!sessions->starved || !descriptors_free(sessions->descriptors, DESCRIPTORS_RESERVE))
-		return;
-	sessions->starved = false;
-	for (session = TAILQ_FIRST(&sessions->open); session; session = next) {
+	for (unsigned admin = 0; admin < 2; admin++) {
+		if (sessions->starved[admin] && descriptors_free(sessions->descriptors, reserve_of(admin))) {
+			sessions->starved[admin] = false;
+			again = true;
+		}
+	}
+	for (session = again ? TAILQ_FIRST(&sessions->open) : NULL; session; session = next) {
 		next = TAILQ_NEXT(session, of_list);
 		if (session->starved)
 			session_poll(session);

@@ -34,7 +34,7 @@ struct sessions {
 	uint32_t n_open, n_all;
 	uint32_t burying;              /* sockets that a worker empties and closes */
 	uint64_t n_accepted;
-	bool starved;                  /* somebody is not read for lack of descriptors */
+	bool starved[2];               /* clients, admins: some are not read for lack of descriptors */
 	uv_idle_t idle;                /* turns the loop while there is something to release or to do */
 	uv_timer_t stall;              /* looks after those whose output is full */
 	unsigned n_blocked;
@@ -59,8 +59,8 @@ struct sessions_terms {
 int sessions_init(struct sessions *sessions, const struct sessions_terms *terms);
 /* Takes fd, whatever comes of it: who may not come in is told why and hung up on. */
 void session_accept(struct sessions *sessions, int fd, bool admin_socket);
-/* May another be accepted? */
-bool sessions_have_room(const struct sessions *sessions);
+/* May another be accepted? Admins have room when clients have none left. */
+bool sessions_have_room(const struct sessions *sessions, bool admin_socket);
 /* The end of a turn of the loop: what is ready goes out, and reading goes on where it may. */
 void sessions_turn(struct sessions *sessions);
 /* Call it last before the loop waits. False: somebody has been woken since; the loop is kept turning until that is done. */

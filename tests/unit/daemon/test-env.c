@@ -127,7 +127,7 @@ static void test_descriptors_too_few(void **state)
 {
 	struct nic nic = { 0 };
 	struct descriptors descriptors;
-	struct rlimit few = { 60, 60 };
+	struct rlimit few = { 200, 200 };
 	int status;
 	pid_t pid = fork();
 

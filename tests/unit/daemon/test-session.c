@@ -641,14 +641,15 @@ static void test_starved(void **state)
 	int fd = dial(), other;
 	uint32_t limit = w.descriptors.limit, id;
 
-	w.descriptors.limit = w.descriptors.base + w.descriptors.sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_RESERVE - 1;
-	assert_false(sessions_have_room(&w.sessions));
+	w.descriptors.limit = w.descriptors.base + w.descriptors.sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_RESERVE +
+			      DESCRIPTORS_ADMINS - 1;
+	assert_false(sessions_have_room(&w.sessions, false));
 	assert_true(ask(fd, 9));
 	turn(10);
 	/* mutation: read with fewer descriptors free than a frame may bring */
 	assert_int_equal(w.frames, 0);
 	w.descriptors.limit = limit;
-	assert_true(sessions_have_room(&w.sessions));
+	assert_true(sessions_have_room(&w.sessions, false));
 	turn(3);
 	/* mutation: forget those that were starved */
 	assert_int_equal(w.frames, 1);
@@ -665,6 +666,40 @@ static void test_starved(void **state)
 	close(fd);
 }
 
+/* The last descriptors are kept for those who can make room. */
+static void test_starved_admin(void **state)
+{
+	int pair[2], fd = dial();
+	uint32_t limit = w.descriptors.limit, few, id;
+
+	w.rules.admin_uid = geteuid();
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair), 0);
+	session_accept(&w.sessions, pair[0], true);
+	few = w.descriptors.base + w.descriptors.sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_RESERVE;
+	w.descriptors.limit = few + 2 * DESCRIPTORS_PER_SESSION;
+	assert_false(sessions_have_room(&w.sessions, false));
+	/* mutation: the same reserve for all */
+	assert_true(sessions_have_room(&w.sessions, true));
+	assert_true(ask(fd, 1));
+	assert_true(ask(pair[1], 2));
+	turn(3);
+	assert_int_equal(w.frames, 1);
+	assert_int_equal(hear(pair[1], &id), 1);
+	/* Admins have no right to truncated packets either. */
+	w.descriptors.limit = few - 1;
+	assert_true(ask(pair[1], 3));
+	turn(3);
+	assert_int_equal(w.frames, 1);
+	w.descriptors.limit = few;
+	turn(3);
+	assert_int_equal(w.frames, 2);
+	w.descriptors.limit = limit;
+	turn(3);
+	assert_int_equal(w.frames, 3);
+	close(fd);
+	close(pair[1]);
+}
+
 static void test_room(void **state)
 {
 	int fds[100];
@@ -672,10 +707,11 @@ static void test_room(void **state)
 	for (unsigned i = 0; i < 100; i++)
 		fds[i] = dial();
 	/* mutation: <= for < */
-	assert_false(sessions_have_room(&w.sessions));
+	assert_false(sessions_have_room(&w.sessions, false));
+	assert_true(sessions_have_room(&w.sessions, true));
 	close(fds[0]);
 	turn(5);
-	assert_true(sessions_have_room(&w.sessions));
+	assert_true(sessions_have_room(&w.sessions, false));
 	for (unsigned i = 1; i < 100; i++)
 		close(fds[i]);
 }
@@ -786,7 +822,8 @@ int main(void)
 		T(test_too_many_fds), T(test_fatal_later), T(test_back_pressure),
 		cmocka_unit_test_setup_teardown(test_stalled, setup_impatient, teardown),
 		cmocka_unit_test_setup_teardown(test_slow_but_small, setup_impatient, teardown),
-		T(test_half_closed), T(test_kicked), T(test_release_in_pieces), T(test_waits_for_device), T(test_starved), T(test_room),
+		T(test_half_closed), T(test_kicked), T(test_release_in_pieces), T(test_waits_for_device), T(test_starved), T(test_starved_admin),
+		T(test_room),
 		T(test_refused), T(test_admins_only),
 		cmocka_unit_test_setup_teardown(test_bound_to_pid, setup_bound, teardown),
 		T(test_not_bound_to_pid),
