@@ -82,9 +82,9 @@ void *arena_alloc(struct arena *arena, size_t size)
 	}
 	mem = arena->mem + arena->used;
 	ASAN_UNPOISON_MEMORY_REGION(mem, size);
-	arena->used += arena_round(size, ARENA_ALIGN);
-	if (arena->size - arena->used >= (size_t)ARENA_GAP)
-		arena->used += ARENA_GAP;
+	arena->used += arena_round(size, ARENA_ALIGN) + ARENA_GAP;
+	if (arena->used > arena->size)
+		arena->used = arena->size;
 	return mem;
 }
 
