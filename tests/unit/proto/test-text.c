@@ -24,7 +24,7 @@ static void test_not_names(void **state)
 	static const char *const bad[] = {
 		"", "a/b", "/", "a\nb", "\x1b[31m", "\x7f", "\x01",
 		"\xc2\x85",             /* NEL: a control character of two bytes */
-		"\xc2\x9b" "31m",       /* CSI, what many terminals take for ESC [ */
+		"\xc2\x9b[31m",         /* CSI, what many terminals take for ESC [ */
 		"\xff\xfe",             /* not UTF-8 at all */
 		"a\x80",                /* continuation without a start */
 		"\xc3",                 /* cut short */
