@@ -61,7 +61,7 @@ struct nic_cmd {
 		struct {
 			struct nic_counters counters;
 			bool connected;
-		} stream;                     /* qp_query */
+		} stream;                     /* qp_query; qp_disconnect: as it was, counted only if connected */
 		struct {
 			uint64_t memories, tags, tickets, streams;
 		} stats;

@@ -231,6 +231,8 @@ static void qp_disconnected(struct nic_cmd *cmd)
 	struct nic_qp *qp = qp_of(cmd, cmd);
 	struct nicd_error error = cmd->error;
 
+	if (cmd->error.reason == NICD_R_NONE && cmd->stream.connected)
+		qp->counters = cmd->stream.counters;
 	if (nic_cmd_gone(cmd) || qp->gone) {
 		error = (struct nicd_error){ 0 };
 		qp_set_disconnected(qp, NULL);

@@ -291,28 +291,37 @@ static int run_flush(struct run *run)
 	return RUN_NOW;
 }
 
-static int run_disconnect(struct run *run)
-{
-	soft_disconnect(run->device->engine, run->request->disconnect->stream);
-	return RUN_NOW;
-}
-
-static int run_query_stream(struct run *run)
+/* false: there is none; it answers so, too. */
+static bool answer_stream(struct run *run, uint64_t number)
 {
 	Soft__Stream *stream = &run->answer.stream;
-	struct soft_stream_info info;
+	struct soft_stream_info info = {0};
+	bool there = soft_stream_info(run->device->engine, number, &info);
 
-	if (!soft_stream_info(run->device->engine, run->request->query_stream->stream, &info))
-		return nicd_refuse(&run->err, NICD_R_QP_STATE);
 	soft__stream__init(stream);
-	stream->stream = info.stream;
+	stream->stream = number;
 	stream->door = info.door;
 	stream->pd = info.pd;
 	stream->connected = info.connected;
 	soft_counters_put(stream, &info.counters);
 	run->answer.reply.result_case = SOFT__REPLY__RESULT_STREAM;
 	run->answer.reply.stream = stream;
+	return there;
+}
+
+static int run_disconnect(struct run *run)
+{
+	answer_stream(run, run->request->disconnect->stream);
+	soft_disconnect(run->device->engine, run->request->disconnect->stream);
 	return RUN_NOW;
+}
+
+static int run_query_stream(struct run *run)
+{
+	if (answer_stream(run, run->request->query_stream->stream))
+		return RUN_NOW;
+	run->answer.reply.result_case = SOFT__REPLY__RESULT__NOT_SET;
+	return nicd_refuse(&run->err, NICD_R_QP_STATE);
 }
 
 /* The entry behind serial `after`; false: there is none. */

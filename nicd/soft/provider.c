@@ -332,7 +332,7 @@ static void soft_qp_disconnect(struct nic_provider *provider, uint64_t qp, struc
 	disconnect.stream = qp;
 	request.call_case = SOFT__REQUEST__CALL_DISCONNECT;
 	request.disconnect = &disconnect;
-	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT__NOT_SET, -1);
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_STREAM, -1);
 }
 
 static void soft_qp_query(struct nic_provider *provider, uint64_t qp, struct nic_cmd *cmd)

@@ -336,6 +336,7 @@ def test_quotas(own_nicd):
             s.local_token(mrs[1])
         assert s.local_token(mrs[0]) == tokens.local_token
         s.deregister(mrs[0])
+        assert wait_until(lambda: nicd.ledger().held_fds == 0)   # the implied Memory goes right after its registration
         s.register(mrs[1], [(None, 0, 65536)], fd=big.fd)
         s.deregister(mrs[1])
         with Buffer(4096) as small:
