@@ -3,6 +3,7 @@
  * Memory that goes away under transfers: tags dropped, doors cut, pages gone. After a drop no byte of the tag's memory is read or placed
  * any more, which the test sees through its own mapping; whoever was not in the middle of it goes on.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -91,6 +92,9 @@ static void half_sent(const struct soft_engine_options *options)
 	/* mutation: send the rest all the same */
 	assert_null(memmem(got, n, "zzzzzzzz", 8));   /* one alone may be in a header */
 	assert_true(n < SIZE);
+	/* mutation: let the kernel go on sending what it has */
+	assert_int_equal(r, -1);
+	assert_int_equal(errno, ECONNRESET);
 	world_free(&w);
 }
 
@@ -346,6 +350,41 @@ static void test_unreadable(void **state)
 	}
 }
 
+/* Of many small frames in one sendmsg, one cannot be read: it alone is to blame, and those before it are done. */
+static void blame_one(const struct soft_engine_options *o, enum nic_operation operation)
+{
+	enum { N = 12, BAD = 7 };
+	struct entry list[N];
+	struct posted p;
+	struct two t;
+
+	two_new(&t, o);
+	for (uint32_t i = 0; i < N; i++) {
+		list[i] = t.all;
+		list[i].local_addr += 4096 * i;
+		list[i].remote_addr += 4096 * i;
+		list[i].length = 500;
+	}
+	assert_int_equal(mprotect((operation == NIC_WRITE ? t.ma : t.mb).memory->map + 4096 * BAD, 4096, PROT_NONE), 0);
+	p = transfer(&t.pair, 1, operation, list, N);
+	assert_int_equal(p.error.reason, operation == NIC_WRITE ? NICD_R_LOCAL_GONE : NICD_R_REMOTE_TERMINATE);
+	/* mutation: blame the first frame of the sendmsg */
+	assert_int_equal(p.completion.failed, BAD);
+	assert_false(p.completion.inexact);
+	assert_int_equal(p.completion.entries, BAD);
+	two_free(&t);
+}
+
+static void test_blame_one(void **state)
+{
+	const struct soft_engine_options crc = {.crc = true};
+
+	for (enum nic_operation o = NIC_READ; o <= NIC_WRITE; o++) {
+		blame_one(NULL, o);
+		blame_one(&crc, o);
+	}
+}
+
 /* Holes punched all the time: transfers see new pages, and nobody is hurt. */
 static void test_punched(void **state)
 {
@@ -416,6 +455,7 @@ int main(void)
 		cmocka_unit_test(test_half_staged),
 		cmocka_unit_test(test_revoke_amid),
 		cmocka_unit_test(test_unreadable),
+		cmocka_unit_test(test_blame_one),
 		cmocka_unit_test(test_punched),
 		cmocka_unit_test(test_cut_door),
 	};

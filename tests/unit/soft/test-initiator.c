@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The initiator against a responder of plain bytes: what it says, and what it takes for an answer. */
 #include <string.h>
+#include <sys/socket.h>
 
 #include "raw.h"
 
@@ -234,6 +235,7 @@ static void test_responses(void **state)
 		{0, -1u, 60, true, DDP_E_BOUNDS},
 		/* mutation: more than was asked for */
 		{0, 0, 61, true, DDP_E_BOUNDS},
+		{0, 0, 61, false, DDP_E_BOUNDS},
 		/* mutation: less than was asked for */
 		{0, 0, 59, true, DDP_E_BOUNDS},
 		{0, 0, 60, false, DDP_E_BOUNDS},
@@ -269,6 +271,23 @@ static void test_responses(void **state)
 		assert_memory_equal(w.mem.map + 100, after, sizeof(after));
 		raw_close(&w.raw);
 	}
+	world_free(&w);
+}
+
+/* A first segment that is not the beginning. */
+static void test_wrong_start(void **state)
+{
+	struct rdmap_read read;
+	struct posted p;
+	struct world w;
+
+	world_new(&w, NULL);
+	open_stream(&w);
+	read = take_read(&w, 100, &p);
+	/* mutation: compare TO between segments only */
+	respond(&w, read.sink_stag, read.sink_to + 1, false, "abcd", 4);
+	raw_expect_terminate(&w.raw, DDP_E_BOUNDS);
+	assert_true(p.done);
 	world_free(&w);
 }
 
@@ -358,6 +377,65 @@ static void test_blame(void **state)
 	world_free(&w);
 }
 
+/* siw closes right behind its Terminate, and with input that it has not read: a reset follows. */
+static void test_terminate_and_reset(void **state)
+{
+	const struct rdmap_terminate t = {.code = DDP_E_STAG};
+	struct posted p;
+	struct world w;
+
+	world_new(&w, NULL);
+	open_stream(&w);
+	{
+		const struct entry e = entry_of(&w, 0, 0, 10000);
+
+		post(&w.host, w.terms.stream, NIC_WRITE, &e, 1, &p);
+	}
+	run_ms(&w.loop, 10);
+	terminate(&w, &t);
+	raw_close(&w.raw);
+	run_until(&w.loop, &p.done);
+	/* mutation: stop reading at the error */
+	assert_int_equal(p.error.reason, NICD_R_REMOTE_TOKEN);
+	world_free(&w);
+}
+
+/* A write that is half out when it is cancelled: nothing of the memory leaves any more. */
+static void test_flush_amid_write(void **state)
+{
+	enum { HUGE_SIZE = 32 << 20 };
+	static uint8_t got[HUGE_SIZE + SIZE];
+	struct soft_tag *tag;
+	struct posted p;
+	struct mem mem;
+	struct world w;
+	ssize_t n = 0, r;
+
+	world_new(&w, NULL);
+	mem = mem_new(&w.host, HUGE_SIZE);
+	memset(mem.map, 'a', HUGE_SIZE);
+	tag = tag_new(&w.host, &mem, PD, 0, 0, IOVA);
+	open_stream(&w);
+	{
+		const struct entry e = {tag->local_token, STAG, IOVA, THERE, HUGE_SIZE};
+
+		post(&w.host, w.terms.stream, NIC_WRITE, &e, 1, &p);
+	}
+	run_ms(&w.loop, 30);
+	assert_false(p.done);
+	soft_flush(w.host.engine, w.terms.stream);
+	assert_true(p.done);
+	assert_int_equal(p.error.reason, NICD_R_FLUSHED);
+	memset(mem.map, 'z', HUGE_SIZE);
+	run_until_at_least(&w.loop, &w.host.closed, 1);
+	while ((r = recv(w.raw.fd, got + n, sizeof(got) - n, 0)) > 0)
+		n += r;
+	/* mutation: finish the frame */
+	assert_null(memmem(got, n, "zzzzzzzz", 8));
+	world_free(&w);
+	mem_free(&mem);
+}
+
 /* Gone without a word, amid work. */
 static void test_lost(void **state)
 {
@@ -419,8 +497,11 @@ int main(void)
 		cmocka_unit_test(test_sink_is_no_token),
 		cmocka_unit_test(test_nothing_is_exposed),
 		cmocka_unit_test(test_responses),
+		cmocka_unit_test(test_wrong_start),
 		cmocka_unit_test(test_wrong_order),
 		cmocka_unit_test(test_blame),
+		cmocka_unit_test(test_terminate_and_reset),
+		cmocka_unit_test(test_flush_amid_write),
 		cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_depth),
 	};

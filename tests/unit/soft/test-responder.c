@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The responder against a peer of plain bytes: the handshake in all its forms, and frames that break a rule each. */
 #include <string.h>
+#include <sys/socket.h>
 
 #include "raw.h"
 
@@ -227,6 +228,44 @@ static void test_silent_after_the_reply(void **state)
 	world_free(&w);
 }
 
+/* Who did not promise to speak at once has longer; a verbs program may have nothing to say for a while. */
+static void test_silent_without_promise(void **state)
+{
+	const struct soft_engine_options o = {.handshake_timeout_ms = 20};
+	uint8_t buf[MPA_FRAME_MAX];
+	struct world w;
+
+	world_new(&w, &o);
+	w.raw = raw_connect(&w.host);
+	raw_request(&w.raw, &plain, ticket);
+	assert_false(raw_reply(&w.raw, buf).reject);
+	/* mutation: one timeout for both */
+	assert_true(raw_is_silent(&w.raw, 60));
+	assert_true(raw_drain(&w.raw, buf, 1, 1000) <= 0);
+	world_free(&w);
+}
+
+/* The first frame and the end in one turn: told in this order. */
+static void test_opened_and_lost(void **state)
+{
+	const struct linger linger = {.l_onoff = 1};
+	uint8_t buf[MPA_FRAME_MAX];
+	struct world w;
+
+	world_new(&w, NULL);
+	w.raw = raw_connect(&w.host);
+	raw_request(&w.raw, &plain, ticket);
+	assert_false(raw_reply(&w.raw, buf).reject);
+	raw_write(&w.raw, 1, 0, true, NULL, 0);
+	setsockopt(w.raw.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	raw_close(&w.raw);
+	run_until_at_least(&w.loop, &w.host.closed, 1);
+	/* mutation: let go of the ticket before opened is told (pair.c looks at it) */
+	assert_int_equal(w.host.opened, 1);
+	assert_int_equal(w.host.why.reason, NICD_R_QP_LOST);
+	world_free(&w);
+}
+
 /* Garbage in place of the first frame is a handshake that died, too. */
 static void test_bad_first_frame(void **state)
 {
@@ -389,6 +428,24 @@ static void test_byte_by_byte(void **state)
 		fill(want, 9 + i, i);
 		assert_memory_equal(buf + 100 * i, want, 9 + i);
 	}
+	world_free(&w);
+}
+
+/* More than a quantum, and nothing else that wakes the loop. */
+static void test_quantum(void **state)
+{
+	struct soft_stream_info info;
+	struct rdmap_read read;
+	struct world w;
+
+	world_new(&w, NULL);
+	raw_open(&w.raw, &w.host, ticket);
+	read = read_of(&w, 0, SIZE);
+	raw_read(&w.raw, 1, &read);
+	run_ms(&w.loop, 30);
+	assert_true(soft_stream_info(w.host.engine, w.host.stream, &info));
+	/* mutation: sleep while a stream is ready */
+	assert_true(info.counters.peer_read > 700 * 1024);
 	world_free(&w);
 }
 
@@ -655,6 +712,25 @@ static void test_ends(void **state)
 	world_free(&w);
 }
 
+/* A peer that keeps the connection after it was told why it is over. */
+static void test_drain(void **state)
+{
+	struct world w;
+
+	world_new(&w, NULL);
+	raw_open(&w.raw, &w.host, ticket);
+	raw_write(&w.raw, STAG_NONE, IOVA, true, "evil", 4);
+	raw_expect_terminate(&w.raw, DDP_E_STAG);
+	raw_send(&w.raw, "more", 4);
+	run_ms(&w.loop, 1500);
+	assert_int_equal(send(w.raw.fd, "more", 4, MSG_NOSIGNAL), 4);
+	run_ms(&w.loop, 700);
+	/* mutation: drain for ever */
+	send(w.raw.fd, "more", 4, MSG_NOSIGNAL);
+	assert_int_equal(send(w.raw.fd, "more", 4, MSG_NOSIGNAL), -1);
+	world_free(&w);
+}
+
 /* With the empty Send as the first frame, and never again. */
 static void test_ready_by_send(void **state)
 {
@@ -718,12 +794,15 @@ int main(void)
 		cmocka_unit_test(test_malformed_is_rejected),
 		cmocka_unit_test(test_half_a_request),
 		cmocka_unit_test(test_silent_after_the_reply),
+		cmocka_unit_test(test_silent_without_promise),
+		cmocka_unit_test(test_opened_and_lost),
 		cmocka_unit_test(test_bad_first_frame),
 		cmocka_unit_test(test_half_open_cap),
 		cmocka_unit_test(test_refused_count),
 		cmocka_unit_test(test_dropped_in_between),
 		cmocka_unit_test(test_write_and_read),
 		cmocka_unit_test(test_byte_by_byte),
+		cmocka_unit_test(test_quantum),
 		cmocka_unit_test(test_refused_frames),
 		cmocka_unit_test(test_no_right_to_read),
 		cmocka_unit_test(test_order_of_answers),
@@ -732,6 +811,7 @@ int main(void)
 		cmocka_unit_test(test_lengths),
 		cmocka_unit_test(test_bad_crc),
 		cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_ready_by_send),
 		cmocka_unit_test(test_random_frames),
 	};
