@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The faulty provider. Every command that passes through is a `shot`: it owns the command that the inner provider sees, and gives its
- * outcome to the outer one when the rules say so. A shot lives until the outer command has ended and neither the inner
- * provider nor a timer holds it. The inner provider's events come in by a handle that is really the faulty provider.
+ * outcome to the outer one when the rules say so. A shot lives until the outer command has ended and no timer holds it any
+ * more. The inner provider's events come in by a handle that is really the faulty provider.
  */
 #include "nicd/faulty.h"
 
@@ -204,7 +204,7 @@ static const struct rule *rules_hit(struct rules *rules, enum op op)
 
 static void shot_free(struct shot *shot)
 {
-	if (!shot->faulty && !shot->asked && !shot->timed)
+	if (!shot->faulty && !shot->timed)
 		free(shot);
 }
 
@@ -234,25 +234,17 @@ static void shot_timer(void *arg)
 		shot_free(shot);
 }
 
-/* The outcome is known; a lost device's is never late. */
+/* The outcome is known. A lost device's is never late; a shot that is `never` stays where it is, and end_waiting finds it. */
 static void shot_over(struct shot *shot)
 {
-	const struct nic_faulty_host *host;
+	const struct nic_faulty_host *host = shot->faulty->host;
+	bool lost = shot->cmd.error.reason == NICD_R_DEVICE_LOST;
 
-	if (!shot->faulty) {
-		shot_free(shot);
-		return;
-	}
-	host = shot->faulty->host;
-	if (shot->cmd.error.reason == NICD_R_DEVICE_LOST)
+	if (lost || (shot->delay_ns == 0 && !shot->never)) {
 		shot_end(shot, NICD_R_NONE);
-	else if (shot->never)
-		return;
-	else if (shot->delay_ns > 0) {
+	} else if (!shot->never) {
 		shot->timed = true;
 		host->timer(host, shot->delay_ns, shot_timer, shot);
-	} else {
-		shot_end(shot, NICD_R_NONE);
 	}
 }
 

@@ -670,8 +670,10 @@ void fake_expire(struct fake *fake, uint64_t door)
 void fake_lose(struct fake *fake, bool event_first)
 {
 	fake->lost = true;
-	if (!event_first)
+	if (!event_first) {
+		fake->provider.up = fake->half_lost;   /* like nicd-soft's provider, which knows first */
 		end_pending(fake, NICD_R_DEVICE_LOST);
+	}
 	fake->told_lost = true;
 	fake->provider.events->lost(fake->provider.adapter);
 	end_pending(fake, NICD_R_DEVICE_LOST);

@@ -63,6 +63,7 @@ struct fake {
 	bool hold[FAKE_OPS];
 	struct fake_failure fail[FAKE_OPS];
 	uint64_t attach_percent, tag_percent;   /* of the bytes: what is to be charged; default 100 and 0, like nicd-soft */
+	bool half_lost;                         /* fake_lose: still says it is up while it ends what is pending */
 	bool silent_cut;                        /* door_drop does not report the streams it cuts */
 	uint32_t cut_by_tag;                    /* what tag_drop says it cut */
 	/* What it was asked. */

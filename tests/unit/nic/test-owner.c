@@ -111,7 +111,7 @@ static void test_many_objects(void **state)
 /* mutation: leave tokens, Qps, charges or exports of a lost device; tell nobody; ask the lost device for anything */
 static void test_device_lost(void **state)
 {
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 8; i++) {
 		struct rig_done dereg = { 0 }, reg = { 0 };
 		struct nic_memory *memory;
 		struct nicd_error err;
@@ -134,6 +134,7 @@ static void test_device_lost(void **state)
 		assert_int_equal(nic_mr_deregister(revoking, rig_done(&dereg), &err), 0);
 		assert_int_equal(rig_register(registering, memory, 0, 1, 0, &reg), 0);
 		rig->n_events = 0;
+		rig->fake->half_lost = i & 4;
 		fake_lose(rig->fake, i & 2);
 		assert_false(rig->adapter->provider->up);
 		assert_int_equal(rig->mr->state, NIC_MR_CREATED);
@@ -509,6 +510,7 @@ static void chaos_run(uint64_t seed)
 		}
 		if (rig->fake->lost)
 			break;
+		rig->fake->half_lost = draw(&chaos, 2);
 		if (draw(&chaos, 400) == 0)
 			fake_lose(rig->fake, draw(&chaos, 2));
 		if (rig->fake->lost)
