@@ -209,7 +209,7 @@ void soft_device_abandon(struct soft_device *device)
 		pending->orphan = true;
 	}
 	/* One that never said Hello has made nothing, and what an earlier one left to be kept is kept. */
-	if (device->controlled && !device->keep)
+	if (!device->keep)
 		soft_device_drop(device);
 	device->controlled = false;
 }

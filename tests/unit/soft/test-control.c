@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -278,6 +279,7 @@ static void test_hello_rules(void **state)
 
 	/* mutation: run commands before Hello */
 	assert_int_equal(ask(f, &early)->reason, NICD_R_HELLO_FIRST);
+	assert_int_equal(add_tag(f, 10)->reason, NICD_R_HELLO_FIRST);
 	hello.hello->major = NICD_MAJOR + 1;
 	reply = ask(f, &hello);
 	/* mutation: take any version */
@@ -387,7 +389,7 @@ static void test_list(void **state)
 		Soft__TagRange range, *pointer;
 		REQUEST(request, add_tag, AddTag, ADD_TAG);
 
-		add_terms(request.add_tag, &range, &pointer, 100000 - 3 * i);
+		add_terms(request.add_tag, &range, &pointer, 100000 - i);
 		put(f, &request, -1);
 		if (i % 200 == 199)
 			flush(f);
@@ -956,7 +958,7 @@ static void test_bad_fds(void **state)
 	/* Named, but not what the call takes: refused, closed, and the next request still gets its own. */
 	f->gone = 0;
 	surplus.id = 0;
-	put(f, &surplus, memfd(1));
+	put(f, &surplus, dup(f->sock));
 	two.attach_memory->serial = 9;
 	two.attach_memory->size = 100;
 	put(f, &two, memfd(100));
@@ -1020,6 +1022,8 @@ static void test_back_pressure(void **state)
 	}
 	/* mutation: read on, however much is queued */
 	assert_int_equal(stuck, 20);
+	/* mutation: wait for reading while nothing is read (the loop would spin) */
+	assert_int_equal(poll(&(struct pollfd){.fd = uv_backend_fd(&f->loop), .events = POLLIN}, 1, 0), 0);
 	for (unsigned i = 0; i < 10000 && heard < asked; i++) {
 		frame_flush(&f->out, f->sock);
 		turn(f);

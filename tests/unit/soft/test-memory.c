@@ -107,7 +107,6 @@ static void test_attach_refused(void **state)
 	assert_true(soft_memory_attach(tags, 1, fds[0], 4096, false, &err) < 0);
 	assert_int_equal(err.reason, NICD_R_MEMORY_MAP);
 	assert_int_equal(err.provider_error, ENODEV);
-	/* mutation: round the size up without looking whether that wraps */
 	assert_true(soft_memory_attach(tags, 1, fd, UINT64_MAX, false, &err) < 0);
 	assert_int_equal(err.reason, NICD_R_MEMORY_MAP);
 	assert_true(soft_memory_attach(tags, 1, fd, 0, false, &err) < 0);

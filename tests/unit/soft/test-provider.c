@@ -547,12 +547,13 @@ static void test_bad_hello(void **state)
 
 static void test_bad_device(void **state)
 {
-	for (unsigned i = 0; i < 7; i++) {
+	for (unsigned i = 0; i < 9; i++) {
 		Soft__HelloReply hello;
 		Soft__Reply first = hello_reply(&hello), reply = SOFT__REPLY__INIT;
 		Soft__Request request = SOFT__REQUEST__INIT;
 		Soft__Fatal fatal = SOFT__FATAL__INIT;
 		Soft__Tags tags = SOFT__TAGS__INIT;
+		Soft__Completion completion = SOFT__COMPLETION__INIT;
 		struct nicd_error err;
 		struct cmd c;
 		int pair[2];
@@ -572,14 +573,17 @@ static void test_bad_device(void **state)
 		case 3: reply.result_case = SOFT__REPLY__RESULT_TAGS; reply.tags = &tags; break;
 		/* mutation: take a success without a result */
 		case 4: break;
+		/* The same two, as protobuf-c decodes them and not the fast path. */
+		case 5: reply.result_case = SOFT__REPLY__RESULT_COMPLETION; reply.completion = &completion; break;
+		case 6: reply.limit = 1; break;
 		default: break;
 		}
-		if (i < 5)
+		if (i < 7)
 			answer(f->theirs, FIELD_REPLIES, &reply.base);
 		/* mutation: ignore requests, or Fatal, from the device */
-		if (i == 5)
+		if (i == 7)
 			answer(f->theirs, FIELD_REQUESTS, &request.base);
-		if (i == 6)
+		if (i == 8)
 			answer(f->theirs, FIELD_FATAL, &fatal.base);
 		soft_provider_dispatch(f->provider);
 		assert_int_equal(c.done, 1);
