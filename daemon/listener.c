@@ -71,20 +71,12 @@ static void unix_address(struct sockaddr_un *addr, const char *path)
 	snprintf(addr->sun_path, sizeof(addr->sun_path), "%s", path);
 }
 
-/* Does anybody listen there? Whatever does not say clearly that nobody does, counts as yes. */
+/* Does anybody hold it? Whatever does not say clearly that nobody does (a socket of another type: EPROTOTYPE), counts as yes. */
 static bool somebody_listens(const struct sockaddr_un *addr)
 {
-	static const int types[] = { SOCK_SEQPACKET, SOCK_STREAM, SOCK_DGRAM };
+	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	for (unsigned i = 0; i < ELEMENTS(types); i++) {
-		_cleanup_fd_ int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-		if (fd < 0 || !connect(fd, (const struct sockaddr *)addr, sizeof(*addr)))
-			return true;
-		if (errno != EPROTOTYPE)
-			return errno != ECONNREFUSED && errno != ENOENT;
-	}
-	return true;
+	return fd < 0 || !connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) || (errno != ECONNREFUSED && errno != ENOENT);
 }
 
 /* A socket that a crash left behind goes; anything else stays and is an error. */

@@ -209,7 +209,7 @@ static void test_foreign_is_not_stolen(void **state)
 		assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
 		if (types[i] != SOCK_DGRAM)
 			assert_int_equal(listen(fd, 1), 0);
-		/* mutation: try SOCK_SEQPACKET only and take EPROTOTYPE for stale */
+		/* mutation: take EPROTOTYPE for stale */
 		assert_int_equal(bind_at(&listener, path, 0600), -EADDRINUSE);
 		assert_non_null(strstr(message, "another process listens"));
 		listener_close(&listener);
