@@ -260,7 +260,7 @@ def test_those_inside_a_ticket_stay(pair, owner):
 @pytest.mark.parametrize("how", ["deregister", "close the region", "register again"])
 def test_exports_die_with_their_region(pair, owner, how):
     # mutation: leave an export's tag when its MR goes; forget it in the receipt
-    p = pair.by_export(uses=5)
+    p = pair.by_export(uses=5).await_inside()
     dead = [p.door] + [owner.export(p.owner.mr, f"more {i}", REMOTE_READ) for i in range(3)]
     assert owner.list(pb.GRANT)
     receipt = owner.close_object(p.owner.mr).receipt if how == "close the region" else owner.deregister(p.owner.mr)
@@ -291,7 +291,7 @@ def test_deregister_does_not_touch_other_regions(pair, owner):
 
 def test_closing_an_export(pair, owner):
     # mutation: leave the peers of a closed export inside
-    p = pair.by_export(uses=5)
+    p = pair.by_export(uses=5).await_inside()
     receipt = owner.close_object(p.door).receipt
     assert receipt.serial == p.door.serial and receipt.grants == 1
     p.await_disconnected()
@@ -426,7 +426,7 @@ def test_revoke_a_region(pair, owner, revoker):
 
 def test_revoke_an_export(pair, owner, revoker):
     # mutation: leave the peers inside; revoke the MR as well
-    p = pair.by_export(uses=3)
+    p = pair.by_export(uses=3).await_inside()
     receipt = revoker.call(pb.Revoke(serial=p.door.serial)).receipt
     assert receipt.serial == p.door.serial and receipt.grants == 1
     owner.wait_event(Event.REVOKED, p.door.serial)

@@ -71,10 +71,10 @@ def test_too_many_in_flight(own_nicd, peer_nicd):
         for _ in range(3):
             batch = s.batch()
             for _ in range(100):
-                batch.add(pb.ConnectQp(pd=ref(pd), locator=text, timeout_ms=3000))
+                batch.add(pb.ConnectQp(pd=ref(pd), locator=text, timeout_ms=800))
             held += batch.send()
         s.quiet(0.3)
-        extra = [s.start(pb.ConnectQp(pd=ref(pd), locator=text, timeout_ms=3000)) for _ in range(3)]
+        extra = [s.start(pb.ConnectQp(pd=ref(pd), locator=text, timeout_ms=800)) for _ in range(3)]
         replies = s.wait(extra + held, 30)
         names = {r.error.name for r in replies}
         assert names <= {"CONNECT", "IN_FLIGHT"}, names

@@ -43,7 +43,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path[:0] = [{py!r}, {here!r}]
 from nicdtest.memory import Buffer
-from nicdtest.wire import Session
+from nicdtest.wire import Session, ref
 from nicdtest.pb import pb
 session = Session({socket!r}, label="doomed")
 buffers = [Buffer(8192) for _ in range(3)]
@@ -53,11 +53,14 @@ module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.fill(session, buffers, {n})
 print("ready", flush=True)
+rounds = 0
 while True:
-    batch = session.batch()
+    batch, rounds = session.batch(), rounds + 1
     for _ in range(50):
-        batch.add(pb.CreatePd())
-        batch.add(pb.AddMemory(), [buffers[0].fd])
+        pd, memory = batch.add(pb.CreatePd()), batch.add(pb.AddMemory(), [buffers[0].fd])
+        if rounds > 4:   # there are quotas
+            batch.add(pb.Close(object=ref(pd)))
+            batch.add(pb.Close(object=ref(memory)))
     {loop}
 """
 

@@ -68,7 +68,7 @@ def test_what_the_qp_says(connected):
     assert grant.incarnation == p.owner.session.hello.adapters[0].incarnation
     host, port = p.owner.nicd.data_address()
     assert p.qp.peer == f"{host}:{port}"
-    theirs, = (i for i in p.owner.session.list(pb.QP) if i.inbound)
+    theirs, = (i for i in p.await_inside().owner.session.list(pb.QP) if i.inbound)
     assert theirs.peer.startswith("127.0.0.")
 
 

@@ -533,7 +533,7 @@ MESSAGES = st.recursive(
 
 def test_structured_frames(nicd, victim):
     # mutation: any slip behind the decoder, seen by the sanitizers
-    @settings(max_examples=250)
+    @settings(max_examples=120)
     @given(st.lists(MESSAGES, min_size=1, max_size=5), st.booleans())
     def run(bodies, ids):
         data = b""

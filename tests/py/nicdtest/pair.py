@@ -60,6 +60,11 @@ class Pair:
         self.grant = self.qp.grant
         return self
 
+    def await_inside(self):
+        """The owner's nicd learns of a peer by its first frame, a moment after the user's nicd is connected."""
+        self.owner.session.wait_event(pb.Event.CONNECTED)
+        return self
+
     def message(self, kind, local=0, remote=0, length=0, token=None, address=None, qp=None, local_token=None, local_address=None):
         return kind(qp=ref(qp or self.qp), local_token=self.user.mr.local_token if local_token is None else local_token,
                     local_addr=self.user.iova + local if local_address is None else local_address,
