@@ -2,6 +2,7 @@
 /* The process nicd-soft: reads its options, makes its sockets, runs the loop until it is told to stop, and leaves nothing behind. */
 #include <errno.h>
 #include <pwd.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
