@@ -300,7 +300,6 @@ static void call_tell_dependents(struct call *call, bool refused, uint64_t id)
 			continue;
 		waiter->state = CALL_READY;
 		TAILQ_INSERT_TAIL(&waiter->client->ready, waiter, link);
-		client_wake(waiter->client);
 	}
 }
 
@@ -332,8 +331,7 @@ void call_answer(struct call *call, const struct nicd_error *error)
 		answer_refuse(&answer, error);
 		dispatch_log(call->client, call->method->name, error);
 	}
-	/* After the end of the session nobody is told, and what finish would look at may be half gone. */
-	if (call->client->state != CLIENT_CLOSING && (!refused || call->method->flags & METHOD_ALWAYS))
+	if (!refused || call->method->flags & METHOD_ALWAYS)
 		call->method->finish(call, refused ? error : NULL, &answer);
 	call_settle(call, &answer);
 	answer_deinit(&answer);

@@ -185,10 +185,6 @@ bool client_frame(struct client *client, struct wire_packet *packet)
 	struct nicd_error violation = { 0 };
 	ProtobufCMessage *message;
 
-	if (client->state == CLIENT_CLOSING) {
-		client_close_fds(client, packet);
-		return false;
-	}
 	arena_reset(&host->arena);
 	message = frame_decode(&nicd__frame__descriptor, &host->arena, packet->data, packet->len, &violation);
 	if (message && dispatch_check(client, (const Nicd__Frame *)message, packet->n_fds, &violation) >= 0)

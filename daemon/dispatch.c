@@ -204,15 +204,6 @@ static int request_admit(const struct request *request, struct nicd_error *err)
 	return 0;
 }
 
-static bool deps_have(const struct call_dep *deps, unsigned n, uint32_t result_of)
-{
-	for (unsigned i = 0; i < n; i++) {
-		if (deps[i].result_of == result_of)
-			return true;
-	}
-	return false;
-}
-
 /*
  * Puts ids in place of the result_ofs that have one; those of calls not answered yet go into `deps`. Returns how many they are, or
  * DEPENDENCY.
@@ -232,8 +223,7 @@ static int request_dependencies(struct request *request, struct call_dep deps[DI
 		if (slot->state == SLOT_REFUSED)
 			return nicd_refuse_at(err, NICD_R_DEPENDENCY, 0, ref->result_of);
 		if (slot->state == SLOT_PENDING) {
-			if (!deps_have(deps, n_deps, ref->result_of))
-				deps[n_deps++] = (struct call_dep){ .on = slot->call, .result_of = ref->result_of };
+			deps[n_deps++] = (struct call_dep){ .on = slot->call, .result_of = ref->result_of };
 			continue;
 		}
 		ref->of_case = NICD__REF__OF_ID;

@@ -9,8 +9,10 @@
 
 enum {
 	LEDGER_ACCOUNTS = 64,
-	LEDGER_BYTES = NICD_FRAME_MAX - 1024,
+	LEDGER_CHARGE = 64,   /* bytes of an encoded charge, at most */
 };
+_Static_assert(LEDGER_ACCOUNTS * (sizeof(((struct nic_account *)0)->key) + NIC_SLOT_COUNT * LEDGER_CHARGE) + 1024 < NICD_FRAME_MAX,
+	       "a page fits a frame");
 
 /* An account's row with all that it points to. */
 struct ledger_row {
@@ -93,7 +95,6 @@ static void ledger_accounts(struct call *call, struct ledger_page *page, Nicd__L
 {
 	struct client *client = call->client;
 	uint64_t at = 0;
-	size_t bytes = 0;
 
 	reply->accounts = page->accounts;
 	for (struct nic_account *account = client->host->nic->accounts.by_key; account; account = account->hh.next) {
@@ -102,11 +103,6 @@ static void ledger_accounts(struct call *call, struct ledger_page *page, Nicd__L
 		if (!visible_account(client, account) || at++ < call->ledger.cursor)
 			continue;
 		ledger_row_fill(row, account);
-		bytes += nicd__account_ledger__get_packed_size(&row->account) + 4;
-		if (bytes > LEDGER_BYTES) {
-			reply->cursor = at - 1;
-			return;
-		}
 		page->accounts[reply->n_accounts++] = &row->account;
 		if (reply->n_accounts == LEDGER_ACCOUNTS) {
 			reply->cursor = account->hh.next ? at : 0;

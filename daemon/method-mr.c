@@ -127,13 +127,11 @@ static void query_token(struct client *client, uint64_t id, uint32_t *local, uin
 	const struct nic_mr *mr;
 
 	*local = *remote = 0;
-	if (!object || object->type != NIC_MR)
+	if (!object)
 		return;
 	mr = container_of(object, struct nic_mr, object);
-	if (nic_mr_local_token(mr, local, NULL) < 0)
-		return;
-	if (nic_rights_remote(mr->rights))
-		(void)nic_mr_remote_token(mr, remote, NULL);
+	(void)nic_mr_local_token(mr, local, NULL);
+	(void)nic_mr_remote_token(mr, remote, NULL);
 }
 
 int method_query_tokens(struct request *request, struct answer *answer, struct nicd_error *err)

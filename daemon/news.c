@@ -114,9 +114,7 @@ void news_flush(struct client *client)
 {
 	struct client_news *news;
 
-	if (client->out.bytes >= NEWS_OUTPUT)
-		return;
-	if (client->resync && news_put(client, NICD__EVENT__KIND__RESYNC, NULL) >= 0)
+	if (client->resync && client->out.bytes < NEWS_OUTPUT && news_put(client, NICD__EVENT__KIND__RESYNC, NULL) >= 0)
 		client->resync = false;
 	/* Without memory they wait for the next flush. */
 	while (client->out.bytes < NEWS_OUTPUT && (news = TAILQ_FIRST(&client->news))) {

@@ -57,6 +57,10 @@ static void hook_log(struct client_host *host, struct client *client, const char
 	rig->n_logs++;
 	rig->last_log = *error;
 	snprintf(rig->last_method, sizeof(rig->last_method), "%s", method);
+	if (rig->end_on_log) {
+		rig->end_on_log = false;
+		client_violation(client, NICD_R_FRAME_EMPTY, 0, 0);
+	}
 }
 
 static uint32_t hook_open_fds(struct client_host *host)

@@ -49,6 +49,7 @@ struct rig {
 	} timers[RIG_TIMERS];
 	unsigned n_timers;
 	unsigned n_logs;
+	bool end_on_log;                /* whoever something is logged about ends in the middle of it */
 	struct nicd_error last_log;
 	char last_method[32];
 	unsigned n_fds;                 /* when it was set up */

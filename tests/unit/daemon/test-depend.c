@@ -362,6 +362,40 @@ static void test_chain_of_waiting(void **state)
 	assert_int_equal(c->rig->host.n_calls, 0);
 }
 
+/* The session ends while those that waited are started: the others do not start. */
+static void test_end_while_starting(void **state)
+{
+	struct rig_client *c = client(state);
+	uint64_t memory = rig_memory(c, 4096), pd = rig_pd(c), mr = rig_mr(c, pd);
+	Nicd__RegisterMr reg = NICD__REGISTER_MR__INIT;
+	Nicd__Range range = NICD__RANGE__INIT, *ranges[] = { &range };
+	Nicd__CreateTicket tickets[3];
+
+	c->client->owner.account->limits.max[NIC_SLOT_DOORS] = 0;
+	fake_hold(c->rig->fake, FAKE_TAG_ADD, true);
+	range.memory = rig_id(c, memory);
+	range.length = 4096;
+	reg.mr = rig_id(c, mr);
+	reg.n_ranges = 1;
+	reg.ranges = ranges;
+	reg.iova = 0x1000;
+	reg.flags = NIC_REMOTE_READ;
+	rig_add(c, 101, NICD__REQUEST__CALL_REGISTER_MR, &reg);
+	for (uint32_t i = 0; i < 3; i++) {
+		nicd__create_ticket__init(&tickets[i]);
+		tickets[i].mr = rig_result(c, 101);
+		rig_add(c, 102 + i, NICD__REQUEST__CALL_CREATE_TICKET, &tickets[i]);
+	}
+	assert_true(rig_send(c, NULL, 0));
+	fake_complete_all(c->rig->fake);
+	c->rig->end_on_log = true;
+	c->rig->n_logs = 0;
+	/* mutation: start all that are ready, whatever became of the session */
+	assert_violation(c, FRAME_EMPTY);
+	/* The refusal of the first, and the end. */
+	assert_int_equal(c->rig->n_logs, 2);
+}
+
 /* What waits is charged, and refused when the account has no room. */
 static void test_waiting_is_charged(void **state)
 {
@@ -418,6 +452,7 @@ int main(void)
 		rig_test(test_descriptor_waits),
 		rig_test(test_long_chain),
 		rig_test(test_chain_of_waiting),
+		rig_test(test_end_while_starting),
 		rig_test(test_waiting_is_charged),
 	};
 

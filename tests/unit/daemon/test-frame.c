@@ -366,6 +366,26 @@ static void test_in_flight(void **state)
 	assert_done(rig_register(c, mrs[3], memory, 4096, 0));
 }
 
+/* Read on only while a whole frame more would fit. */
+static void test_wants_input(void **state)
+{
+	struct rig_client *c = client(state);
+	uint64_t memory = rig_memory(c, 4096), pd = rig_pd(c), mrs[3];
+
+	c->rig->policy.max_calls = NICD_FRAME_REQUESTS + 2;
+	for (unsigned i = 0; i < 3; i++)
+		mrs[i] = rig_mr(c, pd);
+	fake_hold(c->rig->fake, FAKE_TAG_ADD, true);
+	for (unsigned i = 0; i < 3; i++) {
+		/* mutation: room for one request is enough */
+		assert_true(client_wants_input(c->client));
+		assert_null(rig_register(c, mrs[i], memory, 4096, 0));
+	}
+	assert_false(client_wants_input(c->client));
+	fake_complete(c->rig->fake, FAKE_TAG_ADD);
+	assert_true(client_wants_input(c->client));
+}
+
 static void test_calls_are_charged(void **state)
 {
 	struct rig_client *c = client(state), *other = client(state);
@@ -438,6 +458,35 @@ static void test_fatal_is_last(void **state)
 	assert_violation(c, FRAME_UNDECODABLE);
 }
 
+/* The session ends in the middle of a frame: what is left of it does not start, and its descriptors are closed. */
+static void test_end_in_a_frame(void **state)
+{
+	struct rig_client *c = client(state);
+	Nicd__AddMemory add = NICD__ADD_MEMORY__INIT;
+
+	c->client->owner.account->limits.max[NIC_SLOT_MEMORIES] = 0;
+	c->rig->end_on_log = true;
+	rig_add(c, 1, NICD__REQUEST__CALL_ADD_MEMORY, &add)->fds = 1;
+	add_harmless(c, 2);
+	rig_add(c, 3, NICD__REQUEST__CALL_ADD_MEMORY, &add)->fds = 1;
+	assert_false(rig_send(c, (int[]){ rig_memfd(4096, F_SEAL_SHRINK), rig_memfd(4096, F_SEAL_SHRINK) }, 2));
+	/* mutation: start the rest of the frame */
+	assert_int_equal(c->rig->nic.count[NIC_PD], 0);
+	assert_violation(c, FRAME_EMPTY);
+}
+
+/* What outlives its frame must not point into it. */
+static void test_slot_is_let_go(void **state)
+{
+	struct rig_client *c = client(state);
+	uint64_t memory = rig_memory(c, 4096), mr = rig_mr(c, rig_pd(c));
+
+	fake_hold(c->rig->fake, FAKE_TAG_ADD, true);
+	assert_null(rig_register(c, mr, memory, 4096, 0));
+	/* mutation: leave the slot to the call, which would then answer for a request of a later frame */
+	assert_null(call_find(c->client, c->last_id)->slot);
+}
+
 static void test_wake_once(void **state)
 {
 	struct rig_client *c = client(state);
@@ -477,10 +526,13 @@ int main(void)
 		rig_test(test_fds_of_each),
 		rig_test(test_fds_before_hello),
 		rig_test(test_in_flight),
+		rig_test(test_wants_input),
 		rig_test(test_calls_are_charged),
 		rig_test(test_output_is_bounded),
 		rig_test(test_transport_violation),
 		rig_test(test_fatal_is_last),
+		rig_test(test_end_in_a_frame),
+		rig_test(test_slot_is_let_go),
 		rig_test(test_wake_once),
 	};
 

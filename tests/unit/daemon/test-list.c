@@ -178,6 +178,28 @@ static void test_paging(void **state)
 	assert_done(list(c, NIC_PD, c->rig->nic.last_serial, 0));
 }
 
+static void test_paging_sessions(void **state)
+{
+	struct rig_client *admin = rig_hello(*state, "uid:0", CLIENT_ROLE_ADMIN);
+	uint64_t cursor = 0, last = 0;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 6; i++)
+		client(state);
+	do {
+		const Nicd__Reply *reply = list(admin, NIC_SESSION, cursor, 3);
+
+		assert_done(reply);
+		for (size_t i = 0; i < reply->list->n_items; i++, n++) {
+			/* mutation: the cursor is the first one that was left out */
+			assert_true(reply->list->items[i]->serial > last);
+			last = reply->list->items[i]->serial;
+		}
+		cursor = reply->list->cursor;
+	} while (cursor);
+	assert_int_equal(n, 7);
+}
+
 /* Items as long as they can be: the reply still fits a frame. */
 static void test_page_fits_frame(void **state)
 {
@@ -679,6 +701,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		rig_test(test_every_type),
 		rig_test(test_paging),
+		rig_test(test_paging_sessions),
 		rig_test(test_page_fits_frame),
 		rig_test(test_many_of_others),
 		rig_test(test_accounts_apart),

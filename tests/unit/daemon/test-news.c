@@ -120,6 +120,52 @@ static void test_wait_for_output(void **state)
 	assert_int_equal(rig_n_events(c), 1);
 }
 
+/* Many at once are told in pieces, and a RESYNC waits its turn, too. */
+static void test_told_in_pieces(void **state)
+{
+	struct rig_client *c = client(state);
+	struct nicd_error error = { .reason = NICD_R_QP_LOST };
+	uint64_t pds[1000];
+
+	for (unsigned i = 0; i < 1000; i++)
+		pds[i] = rig_pd(c);
+	rig_forget(c);
+	for (unsigned i = 0; i < 1000; i++)
+		news_add(c->client, object_of(c, pds[i]), NIC_EVENT_REVOKED, i, &error);
+	client_prepare_output(c->client);
+	/* mutation: encode all that there is */
+	assert_in_range(c->client->out.bytes, NICD_FRAME_MAX, NICD_FRAME_MAX + 1000);
+	assert_true(c->client->n_news > 100);
+	c->rig->policy.max_news = 1;
+	news_add(c->client, object_of(c, rig_pd(c)), NIC_EVENT_CONNECTED, 1, NULL);
+	for (unsigned i = 0; i < 300; i++)
+		news_add(c->client, object_of(c, pds[i]), NIC_EVENT_CONNECTED, 1, &error);
+	rig_forget(c);
+	assert_int_equal(c->client->n_news + c->client->resync, 0);
+}
+
+static void test_resync_waits(void **state)
+{
+	struct rig_client *c = client(state);
+	Nicd__List list = NICD__LIST__INIT;
+	struct nic_object *pd = object_of(c, rig_pd(c));
+
+	for (unsigned i = 0; i < 300; i++)
+		rig_pd(c);
+	rig_forget(c);
+	list.type = NICD__TYPE__PD;
+	for (unsigned i = 0; i < 12; i++)
+		rig_add(c, i + 1, NICD__REQUEST__CALL_LIST, &list);
+	assert_true(rig_send(c, NULL, 0));
+	c->rig->policy.max_news = 0;
+	news_add(c->client, pd, NIC_EVENT_REVOKED, 1, NULL);
+	client_prepare_output(c->client);
+	/* mutation: a RESYNC whatever is queued */
+	assert_true(c->client->resync);
+	rig_forget(c);
+	assert_non_null(rig_event(c, NICD__EVENT__KIND__RESYNC));
+}
+
 /* A device that goes away is news for everybody; the object may be gone when it is told. */
 static void test_device_state(void **state)
 {
@@ -144,6 +190,7 @@ static void test_none_after_the_end(void **state)
 	client_violation(c->client, NICD_R_FRAME_EMPTY, 0, 0);
 	news_add(c->client, pd, NIC_EVENT_CONNECTED, 1, NULL);
 	/* mutation: news behind the Fatal */
+	assert_int_equal(c->client->n_news, 1);
 	assert_violation(c, FRAME_EMPTY);
 	assert_int_equal(rig_n_events(c), 0);
 }
@@ -156,6 +203,8 @@ int main(void)
 		rig_test(test_resync),
 		rig_test(test_no_memory),
 		rig_test(test_wait_for_output),
+		rig_test(test_told_in_pieces),
+		rig_test(test_resync_waits),
 		rig_test(test_device_state),
 		rig_test(test_none_after_the_end),
 	};

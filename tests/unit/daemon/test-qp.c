@@ -274,6 +274,8 @@ static void test_transfer_fails(void **state)
 	struct rig_client *c = client(state);
 	uint64_t qp = connected(c, rig_pd(c));
 	static struct entry entries[3];
+	Nicd__Read read = NICD__READ__INIT;
+	Nicd__Write write = NICD__WRITE__INIT;
 	const Nicd__Reply *reply;
 
 	fake_fail(c->rig->fake, FAKE_POST, 0, 1, NICD_R_REMOTE_TOKEN);
@@ -281,6 +283,15 @@ static void test_transfer_fails(void **state)
 	assert_reason(reply, REMOTE_TOKEN);
 	assert_int_equal(reply->error->status, NICD__STATUS__REMOTE_ERROR);
 	/* mutation: no METHOD_ALWAYS on transfers */
+	assert_int_equal(reply->result_case, NICD__REPLY__RESULT_COMPLETION);
+	fake_fail(c->rig->fake, FAKE_POST, 0, 2, NICD_R_REMOTE_RANGE);
+	read.qp = rig_id(c, qp);
+	reply = rig_call(c, NICD__REQUEST__CALL_READ, &read);
+	assert_reason(reply, REMOTE_RANGE);
+	assert_int_equal(reply->result_case, NICD__REPLY__RESULT_COMPLETION);
+	write.qp = rig_id(c, qp);
+	reply = rig_call(c, NICD__REQUEST__CALL_WRITE, &write);
+	assert_reason(reply, REMOTE_RANGE);
 	assert_int_equal(reply->result_case, NICD__REPLY__RESULT_COMPLETION);
 }
 
