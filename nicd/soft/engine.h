@@ -63,7 +63,8 @@ struct soft_connected {
 	struct locator_grant grant;
 };
 /*
- * `done` exactly once, maybe before the call returns, with reason NONE for success (here and in soft_post); error CONNECT for every failure (all failures before the handshake ends
+ * `done` exactly once, maybe before the call returns, with reason NONE for success (here and in soft_post): then the ticket is
+ * spent and the other side has told of the stream. Error CONNECT for every failure (all failures before the handshake ends
  * come after the same time: timeout_ms).
  */
 void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *terms,

@@ -3,7 +3,8 @@
  * One connection: its handshake and its end.
  *
  *   in:   ACCEPTING --request, ticket reserved--> ADMITTED --first frame, ticket spent--> OPEN
- *   out:  CONNECTING --> REQUESTING --reply--> OPEN;  any failure --> FAILED, told when the time is up
+ *   out:  CONNECTING --> REQUESTING --reply--> CONFIRMING --first frame answered--> OPEN
+ *         any failure before --> FAILED, told when the time is up
  *   end:  OPEN --> TERMINATING --all is sent--> DRAINING --peer closed, or 2 s--> CLOSED;  or at once --> CLOSED
  *
  * A stream is owned by its engine. It is freed when its libuv handles are closed and its news are told. A socket with unread
@@ -20,7 +21,7 @@
 
 bool stream_is_serving(const struct soft_stream *s)
 {
-	return s->state == STREAM_OPEN || s->state == STREAM_ADMITTED;
+	return s->state == STREAM_OPEN || s->state == STREAM_ADMITTED || s->state == STREAM_CONFIRMING;
 }
 
 bool stream_is_half_open(const struct soft_stream *s)
@@ -136,7 +137,7 @@ void stream_abort(struct soft_stream *s, enum nicd_reason reason, int provider_e
 
 	if (s->state == STREAM_CLOSED || s->state == STREAM_FAILED)
 		return;
-	if (s->state == STREAM_CONNECTING || s->state == STREAM_REQUESTING) {
+	if (s->state < STREAM_FAILED) {
 		connect_failed(s);
 		return;
 	}
@@ -153,6 +154,7 @@ static void on_timer(uv_timer_t *timer)
 	switch (s->state) {
 	case STREAM_CONNECTING:
 	case STREAM_REQUESTING:
+	case STREAM_CONFIRMING:
 	case STREAM_FAILED:
 		note_connected(s, NICD_R_CONNECT);
 		stream_destroy(s);
@@ -179,7 +181,7 @@ static void begin_end(struct soft_stream *s, const struct nicd_error *why)
 
 	rx_stop(s);
 	work_lost(s, NICD_R_QP_LOST, 0);
-	if (own || s->state == STREAM_ADMITTED) {
+	if (own || s->state != STREAM_OPEN) {
 		stream_abort(s, why->reason, why->provider_error);
 		return;
 	}
@@ -223,7 +225,7 @@ void stream_eof(struct soft_stream *s)
 	bool amid = rx->left || rx->skip || rx->rest_len || rx->in_message;
 	struct nicd_error why = {.reason = amid || s->n_posted ? NICD_R_QP_LOST : NICD_R_PEER_CLOSED};
 
-	if (s->state == STREAM_REQUESTING) {
+	if (s->state < STREAM_FAILED) {
 		connect_failed(s);
 		return;
 	}
@@ -509,20 +511,27 @@ static void handshake_reply(struct soft_stream *s, const uint8_t *buf, size_t le
 	r = mpa_decode(buf, len, true, &reply, &used);
 	if (r == MPA_MORE)
 		return;
-	if (r != MPA_DONE || !reply_suits(&reply, used, len) || crc_init(s, reply.crc || o->crc) < 0) {
+	if (r == MPA_DONE && reply_suits(&reply, used, len) && crc_init(s, reply.crc || o->crc) == 0) {
+		s->ord = min_depth(o->max_ord, reply.ird);
+		s->ird = min_depth(o->max_ird, reply.ord);
+		s->out = calloc(s->ord, sizeof(*s->out));
+	}
+	if (!s->out) {
 		connect_failed(s);
 		return;
 	}
-	s->ord = min_depth(o->max_ord, reply.ird);
-	s->ird = min_depth(o->max_ird, reply.ord);
 	s->result.has_grant = peer_grant_decode(reply.pd, reply.pd_len, &s->result.grant);
 	memcpy(s->result.peer, s->peer, sizeof(s->result.peer));
+	s->state = STREAM_CONFIRMING;
+	engine_ready(s);
+}
+
+void stream_confirmed(struct soft_stream *s)
+{
 	s->state = STREAM_OPEN;
 	s->told = true;
 	uv_timer_stop(&s->timer);
-	engine_list(s);
 	note_connected(s, NICD_R_NONE);
-	engine_ready(s);
 }
 
 void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len)

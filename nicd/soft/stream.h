@@ -33,6 +33,7 @@ _Static_assert(RX_BUFFER >= 2 * FPDU_MAX, "a leftover and a whole FPDU fit");
 enum stream_state {
 	STREAM_CONNECTING,   /* out: TCP */
 	STREAM_REQUESTING,   /* out: waits for the reply */
+	STREAM_CONFIRMING,   /* out: waits for the answer to its first frame */
 	STREAM_FAILED,       /* out: waits for the time that all failures share */
 	STREAM_ACCEPTING,    /* in: waits for the request */
 	STREAM_ADMITTED,     /* in: the reply is on its way, the ticket reserved; waits for the first frame */
@@ -53,7 +54,7 @@ struct stream_sink {
 	uint32_t stag;
 	uint32_t length, received;
 	struct soft_work *work;
-	uint32_t entry;      /* work->n_entries: the zero-length read behind writes */
+	uint32_t entry;      /* work->n_entries: the zero-length read behind writes; without work: our first frame */
 };
 
 /*
@@ -64,7 +65,7 @@ enum tx_lane { TX_LANE_NONE, TX_LANE_RESPONSE, TX_LANE_WORK };
 struct tx_cursor {
 	enum tx_lane message;      /* of the tagged message under way: no other may come between */
 	enum tx_lane last;         /* whose turn it was */
-	bool ready_sent, terminated;
+	bool terminated;
 	bool flushed;              /* the zero-length read behind `work` is out */
 	uint32_t in_head, in_off;  /* response */
 	struct soft_work *work;    /* NULL: all posted work is out */
@@ -237,6 +238,8 @@ void stream_poll(struct soft_stream *s);
 void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len);
 /* The peer's first frame has come: the ticket is spent. False: it is not any more. */
 bool stream_first_frame(struct soft_stream *s);
+/* The peer has answered our first frame. */
+void stream_confirmed(struct soft_stream *s);
 bool stream_is_half_open(const struct soft_stream *s);
 bool stream_is_serving(const struct soft_stream *s);      /* frames may come and go */
 /* All of these end posted work first (QP_LOST where the caller has not done it). */

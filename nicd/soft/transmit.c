@@ -108,17 +108,6 @@ static enum tx_result terminate_frame(struct soft_stream *s, const struct tx_cur
 	return TX_FRAME;
 }
 
-/* The initiator's first frame, by which the responder knows that the reply has arrived: an empty write. */
-static enum tx_result ready_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame)
-{
-	static const struct rdmap_header header = {.tagged = true, .last = true, .opcode = RDMAP_WRITE, .stag = 1};
-
-	tx_frame_make(frame, &header, NULL, 0, 0);
-	frame->after = *at;
-	frame->after.ready_sent = true;
-	return TX_FRAME;
-}
-
 /* TX_FAULT: *lane and *why. */
 static enum tx_result next_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum tx_lane *lane,
 				 enum nicd_reason *why)
@@ -135,10 +124,10 @@ static enum tx_result next_frame(struct soft_stream *s, const struct tx_cursor *
 		r = response_frame(s, at, frame);
 		return r == TX_NOTHING ? terminate_frame(s, at, frame) : r;
 	}
+	if (s->state == STREAM_CONFIRMING)
+		return work_first_frame(s, at, frame);
 	if (s->state != STREAM_OPEN)
 		return TX_NOTHING;
-	if (!s->inbound && !at->ready_sent)
-		return ready_frame(s, at, frame);
 	for (int i = 0; i < 2 && r == TX_NOTHING; i++) {
 		*lane = at->message ? at->message : order[at->last][i];
 		r = *lane == TX_LANE_RESPONSE ? response_frame(s, at, frame) : work_frame(s, at, frame, why);
@@ -415,7 +404,7 @@ static ssize_t tx_send(struct soft_stream *s, size_t quantum)
 
 static bool sends(const struct soft_stream *s)
 {
-	return s->state == STREAM_OPEN || s->state == STREAM_TERMINATING || s->tx.half_size;
+	return s->state == STREAM_OPEN || s->state == STREAM_CONFIRMING || s->state == STREAM_TERMINATING || s->tx.half_size;
 }
 
 bool tx_turn(struct soft_stream *s)

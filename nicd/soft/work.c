@@ -151,6 +151,13 @@ static enum tx_result flush_frame(struct soft_stream *s, const struct tx_cursor 
 	return TX_FRAME;
 }
 
+enum tx_result work_first_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame)
+{
+	const struct work_entry nothing = {0};
+
+	return at->out_tail ? TX_NOTHING : read_frame(s, at, &nothing, frame);
+}
+
 enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum nicd_reason *why)
 {
 	const struct soft_work *work = at->work;
@@ -201,7 +208,9 @@ void work_confirm(struct soft_stream *s)
 {
 	struct stream_sink *sink = &s->out[s->out_head++ % s->ord];
 
-	if (sink->work->operation == NIC_READ)
+	if (!sink->work)
+		stream_confirmed(s);
+	else if (sink->work->operation == NIC_READ)
 		sink->work->confirmed++;
 	else
 		sink->work->confirmed = sink->work->limit;

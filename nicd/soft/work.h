@@ -36,6 +36,11 @@ struct soft_work *work_new(enum nic_operation operation, const uint8_t *entries,
 enum tx_result { TX_FRAME, TX_NOTHING, TX_FAULT };
 /* The next frame of posted work at this cursor. TX_FAULT: *why says what is wrong with the entry's local side. */
 enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum nicd_reason *why);
+/*
+ * The initiator's first frame: an empty read. By it the responder knows that its reply has arrived, and by the answer we know that
+ * the ticket is spent and the owner has been told; so whoever is connected is known on both sides.
+ */
+enum tx_result work_first_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame);
 /* The entry at the stream's cursor cannot go on. True: the stream goes on until what was posted before it is done. */
 bool work_fault(struct soft_stream *s, enum nicd_reason why);
 

@@ -59,25 +59,54 @@ static struct mpa_frame take_request(struct world *w, uint8_t buf[MPA_FRAME_MAX]
 	return f;
 }
 
-/* All the way to an open stream; takes the first frame. */
-static void open_stream(struct world *w)
+static void respond(struct world *w, uint32_t stag, uint64_t to, bool last, const void *payload, size_t len)
+{
+	const struct rdmap_header h = {.tagged = true, .last = last, .opcode = RDMAP_READ_RESPONSE, .stag = stag, .to = to};
+
+	raw_fpdu(&w->raw, &h, payload, len);
+}
+
+/* The first frame: an empty read. */
+static struct rdmap_read take_first(struct world *w)
 {
 	static uint8_t buf[FPDU_MAX];
 	struct rdmap_header h;
+	struct rdmap_read read;
+
+	assert_int_equal(raw_frame(&w->raw, &h, buf), RDMAP_READ_SIZE);
+	assert_int_equal(h.opcode, RDMAP_READ_REQUEST);
+	assert_int_equal(h.msn, 1);
+	rdmap_read_decode(buf, &read);
+	assert_int_equal(read.size, 0);
+	return read;
+}
+
+/* All the way to an open stream. */
+static void open_stream(struct world *w)
+{
+	uint8_t buf[MPA_FRAME_MAX];
 
 	take_request(w, buf);
 	raw_request(&w->raw, &good_reply, NULL);
-	assert_int_equal(raw_frame(&w->raw, &h, buf), 0);
-	assert_true(w->connected.done);
+	respond(w, take_first(w).sink_stag, 0, true, NULL, 0);
+	run_until(&w->loop, &w->connected.done);
 	assert_int_equal(w->connected.error.reason, NICD_R_NONE);
+}
+
+static void terminate(struct world *w, const struct rdmap_terminate *t)
+{
+	const struct rdmap_header h = {.last = true, .opcode = RDMAP_TERMINATE, .queue = QUEUE_TERMINATE, .msn = 1};
+	uint8_t buf[RDMAP_TERMINATE_MAX];
+	size_t n = rdmap_terminate_encode(buf, t);
+
+	raw_fpdu(&w->raw, &h, buf + DDP_UNTAGGED_SIZE, n - DDP_UNTAGGED_SIZE);
 }
 
 static void test_request(void **state)
 {
 	const struct soft_engine_options o = {.max_ird = 7, .max_ord = 9, .crc = true};
-	static uint8_t buf[FPDU_MAX];
-	uint8_t secret[NICD_TICKET_SIZE];
-	struct rdmap_header h;
+	uint8_t buf[MPA_FRAME_MAX], secret[NICD_TICKET_SIZE];
+	struct rdmap_read read;
 	struct mpa_frame f;
 	struct world w;
 
@@ -92,10 +121,47 @@ static void test_request(void **state)
 	assert_memory_equal(secret, ticket, sizeof(secret));
 	assert_true(raw_is_silent(&w.raw, 10));
 	raw_request(&w.raw, &good_reply, NULL);
+	w.raw.crc = true;
 	/* mutation: wait for the first work request before the first frame */
-	assert_int_equal(raw_frame(&w.raw, &h, buf), 0);
-	assert_int_equal(h.opcode, RDMAP_WRITE);
-	assert_true(h.last);
+	read = take_first(&w);
+	/* mutation: say connected when the reply has come, and nobody over there knows of it yet */
+	assert_true(raw_is_silent(&w.raw, 10));
+	assert_false(w.connected.done);
+	respond(&w, read.sink_stag, 0, true, NULL, 0);
+	run_until(&w.loop, &w.connected.done);
+	assert_int_equal(w.connected.error.reason, NICD_R_NONE);
+	world_free(&w);
+}
+
+/* Instead of the answer to the first frame. */
+static void test_unconfirmed(void **state)
+{
+	const struct rdmap_terminate t = {.code = DDP_E_STAG};
+	uint8_t buf[MPA_FRAME_MAX];
+	uint64_t start;
+	struct world w;
+
+	world_new(&w, NULL);
+	w.terms.timeout_ms = 60;
+	for (int i = 0; i < 5; i++) {
+		start = uv_hrtime();
+		take_request(&w, buf);
+		raw_request(&w.raw, &good_reply, NULL);
+		take_first(&w);
+		if (i == 1)
+			terminate(&w, &t);
+		else if (i == 2)
+			respond(&w, 1, 0, true, "evil", 4);
+		else if (i == 3)
+			raw_write(&w.raw, 1, 1, true, "evil", 4);
+		if (i == 4)
+			raw_close(&w.raw);
+		run_until(&w.loop, &w.connected.done);
+		assert_int_equal(w.connected.error.reason, NICD_R_CONNECT);
+		assert_true(uv_hrtime() - start >= 55000000);
+		raw_close(&w.raw);
+	}
+	assert_int_equal(w.host.closed, 0);
 	world_free(&w);
 }
 
@@ -132,6 +198,9 @@ static void test_replies(void **state)
 		if (rows[i].behind)
 			memcpy(buf + n, rows[i].behind, 5);
 		raw_send(&w.raw, buf, n + (rows[i].behind ? 5 : 0));
+		w.raw.crc = rows[i].reply.crc;
+		if (rows[i].good)
+			respond(&w, take_first(&w).sink_stag, 0, true, NULL, 0);
 		run_until(&w.loop, &w.connected.done);
 		assert_int_equal(w.connected.error.reason, rows[i].good ? NICD_R_NONE : NICD_R_CONNECT);
 		raw_close(&w.raw);
@@ -160,13 +229,6 @@ static struct rdmap_read take_read(struct world *w, uint32_t length, struct post
 	assert_int_equal(h.opcode, RDMAP_READ_REQUEST);
 	rdmap_read_decode(buf, &read);
 	return read;
-}
-
-static void respond(struct world *w, uint32_t stag, uint64_t to, bool last, const void *payload, size_t len)
-{
-	const struct rdmap_header h = {.tagged = true, .last = last, .opcode = RDMAP_READ_RESPONSE, .stag = stag, .to = to};
-
-	raw_fpdu(&w->raw, &h, payload, len);
 }
 
 static void test_sink_is_no_token(void **state)
@@ -307,15 +369,6 @@ static void test_wrong_order(void **state)
 	respond(&w, second.sink_stag, 0, true, "2222", 4);
 	raw_expect_terminate(&w.raw, DDP_E_STAG);
 	world_free(&w);
-}
-
-static void terminate(struct world *w, const struct rdmap_terminate *t)
-{
-	const struct rdmap_header h = {.last = true, .opcode = RDMAP_TERMINATE, .queue = QUEUE_TERMINATE, .msn = 1};
-	uint8_t buf[RDMAP_TERMINATE_MAX];
-	size_t n = rdmap_terminate_encode(buf, t);
-
-	raw_fpdu(&w->raw, &h, buf + DDP_UNTAGGED_SIZE, n - DDP_UNTAGGED_SIZE);
 }
 
 /* Whose fault it is: by the copied header, else the first that is not confirmed. */
@@ -474,7 +527,7 @@ static void test_depth(void **state)
 	for (uint32_t sent = 0, answered = 0; answered < 10; answered++) {
 		for (; sent < 10 && sent < answered + 4; sent++) {
 			raw_frame(&w.raw, &h, buf);
-			assert_int_equal(h.msn, sent + 1);
+			assert_int_equal(h.msn, sent + 2);
 			rdmap_read_decode(buf, &read);
 			assert_int_equal(read.source_to, THERE + 4 * sent);
 			sinks[sent] = read.sink_stag;
@@ -493,6 +546,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_request),
+		cmocka_unit_test(test_unconfirmed),
 		cmocka_unit_test(test_replies),
 		cmocka_unit_test(test_sink_is_no_token),
 		cmocka_unit_test(test_nothing_is_exposed),
