@@ -15,7 +15,7 @@
 #include "daemon/dispatch.h"
 #include "daemon/util.h"
 
-enum { CALLS_SPARE = 256 };
+enum { CALLS_SPARE = 2048 };
 
 static int call_compare(const struct call *a, const struct call *b)
 {

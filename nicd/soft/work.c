@@ -257,16 +257,17 @@ bool work_on_wire(const struct soft_stream *s)
 	return work && work_begun(s, work);
 }
 
-/* All but `except`, in their order. */
+/* All but `except`, in their order. When there is nobody to blame the first is told why, even if it had not begun. */
 static void work_lost_all(struct soft_stream *s, const struct soft_work *except, const struct nicd_error *begun)
 {
+	const struct soft_work *told = except ? except : TAILQ_FIRST(&s->posted);
 	struct soft_work *work, *next;
 
 	for (work = TAILQ_FIRST(&s->posted); work; work = next) {
 		next = TAILQ_NEXT(work, next);
 		if (work == except)
 			continue;
-		work->error = work_begun(s, work) ? *begun : (struct nicd_error){.reason = NICD_R_FLUSHED};
+		work->error = work == told || work_begun(s, work) ? *begun : (struct nicd_error){.reason = NICD_R_FLUSHED};
 		work->completion.failed = work->confirmed;
 		work->completion.inexact = true;
 	}
