@@ -4,7 +4,9 @@
 The daemons live as long as the run; after each test all that clients held must be given back, to the last descriptor. A daemon that
 a test has broken is ended there and then, and the next test gets a new one.
 """
+import os
 import pathlib
+import random
 import signal
 import sys
 
@@ -39,6 +41,12 @@ def time_limit(request):
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+def pytest_collection_modifyitems(items):
+    """NICD_TEST_ORDER=SEED: in another order, which must make no difference."""
+    if "NICD_TEST_ORDER" in os.environ:
+        random.Random(os.environ["NICD_TEST_ORDER"]).shuffle(items)
 
 
 def pytest_configure(config):
