@@ -340,7 +340,34 @@ static void test_error_of_each_call(void **state)
 	assert_string_equal(nicd_last_error(fake->n)->name, "NO_ADAPTER");
 }
 
+/* One call stays unanswered while the ids of others go round its place in the table more than once. */
 /* mutation: call_table_reserve without the skip of taken places */
+static void test_one_stays(void **state)
+{
+	struct fake *fake = *state;
+	struct told told = { 0 };
+	struct nicd_pd *stays, *pd;
+
+	assert_int_equal(nicd_pd_create_async(fake->n, 0, &stays, tell, &told), 0);
+	for (int i = 0; i < 600; i++) {
+		uint32_t id;
+
+		assert_int_equal(nicd_pd_create_async(fake->n, 0, &pd, NULL, NULL), 0);
+		assert_int_equal(nicd_flush(fake->n), 0);
+		id = fake_read(fake)->requests[i == 0]->id;
+		assert_int_not_equal(id, 2);
+		fake_reply_object(fake, id, 1000 + id);
+		fake_send(fake);
+		assert_int_equal(nicd_dispatch(fake->n, 0), 0);
+	}
+	fake_reply_object(fake, 2, 102);
+	fake_send(fake);
+	assert_int_equal(nicd_dispatch(fake->n, 0), 1);
+	assert_int_equal(told.error, 0);
+	assert_int_equal(nicd_pd_serial(stays), 1102);
+}
+
+/* mutation: call_table_grow keeping the old size */
 static void test_many_in_flight(void **state)
 {
 	struct fake *fake = *state;
@@ -386,6 +413,7 @@ int main(void)
 		test_open(test_signal_ends_dispatch_not_waiting),
 		test_open(test_dispatch_times_out),
 		test_open(test_error_of_each_call),
+		test_open(test_one_stays),
 		test_open(test_many_in_flight),
 	};
 

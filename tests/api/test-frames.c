@@ -182,8 +182,29 @@ static void test_order_of_states(void **state)
 	fake_free(fake);
 }
 
-/* mutation: object_fail not called in call_end */
+/* Made and closed in one frame: when the making is refused, so is the close, and there is nothing to close. */
 /* mutation: handle_close_finish without the look at DEPENDENCY */
+static void test_close_of_what_was_never_made(void **state)
+{
+	struct fake *fake = *state;
+	struct told told[2] = { 0 };
+	struct nicd_pd *pd;
+	Nicd__Frame *frame;
+
+	assert_int_equal(nicd_pd_create_async(fake->n, 0, &pd, tell, &told[0]), 0);
+	assert_int_equal(nicd_pd_close_async(pd, tell, &told[1]), 0);
+	assert_int_equal(nicd_flush(fake->n), 0);
+	frame = fake_read(fake);
+	assert_int_equal(frame->requests[1]->close->object->result_of, 2);
+	fake_reply_error(fake, 2, NICD_R_QUOTA);
+	fake_reply_error(fake, 3, NICD_R_DEPENDENCY);
+	fake_send(fake);
+	assert_int_equal(nicd_dispatch(fake->n, -1), 2);
+	assert_int_equal(told[0].error, -EDQUOT);
+	assert_int_equal(told[1].error, 0);
+}
+
+/* mutation: object_fail not called in call_end */
 static void test_failed_making(void **state)
 {
 	struct fake *fake = *state;
@@ -469,10 +490,8 @@ static void test_nonsense_ends_the_session(void **state)
 }
 
 /* What nicd says last is the reason, also when it comes with the end and with requests that it never read. */
-/* mutation: conn_input losing the connection at the first WIRE_END */
-static void test_fatal_is_the_reason(void **state)
+static void fatal_is_the_reason(struct fake *fake, bool send)
 {
-	struct fake *fake = *state;
 	Nicd__Fatal fatal = NICD__FATAL__INIT;
 	struct nicd_pd *pd[2];
 	struct told told[2] = { 0 };
@@ -486,11 +505,25 @@ static void test_fatal_is_the_reason(void **state)
 	fake_send(fake);
 	/* The request is still unread: the client's socket gets a reset. */
 	fake_hang_up(fake);
-	assert_int_equal(nicd_pd_create_async(fake->n, 0, &pd[1], tell, &told[1]), 0);
-	assert_int_equal(nicd_dispatch(fake->n, -1), 2);
+	if (send)
+		assert_int_equal(nicd_pd_create_async(fake->n, 0, &pd[1], tell, &told[1]), 0);
+	assert_int_equal(nicd_dispatch(fake->n, -1), 1 + send);
 	assert_int_equal(told[0].error, -ECONNRESET);
 	assert_string_equal(told[0].reason, "FRAME_REQUESTS");
-	assert_string_equal(told[1].reason, "FRAME_REQUESTS");
+	if (send)
+		assert_string_equal(told[1].reason, "FRAME_REQUESTS");
+}
+
+/* mutation: conn_input losing the connection at the first WIRE_END */
+static void test_fatal_is_the_reason(void **state)
+{
+	fatal_is_the_reason(*state, false);
+}
+
+/* mutation: conn_output losing the connection at EPIPE */
+static void test_fatal_is_the_reason_also_when_sending(void **state)
+{
+	fatal_is_the_reason(*state, true);
 }
 
 int main(void)
@@ -500,12 +533,14 @@ int main(void)
 		test_open(test_kept_until_answered),
 		test_open(test_no_overtaking_on_one_object),
 		test_open(test_order_of_states),
+		test_open(test_close_of_what_was_never_made),
 		test_open(test_failed_making),
 		test_open(test_first_error_of_two),
 		test_open(test_frame_border),
 		test_open(test_kept_descriptor),
 		test_open(test_nonsense_ends_the_session),
 		test_open(test_fatal_is_the_reason),
+		test_open(test_fatal_is_the_reason_also_when_sending),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

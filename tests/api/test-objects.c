@@ -129,7 +129,7 @@ static void test_buffer_arguments(void **state)
 
 	assert_int_equal(nicd_buffer_new(fake->n, 0, 0, &buffer), -EINVAL);
 	assert_int_equal(nicd_buffer_new(fake->n, 1, 0x80, &buffer), -EINVAL);
-	assert_true(nicd_buffer_new(fake->n, SIZE_MAX, 0, &buffer) < 0);
+	assert_int_equal(nicd_buffer_new(fake->n, SIZE_MAX, 0, &buffer), -ENOMEM);
 	assert_true(nicd_buffer_new(fake->n, (size_t)1 << 62, 0, &buffer) < 0);
 	assert_true(nicd_buffer_new(fake->n, (size_t)1 << 62, NICD_BUFFER_HUGE_ONLY, &buffer) < 0);
 	assert_null(buffer);
@@ -682,11 +682,14 @@ static void test_events(void **state)
 	fake_send(w.fake);
 	assert_int_equal(nicd_dispatch(w.fake->n, -1), 2);
 	assert_int_equal(news.count, 3);
-	/* An object that is closed before its news are told. */
+	/* An object that is closed after its news came and before they are told. */
 	fake_event(w.fake, NICD__EVENT__KIND__REVOKED, 104, 1104);
 	fake_send(w.fake);
-	fake_reply_ok(w.fake, 5);
+	fake_reply_error(w.fake, 5, NICD_R_NO_ADAPTER);
 	fake_send(w.fake);
+	fake_reply_ok(w.fake, 6);
+	fake_send(w.fake);
+	assert_int_equal(nicd_adapter_query(w.fake->n, 0), -ENODEV);
 	assert_int_equal(nicd_mr_close(w.mr), 0);
 	assert_int_equal(nicd_dispatch(w.fake->n, -1), 1);
 	assert_int_equal(news.last.kind, NICD_EVENT_REVOKED);

@@ -2,15 +2,18 @@
 /* Opening a session, what Hello tells, the attribute's versions, the rule for forks. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/attr.h"
 #include "tests/api/fake.h"
 
 /* ------------------------------------------------------------------------------------------------------------ Hello */
@@ -99,15 +102,36 @@ static void test_refused_hello(void **state)
 	assert_int_equal(error.size, sizeof(error));
 }
 
+static int signals_left;
+
+/* Stops after a while, so that also a library that starts anew at each signal comes to an end. */
+static void on_alarm(int signal)
+{
+	struct itimerval never = { .it_value = { .tv_usec = 0 } };
+
+	if (--signals_left == 0)
+		setitimer(ITIMER_REAL, &never, NULL);
+}
+
 /* mutation: open_hello waiting for ever */
+/* mutation: conn_left_ms without the look at the clock */
 static void test_silent_daemon(void **state)
 {
 	struct fake *fake = *state;
 	struct nicd_error_info error = { .size = sizeof(error) };
-	struct nicd_open_attr attr = { .size = sizeof(attr), .timeout_ms = 30, .error = &error };
+	struct nicd_open_attr attr = { .size = sizeof(attr), .timeout_ms = 100, .error = &error };
+	struct itimerval often = { .it_value = { .tv_usec = 20000 }, .it_interval = { .tv_usec = 20000 } };
+	struct itimerval never = { .it_value = { .tv_usec = 0 } };
+	struct sigaction action = { .sa_handler = on_alarm }, before;
 
+	signals_left = 100;
+	assert_int_equal(sigaction(SIGALRM, &action, &before), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
 	assert_int_equal(fake_open(fake, &attr), -ETIMEDOUT);
+	assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+	assert_int_equal(sigaction(SIGALRM, &before, NULL), 0);
 	assert_string_equal(error.name, "GREETING_TIMEOUT");
+	assert_true(signals_left > 0);
 }
 
 /* mutation: open_failed without close(attr->fd) */
@@ -153,7 +177,27 @@ static void test_attribute_sizes(void **state)
 	assert_int_equal(nicd_open(&fake->n, &grown.attr), -ENOENT);
 }
 
+/* A caller that was compiled with an earlier version, whose struct was smaller. */
 /* mutation: attr_put writing `size` bytes always */
+/* mutation: attr_get copying `size` bytes always */
+static void test_earlier_versions(void **state)
+{
+	struct fake *fake = *state;
+	const struct nicd_transfer from = { .local_token = 99, .remote_token = 1, .local_addr = 2, .remote_addr = 3 };
+	struct nicd_transfer to, old = { .local_token = 16, .remote_token = 7, .local_addr = 8, .remote_addr = 9 };
+
+	/* (Any struct does whose first member is 32 bits.) */
+	assert_int_equal(attr_get(&fake->n->error, &to, sizeof(to), 16, &old), 0);
+	assert_int_equal(to.local_addr, 8);
+	assert_int_equal(to.remote_addr, 0);
+	attr_put(&old, &from, sizeof(from));
+	assert_int_equal(old.local_token, 16);
+	assert_int_equal(old.local_addr, 2);
+	assert_int_equal(old.remote_addr, 9);
+	attr_put(NULL, &from, sizeof(from));
+}
+
+/* mutation: attr_put without the memset */
 static void test_output_sizes(void **state)
 {
 	struct fake *fake = *state;
@@ -350,6 +394,7 @@ int main(void)
 		test_closed(test_silent_daemon),
 		test_closed(test_socket_is_taken_on_failure),
 		test_closed(test_attribute_sizes),
+		test_open(test_earlier_versions),
 		test_open(test_output_sizes),
 		test_closed(test_where_nicd_is),
 		test_closed(test_bad_paths),
