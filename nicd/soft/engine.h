@@ -5,8 +5,8 @@
  * initiator, on one libuv loop. It reads and writes client memory only through soft_tag_check and soft_tag_iov.
  *
  * Files: mpa.c (handshake and FPDU framing, pure functions on bytes), rdmap.c (DDP/RDMAP headers and Terminate, pure), stream.c
- * (one connection: handshake and end), receive.c and transmit.c (its two halves), work.c (posted transfer lists), engine.c
- * (listeners, connects, registry, turns).
+ * (one connection: states and end), handshake.c (its beginning), receive.c and transmit.c (its two halves), work.c (posted
+ * transfer lists), engine.c (listeners, connects, registry, turns).
  */
 #include <netinet/in.h>
 #include <stdbool.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One connection: its handshake and its end.
+ * One connection: its socket, its states and its end.
  *
  *   in:   ACCEPTING --request, ticket reserved--> ADMITTED --first frame, ticket spent--> OPEN
  *   out:  CONNECTING --> REQUESTING --reply--> CONFIRMING --first frame answered--> OPEN
@@ -80,7 +80,7 @@ static void halves_stop(struct soft_stream *s)
 	tx_stop(s);
 }
 
-static void stream_destroy(struct soft_stream *s)
+void stream_destroy(struct soft_stream *s)
 {
 	if (s->state == STREAM_CLOSED)
 		return;
@@ -114,7 +114,7 @@ static void note_end(struct soft_stream *s, const struct nicd_error *why)
 	engine_news(s);
 }
 
-static void note_connected(struct soft_stream *s, enum nicd_reason reason)
+void stream_note_connected(struct soft_stream *s, enum nicd_reason reason)
 {
 	s->tell_connected = true;
 	s->connect_error.reason = reason;
@@ -124,10 +124,11 @@ static void note_connected(struct soft_stream *s, enum nicd_reason reason)
 /* ---- ends */
 
 /* The caller is told when the time is up: how fast a connect fails says nothing about what is there. */
-static void connect_failed(struct soft_stream *s)
+void stream_connect_failed(struct soft_stream *s)
 {
 	halves_stop(s);
 	socket_close(s);
+	explicit_bzero(s->ticket_secret, sizeof(s->ticket_secret));
 	s->state = STREAM_FAILED;
 }
 
@@ -138,7 +139,7 @@ void stream_abort(struct soft_stream *s, enum nicd_reason reason, int provider_e
 	if (s->state == STREAM_CLOSED || s->state == STREAM_FAILED)
 		return;
 	if (s->state < STREAM_FAILED) {
-		connect_failed(s);
+		stream_connect_failed(s);
 		return;
 	}
 	work_lost(s, NICD_R_QP_LOST, provider_error);
@@ -156,7 +157,7 @@ static void on_timer(uv_timer_t *timer)
 	case STREAM_REQUESTING:
 	case STREAM_CONFIRMING:
 	case STREAM_FAILED:
-		note_connected(s, NICD_R_CONNECT);
+		stream_note_connected(s, NICD_R_CONNECT);
 		stream_destroy(s);
 		break;
 	case STREAM_TERMINATING:
@@ -167,6 +168,11 @@ static void on_timer(uv_timer_t *timer)
 		break;
 	}
 	engine_deliver(s->engine);
+}
+
+void stream_timer(struct soft_stream *s, uint32_t ms)
+{
+	uv_timer_start(&s->timer, on_timer, ms, 0);
 }
 
 /* Own payload that is half out cannot be finished once its work request has ended. */
@@ -187,7 +193,7 @@ static void begin_end(struct soft_stream *s, const struct nicd_error *why)
 	}
 	s->why = *why;
 	s->state = STREAM_TERMINATING;
-	uv_timer_start(&s->timer, on_timer, STREAM_TERMINATE_MS, 0);
+	stream_timer(s, STREAM_TERMINATE_MS);
 	engine_ready(s);
 }
 
@@ -215,7 +221,7 @@ void stream_shutdown(struct soft_stream *s)
 	engine_unlist(s);
 	tx_stop(s);
 	s->state = STREAM_DRAINING;
-	uv_timer_start(&s->timer, on_timer, STREAM_DRAIN_MS, 0);
+	stream_timer(s, STREAM_DRAIN_MS);
 	stream_poll(s);
 }
 
@@ -226,7 +232,7 @@ void stream_eof(struct soft_stream *s)
 	struct nicd_error why = {.reason = amid || s->n_posted ? NICD_R_QP_LOST : NICD_R_PEER_CLOSED};
 
 	if (s->state < STREAM_FAILED) {
-		connect_failed(s);
+		stream_connect_failed(s);
 		return;
 	}
 	work_lost(s, NICD_R_QP_LOST, 0);
@@ -242,7 +248,7 @@ void stream_drop(struct soft_stream *s, enum nicd_reason reason, bool graceful)
 	work_lost(s, reason, 0);
 	s->told = s->tell_opened = s->tell_closed = false;
 	if (s->state <= STREAM_FAILED) {
-		note_connected(s, NICD_R_CONNECT);
+		stream_note_connected(s, NICD_R_CONNECT);
 		stream_destroy(s);
 	} else if (graceful && !own && s->state == STREAM_OPEN && !(s->tx.half_size && s->tx.half.payload)) {
 		engine_unlist(s);
@@ -354,218 +360,12 @@ void stream_refresh_mss(struct soft_stream *s)
 }
 
 /* Large frames where nothing in between cares; else one TCP segment each, as RNICs want them. */
-static void segment_init(struct soft_stream *s)
+void stream_segment_init(struct soft_stream *s)
 {
 	uint32_t fpdu = s->engine->options.fpdu;
 
 	s->by_mss = !fpdu && !is_local(s->fd, &s->addr);
 	s->segment = segment_of(fpdu ? fpdu : s->by_mss ? 1448 : FPDU_MAX);
-}
-
-/* ---- handshake */
-
-static int crc_init(struct soft_stream *s, bool crc)
-{
-	struct soft_engine *engine = s->engine;
-
-	if (crc && !engine->tx_buffer) {
-		engine->tx_buffer = malloc(STREAM_QUANTUM + STREAM_SEGMENT_MAX);
-		if (!engine->tx_buffer)
-			return -ENOMEM;
-	}
-	s->crc = crc;
-	return 0;
-}
-
-static uint32_t min_depth(uint32_t a, uint32_t b)
-{
-	return a < b ? a : b;
-}
-
-/* The revision of the request, and what of RFC 6581 it used. */
-static void reply_init(const struct soft_stream *s, const struct mpa_frame *request, struct mpa_frame *reply)
-{
-	*reply = (struct mpa_frame){
-		.reply = true, .revision = request->revision, .enhanced = request->enhanced,
-		.crc = request->crc || s->engine->options.crc,
-	};
-}
-
-/* Unknown, spent, expired, no hello, markers: one answer for all. */
-static void handshake_reject(struct soft_stream *s, const struct mpa_frame *request)
-{
-	uint8_t buf[TX_HEAD];
-	struct mpa_frame reply;
-
-	reply_init(s, request, &reply);
-	reply.reject = true;
-	s->state = STREAM_TERMINATING;
-	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &reply));
-}
-
-/* One of what the peer can do first; an empty write costs nothing. */
-static void ready_choose(struct soft_stream *s, const struct mpa_frame *request, struct mpa_frame *reply)
-{
-	if (!request->peer_to_peer)
-		return;
-	reply->peer_to_peer = true;
-	reply->rtr_read = request->rtr_read && !request->rtr_write;
-	reply->rtr_send = request->rtr_send && !request->rtr_write && !request->rtr_read;
-	reply->rtr_write = !reply->rtr_read && !reply->rtr_send;
-	s->rtr_send = reply->rtr_send;
-}
-
-static void handshake_admit(struct soft_stream *s, const struct mpa_frame *request)
-{
-	const struct soft_engine_options *o = &s->engine->options;
-	uint32_t timeout = o->handshake_timeout_ms;
-	uint8_t buf[TX_HEAD], pd[PEER_GRANT_SIZE];
-	struct mpa_frame reply;
-
-	reply_init(s, request, &reply);
-	if (crc_init(s, reply.crc) < 0) {
-		stream_destroy(s);
-		return;
-	}
-	s->door = s->ticket->serial;
-	soft_ticket_scope(s->ticket, &s->remote);
-	s->local.pd = s->ticket->pd;
-	s->ird = min_depth(o->max_ird, request->enhanced ? request->ord : o->max_ird);
-	s->ord = min_depth(o->max_ord, request->enhanced ? request->ird : 1);
-	reply.ird = s->ird;
-	reply.ord = s->ord;
-	ready_choose(s, request, &reply);
-	if (s->ticket->grant.remote_token) {
-		peer_grant_encode(pd, &s->ticket->grant);
-		reply.pd = pd;
-		reply.pd_len = sizeof(pd);
-	}
-	s->state = STREAM_ADMITTED;
-	engine_stranger(s, false);
-	if (!request->peer_to_peer)
-		timeout *= STREAM_SILENT_HANDSHAKES;
-	uv_timer_start(&s->timer, on_timer, timeout, 0);
-	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &reply));
-}
-
-static void handshake_request(struct soft_stream *s, const uint8_t *buf, size_t len)
-{
-	uint8_t secret[NICD_TICKET_SIZE];
-	struct mpa_frame request;
-	size_t used = 0;
-
-	switch (mpa_decode(buf, len, false, &request, &used)) {
-	case MPA_MORE:
-		return;
-	case MPA_GARBAGE:
-		stream_destroy(s);
-		return;
-	case MPA_MALFORMED:
-		handshake_reject(s, &request);
-		return;
-	case MPA_DONE:
-		break;
-	}
-	if (used < len) {
-		stream_destroy(s);   /* nothing may be sent before our reply */
-		return;
-	}
-	if (!request.markers && !request.reject && peer_hello_decode(request.pd, request.pd_len, secret))
-		s->ticket = soft_ticket_reserve(s->engine->tickets, secret);
-	explicit_bzero(secret, sizeof(secret));
-	if (s->ticket)
-		handshake_admit(s, &request);
-	else
-		handshake_reject(s, &request);
-}
-
-bool stream_first_frame(struct soft_stream *s)
-{
-	if (s->ticket->dropped) {
-		stream_destroy(s);
-		return false;
-	}
-	soft_ticket_spend(s->engine->tickets, s->ticket);
-	s->spent = true;
-	s->state = STREAM_OPEN;
-	s->told = s->tell_opened = true;
-	uv_timer_stop(&s->timer);
-	engine_list(s);
-	engine_news(s);
-	return true;
-}
-
-/* Nothing may follow the reply: the responder waits for our first frame. */
-static bool reply_suits(const struct mpa_frame *reply, size_t used, size_t len)
-{
-	return used == len && !reply->reject && !reply->markers && reply->enhanced && reply->ird > 0;
-}
-
-static void handshake_reply(struct soft_stream *s, const uint8_t *buf, size_t len)
-{
-	const struct soft_engine_options *o = &s->engine->options;
-	enum mpa_result r;
-	struct mpa_frame reply;
-	size_t used = 0;
-
-	r = mpa_decode(buf, len, true, &reply, &used);
-	if (r == MPA_MORE)
-		return;
-	if (r == MPA_DONE && reply_suits(&reply, used, len) && crc_init(s, reply.crc || o->crc) == 0) {
-		s->ord = min_depth(o->max_ord, reply.ird);
-		s->ird = min_depth(o->max_ird, reply.ord);
-		s->out = calloc(s->ord, sizeof(*s->out));
-	}
-	if (!s->out) {
-		connect_failed(s);
-		return;
-	}
-	s->result.has_grant = peer_grant_decode(reply.pd, reply.pd_len, &s->result.grant);
-	memcpy(s->result.peer, s->peer, sizeof(s->result.peer));
-	s->state = STREAM_CONFIRMING;
-	engine_ready(s);
-}
-
-void stream_confirmed(struct soft_stream *s)
-{
-	s->state = STREAM_OPEN;
-	s->told = true;
-	uv_timer_stop(&s->timer);
-	note_connected(s, NICD_R_NONE);
-}
-
-void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len)
-{
-	if (s->state == STREAM_ACCEPTING)
-		handshake_request(s, buf, len);
-	else
-		handshake_reply(s, buf, len);
-}
-
-static void tcp_connected(struct soft_stream *s)
-{
-	const struct soft_engine_options *o = &s->engine->options;
-	struct mpa_frame request = {
-		.revision = 2, .enhanced = true, .crc = o->crc, .ird = o->max_ird, .ord = o->max_ord,
-	};
-	uint8_t buf[TX_HEAD], pd[PEER_HELLO_SIZE];
-	int error = 0;
-	socklen_t len = sizeof(error);
-
-	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error) {
-		connect_failed(s);
-		return;
-	}
-	segment_init(s);
-	peer_hello_encode(pd, s->ticket_secret);
-	request.pd = pd;
-	request.pd_len = sizeof(pd);
-	s->state = STREAM_REQUESTING;
-	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &request));
-	stream_poll(s);
-	explicit_bzero(pd, sizeof(pd));
-	explicit_bzero(buf, sizeof(buf));
-	explicit_bzero(s->ticket_secret, sizeof(s->ticket_secret));
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -574,7 +374,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	struct soft_engine *engine = s->engine;
 
 	if (s->state == STREAM_CONNECTING) {
-		tcp_connected(s);
+		stream_tcp_connected(s);
 	} else if (status < 0) {
 		/* The socket has an error; what the peer said before it is still there. */
 		s->polled = 0;
@@ -631,8 +431,8 @@ int stream_accept(struct soft_engine *engine, int fd)
 		return r;
 	}
 	locator_addr_print(&s->addr, s->peer);
-	segment_init(s);
-	uv_timer_start(&s->timer, on_timer, engine->options.handshake_timeout_ms, 0);
+	stream_segment_init(s);
+	stream_timer(s, engine->options.handshake_timeout_ms);
 	stream_poll(s);
 	return 0;
 }
@@ -647,16 +447,16 @@ void stream_connect(struct soft_stream *s, uint32_t timeout_ms)
 	int fd = -1;
 
 	uv_update_time(s->engine->loop);
-	uv_timer_start(&s->timer, on_timer, timeout_ms, 0);
+	stream_timer(s, timeout_ms);
 	if (s->addr.ss_family == AF_INET || s->addr.ss_family == AF_INET6)
 		fd = socket(s->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0 || socket_take(s, fd) < 0) {
-		connect_failed(s);
+		stream_connect_failed(s);
 		return;
 	}
 	locator_addr_print(&s->addr, s->peer);
 	if (connect(fd, (const struct sockaddr *)&s->addr, addr_len(&s->addr)) < 0 && errno != EINPROGRESS) {
-		connect_failed(s);
+		stream_connect_failed(s);
 		return;
 	}
 	stream_poll(s);

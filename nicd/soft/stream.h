@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The inside of the engine and of its streams, for engine.c, stream.c, receive.c, transmit.c and work.c only.
+ * The inside of the engine and of its streams, for engine.c, stream.c, handshake.c, receive.c, transmit.c and
+ * work.c only.
  *
  * Nothing calls out of the engine while a stream is at work: what others must hear is noted (stream_news) and told by
  * engine_deliver, which runs with no stream's state on the stack. So no callback can drop a tag under a frame that is being built.
@@ -234,16 +235,18 @@ void stream_leave(struct soft_stream *s);
 int stream_accept(struct soft_engine *engine, int fd);    /* takes fd */
 void stream_connect(struct soft_stream *s, uint32_t timeout_ms);
 void stream_poll(struct soft_stream *s);
-/* The handshake's bytes so far. */
-void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len);
-/* The peer's first frame has come: the ticket is spent. False: it is not any more. */
-bool stream_first_frame(struct soft_stream *s);
-/* The peer has answered our first frame. */
-void stream_confirmed(struct soft_stream *s);
+void stream_timer(struct soft_stream *s, uint32_t ms);    /* what happens then depends on the state */
+void stream_segment_init(struct soft_stream *s);
+void stream_refresh_mss(struct soft_stream *s);
 bool stream_is_half_open(const struct soft_stream *s);
 bool stream_is_serving(const struct soft_stream *s);      /* frames may come and go */
+void stream_note_connected(struct soft_stream *s, enum nicd_reason reason);
+/* The caller is told when the time is up: how fast a connect fails says nothing about what is there. */
+void stream_connect_failed(struct soft_stream *s);
 /* All of these end posted work first (QP_LOST where the caller has not done it). */
-/* At once, without a word. */
+/* At once, and nobody is told. */
+void stream_destroy(struct soft_stream *s);
+/* At once, with a reset. */
 void stream_abort(struct soft_stream *s, enum nicd_reason reason, int provider_error);
 /* Says why, after what must be said before. */
 void stream_terminate(struct soft_stream *s, const struct rdmap_terminate *terminate, enum nicd_reason reason);
@@ -255,7 +258,15 @@ void stream_shutdown(struct soft_stream *s);
 void stream_eof(struct soft_stream *s);
 /* The controller ends it: nothing is told of the stream; its work ends with `reason`. */
 void stream_drop(struct soft_stream *s, enum nicd_reason reason, bool graceful);
-void stream_refresh_mss(struct soft_stream *s);
+
+/* handshake.c */
+void stream_tcp_connected(struct soft_stream *s);
+/* The handshake's bytes so far. */
+void stream_handshake(struct soft_stream *s, const uint8_t *buf, size_t len);
+/* The peer's first frame has come: the ticket is spent. False: it is not any more. */
+bool stream_first_frame(struct soft_stream *s);
+/* The peer has answered our first frame. */
+void stream_confirmed(struct soft_stream *s);
 
 /* receive.c */
 void rx_init(struct soft_stream *s);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Two engines on loopback: transfers that must work, and how refused ones end. */
+#include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include "pair.h"
 
@@ -469,6 +469,30 @@ static void test_abandoned_connect(void **state)
 	world_free(&w);
 }
 
+/* Over IPv6, by a listening socket that somebody else made. */
+static void test_ipv6_and_listen_fd(void **state)
+{
+	struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct posted p;
+	struct entry e;
+	struct world w;
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof(any)) < 0 || listen(fd, 4) < 0)
+		skip();
+	world_new(&w, NULL, NULL, MIB);
+	assert_int_equal(soft_engine_listen_fd(w.pair.b.engine, fd, &w.pair.b.addr), 0);
+	connect_pd(&w.pair, 1);
+	e = entry(&w, 0, 0, 100000);
+	fill(w.mb.map, MIB, 1);
+	p = transfer(&w.pair, 1, NIC_READ, &e, 1);
+	assert_int_equal(p.error.reason, NICD_R_NONE);
+	assert_memory_equal(w.ma.map, w.mb.map, 100000);
+	assert_int_equal(soft_engine_listen(w.pair.b.engine, (struct sockaddr *)&(struct sockaddr_in){.sin_family = AF_UNIX},
+					    &w.pair.b.addr), -EAFNOSUPPORT);
+	world_free(&w);
+}
+
 /* ---- looking and ending */
 
 static void test_info(void **state)
@@ -646,6 +670,7 @@ int main(void)
 		cmocka_unit_test(test_export_ticket),
 		cmocka_unit_test(test_failing_connects),
 		cmocka_unit_test(test_abandoned_connect),
+		cmocka_unit_test(test_ipv6_and_listen_fd),
 		cmocka_unit_test(test_info),
 		cmocka_unit_test(test_flush),
 		cmocka_unit_test(test_disconnect_amid_work),
