@@ -61,7 +61,7 @@ static int door_new(struct nicd_mr *mr, uint32_t type, struct door **ret, struct
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ tickets */
+/* -------------------------------------------------------------------------------------------------------------- tickets */
 
 static int ticket_start(struct nicd_mr *mr, const struct nicd_ticket_attr *user_attr, struct door **door, struct call **call)
 {
@@ -142,7 +142,7 @@ NICD_API int nicd_ticket_close_async(struct nicd_ticket *ticket, nicd_callback c
 	return handle_close_async(ticket ? &ticket->door.object : NULL, NULL, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ exports */
+/* -------------------------------------------------------------------------------------------------------------- exports */
 
 static int export_submit(struct call *call, struct nicd_mr *mr, const struct nicd_export_attr *attr)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looking and ending by serial: List, Who, Ledger, Revoke. A page is one block of memory that belongs to its list: the elements,
- * then the strings they point to.
+ * Looking and ending by serial: List, Who, Ledger, Revoke. A page is one block of memory that belongs to its list: the
+ * elements, then the strings they point to.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -165,7 +165,7 @@ NICD_API void nicd_list_free(struct nicd_list *list)
 	pages_free(list ? &list->pages : NULL);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ Ledger */
+/* --------------------------------------------------------------------------------------------------------------- Ledger */
 
 static int ledger_ask(const struct pages *pages, struct call *call)
 {
@@ -296,7 +296,7 @@ NICD_API void nicd_ledger_free(struct nicd_ledger *ledger)
 	pages_free(ledger ? &ledger->pages : NULL);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ Revoke */
+/* --------------------------------------------------------------------------------------------------------------- Revoke */
 
 static int revoke_start(struct nicd *n, uint64_t serial, struct nicd_receipt *ret, struct call **call)
 {

@@ -15,7 +15,7 @@ struct nicd_buffer {
 	struct buffer buffer;
 };
 
-/* ------------------------------------------------------------------------------------------------------------ handing over */
+/* --------------------------------------------------------------------------------------------------------- handing over */
 
 static int memory_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
@@ -129,7 +129,7 @@ NICD_API int nicd_memory_close_async(struct nicd_memory *memory, nicd_callback c
 	return handle_close_async(memory ? &memory->object : NULL, NULL, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ buffers */
+/* -------------------------------------------------------------------------------------------------------------- buffers */
 
 static void buffer_fini(struct object *object)
 {

@@ -25,7 +25,7 @@ struct mr_plan {
 	size_t page_size;     /* of the first range */
 };
 
-/* ------------------------------------------------------------------------------------------------------------ memories in use */
+/* ------------------------------------------------------------------------------------------------------ memories in use */
 
 static void use_release(struct mr_use *use)
 {
@@ -101,7 +101,7 @@ static void mr_forget_tokens(struct nicd_mr *mr)
 	mr->flags = 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ what to register */
+/* ----------------------------------------------------------------------------------------------------- what to register */
 
 static void plan_init(struct mr_plan *plan, struct nicd_mr *mr, int fd)
 {
@@ -184,8 +184,8 @@ static uint64_t plan_length(const struct mr_plan *plan)
 }
 
 /*
- * An address for peers that tells nothing about this process: random below 2^47, never on page 0, and in its page where the memory
- * is in its own, huge ones included.
+ * An address for peers that tells nothing about this process: random below 2^47, never on page 0, and in its page where the
+ * memory is in its own, huge ones included.
  */
 static uint64_t plan_iova(const struct mr_plan *plan, struct nicd *n)
 {
@@ -225,7 +225,7 @@ static int plan_make(struct mr_plan *plan, struct nicd_mr *mr, int fd, const str
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ registering */
+/* ---------------------------------------------------------------------------------------------------------- registering */
 
 static int register_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
@@ -340,7 +340,7 @@ NICD_API int nicd_mr_register_fd_async(struct nicd_mr *mr, int fd, const struct 
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ making */
+/* --------------------------------------------------------------------------------------------------------------- making */
 
 static int create_start(struct nicd_pd *pd, struct nicd_mr **ret, struct call **call)
 {
@@ -438,7 +438,7 @@ NICD_API int nicd_mr_new_async(struct nicd_pd *pd, const struct nicd_mr_attr *at
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ tokens */
+/* --------------------------------------------------------------------------------------------------------------- tokens */
 
 NICD_API uint32_t nicd_mr_local_token(const struct nicd_mr *mr)
 {
@@ -586,7 +586,7 @@ NICD_API int nicd_query_tokens_async(struct nicd *n, struct nicd_mr *const *mrs,
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ the end */
+/* -------------------------------------------------------------------------------------------------------------- the end */
 
 static int deregister_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
@@ -629,7 +629,10 @@ NICD_API int nicd_mr_deregister_async(struct nicd_mr *mr, struct nicd_receipt *r
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* What the handle stands on is free to be closed: nicd answers that after this. Registrations under way still know their use. */
+/*
+ * What the handle stands on is free to be closed: nicd answers that after this. Registrations under way still know their
+ * use.
+ */
 static void mr_before_close(struct object *object)
 {
 	struct mr_use *use;

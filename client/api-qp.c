@@ -8,7 +8,7 @@
 #include "client/api.h"
 #include "client/attr.h"
 
-/* ------------------------------------------------------------------------------------------------------------ connecting */
+/* ----------------------------------------------------------------------------------------------------------- connecting */
 
 static int connect_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
@@ -96,7 +96,7 @@ NICD_API const struct nicd_grant *nicd_qp_grant(const struct nicd_qp *qp)
 	return &qp->grant;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ asking */
+/* --------------------------------------------------------------------------------------------------------------- asking */
 
 static int query_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
@@ -150,7 +150,7 @@ NICD_API int nicd_qp_query_async(struct nicd_qp *qp, struct nicd_qp_info *ret, n
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ reading and writing */
+/* -------------------------------------------------------------------------------------------------- reading and writing */
 
 /* A failed work request may tell how far it came. */
 static int work_finish(struct call *call, const Nicd__Reply *reply, int error)
@@ -254,7 +254,7 @@ NICD_API int nicd_qp_write_async(struct nicd_qp *qp, const struct nicd_transfer 
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ lists */
+/* ---------------------------------------------------------------------------------------------------------------- lists */
 
 _Static_assert(sizeof(struct nicd_transfer) == NICD_TRANSFER_ENTRY_SIZE, "struct nicd_transfer is what the protocol sends");
 
@@ -332,7 +332,7 @@ NICD_API int nicd_qp_write_list_async(struct nicd_qp *qp, const struct nicd_tran
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ the end */
+/* -------------------------------------------------------------------------------------------------------------- the end */
 
 /* Flush and Disconnect: they answer nothing. */
 static int plain_start(struct nicd_qp *qp, Nicd__Request__CallCase call_case, struct call **call)

@@ -21,7 +21,7 @@ enum { OPEN_TIMEOUT_MS = 10000 };
 
 #define SYSTEM_SOCKET "/run/nicd/nicd.sock"
 
-/* ------------------------------------------------------------------------------------------------------------ where nicd is */
+/* -------------------------------------------------------------------------------------------------------- where nicd is */
 
 /* The fallback of a rootless nicd lies where everybody can write: only a directory that is ours alone will do. */
 static bool path_is_ours(const char *directory, const char *path)
@@ -84,7 +84,7 @@ static int open_path(const struct nicd_open_attr *attr, struct sockaddr_un *addr
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ connecting */
+/* ----------------------------------------------------------------------------------------------------------- connecting */
 
 static int open_connect(struct nicd *n, const struct nicd_open_attr *attr)
 {
@@ -124,7 +124,7 @@ static int open_take(struct nicd *n, int fd)
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ Hello */
+/* ---------------------------------------------------------------------------------------------------------------- Hello */
 
 /* Replaces the adapter's facts. false: no memory, and the old ones stay. */
 static bool adapter_take(struct adapter *adapter, const Nicd__AdapterInfo *from)
@@ -321,7 +321,7 @@ NICD_API void nicd_free(struct nicd *n)
 		conn_free(n);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ what is known */
+/* -------------------------------------------------------------------------------------------------------- what is known */
 
 NICD_API const struct nicd_session_info *nicd_session(struct nicd *n)
 {

@@ -45,15 +45,18 @@ struct door {
 };
 
 /*
- * NdkClose*: the handle is gone unless it is refused with -EBUSY or -EOWNERDEAD. `before` (may be NULL) is called once it is not
- * refused. NULL objects are allowed.
+ * NdkClose*: the handle is gone unless it is refused with -EBUSY or -EOWNERDEAD. `before` (may be NULL) is called once it
+ * is not refused. NULL objects are allowed.
  */
 int handle_close(struct object *object, void (*before)(struct object *object));
 int handle_close_async(struct object *object, void (*before)(struct object *object), nicd_callback cb, void *userdata);
 
 /* Closes what came of a failure; the last error stays what it is. */
 void handle_discard(struct object *object);
-/* Waits for the call that makes `object`; on failure the handle is gone, and nicd is told if it had made the object nevertheless. */
+/*
+ * Waits for the call that makes `object`; on failure the handle is gone, and nicd is told if it had made the object
+ * nevertheless.
+ */
 int handle_wait(struct object *object, struct call *call);
 
 /* For calls that answer with a receipt: call->ret is a struct nicd_receipt or NULL. */

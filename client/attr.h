@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Public structs that may grow: they begin with `size`, what their user was compiled with. Both ways between such a struct and the one
- * this library was compiled with.
+ * Public structs that may grow: they begin with `size`, what their user was compiled with. Both ways between such a struct
+ * and the one this library was compiled with.
  */
 #include "client/conn.h"
 
 /*
- * Copies the user's struct into one of `size` bytes (zeroed), of which `least` were there in the first version. `from` NULL: all zero.
- * -EINVAL: too small; -E2BIG: larger, and what is unknown is not zero.
+ * Copies the user's struct into one of `size` bytes (zeroed), of which `least` were there in the first version. `from`
+ * NULL: all zero. -EINVAL: too small; -E2BIG: larger, and what is unknown is not zero.
  */
 int attr_get(struct nicd_error_info *error, void *to, size_t size, size_t least, const void *from);
 /* Before the call: is there room for the first version? NULL is allowed. -EINVAL. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory that can be registered. A memfd is allocated whole before it is mapped (so that being out of memory is an error here and never
- * a SIGBUS later), then sealed against changing its size: nicd takes nothing that could be cut off under the device.
+ * Memory that can be registered. A memfd is allocated whole before it is mapped (so that being out of memory is an error
+ * here and never a SIGBUS later), then sealed against changing its size: nicd takes nothing that could be cut off under the
+ * device.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -61,8 +62,8 @@ static bool buffer_round(size_t size, size_t page, size_t *ret)
 }
 
 /*
- * A memfd has no limit of its own: allocating more than the machine has would not fail but end in the hands of the OOM killer. What is
- * less may still be too much, but not by a slip of the pen.
+ * A memfd has no limit of its own: allocating more than the machine has would not fail but end in the hands of the OOM
+ * killer. What is less may still be too much, but not by a slip of the pen.
  */
 static bool buffer_is_possible(size_t size)
 {

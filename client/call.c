@@ -2,10 +2,10 @@
 /*
  * Calls on their way: ids, order, references, answers.
  *
- * A request may name the object that an earlier one of the same frame makes. So when an object is not there yet, its calls go out at
- * once if its making is still in the open frame. If that frame has left and is not answered, they are kept, packed, and go when
- * the answer is there. Calls on one object never overtake each other: once one is kept, those that follow on the same
- * object are kept too.
+ * A request may name the object that an earlier one of the same frame makes. So when an object is not there yet, its calls
+ * go out at once if its making is still in the open frame. If that frame has left and is not answered, they are kept,
+ * packed, and go when the answer is there. Calls on one object never overtake each other: once one is kept, those that
+ * follow on the same object are kept too.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ struct deferred {
 	uint8_t packed[];
 };
 
-/* ------------------------------------------------------------------------------------------------------------ life */
+/* ----------------------------------------------------------------------------------------------------------------- life */
 
 int call_new(struct call **ret, struct nicd *n, struct object *object,
 	     int (*finish)(struct call *call, const Nicd__Reply *reply, int error))
@@ -84,7 +84,7 @@ struct call *call_free(struct call *call)
 	return NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ ids */
+/* ------------------------------------------------------------------------------------------------------------------ ids */
 
 /* Doubles the table; two ids that differ in the old one differ in the new one. */
 static int call_table_grow(struct call_table *table)
@@ -145,7 +145,7 @@ void call_table_deinit(struct call_table *table)
 	*table = (struct call_table){ 0 };
 }
 
-/* ------------------------------------------------------------------------------------------------------------ the end */
+/* -------------------------------------------------------------------------------------------------------------- the end */
 
 /* For nicd_dispatch. Nobody waits for the answer of a call without callback: it is gone. */
 static void call_queue(struct call *call)
@@ -245,9 +245,12 @@ void call_abort(struct nicd *n)
 	}
 }
 
-/* ------------------------------------------------------------------------------------------------------------ the way out */
+/* ---------------------------------------------------------------------------------------------------------- the way out */
 
-/* The Refs of a request, in the order of field numbers: the body's first field if it is one, and those of RegisterMr's ranges. */
+/*
+ * The Refs of a request, in the order of field numbers: the body's first field if it is one, and those of RegisterMr's
+ * ranges.
+ */
 static unsigned call_refs(const Nicd__Request *request, Nicd__Ref *refs[CALL_DEPS])
 {
 	const ProtobufCMessage *body = &request->hello->base;   /* whichever it is */
@@ -401,7 +404,7 @@ int call_submit_ref(struct call *call, Nicd__Request__CallCase call_case, struct
 	return call_submit(call, &request, &dep, 1);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ deferred calls */
+/* ------------------------------------------------------------------------------------------------------- deferred calls */
 
 static bool call_is_blocked(const struct call *call)
 {
@@ -471,7 +474,7 @@ void call_release(struct nicd *n)
 	}
 }
 
-/* ------------------------------------------------------------------------------------------------------------ to the caller */
+/* -------------------------------------------------------------------------------------------------------- to the caller */
 
 int call_wait(struct call *call)
 {
@@ -532,7 +535,7 @@ void call_deliver(struct call *call)
 	call_free(call);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ events */
+/* --------------------------------------------------------------------------------------------------------------- events */
 
 /* The same news that wait for nicd_dispatch, for the latest wins. Without a handle it is known by its serial. */
 static struct call *call_event_find(struct nicd *n, const struct object *object, const Nicd__Event *event)

@@ -22,8 +22,9 @@ enum call_stage { CALL_NEW, CALL_DEFERRED, CALL_SENT, CALL_READY };
 enum call_mode { CALL_UNDECIDED, CALL_WAITED, CALL_LATER };
 
 /*
- * How a call stands to what changes the state of the first object that it names: registering and deregistering an MR. Others on the
- * same MR would be refused while one of these is under way, so they wait; not for the answer if the request may name its result.
+ * How a call stands to what changes the state of the first object that it names: registering and deregistering an MR.
+ * Others on the same MR would be refused while one of these is under way, so they wait; not for the answer if the request
+ * may name its result.
  */
 enum call_order {
 	CALL_FREE,        /* indifferent */
@@ -41,8 +42,8 @@ struct call {
 	int error;                       /* READY */
 	struct nicd_error_info *why;     /* READY with an error; NULL: n->loss */
 	/*
-	 * Takes the answer over: fills what the caller gave, and the object. `reply` is NULL when there is none (error is set then).
-	 * Returns the call's error; -EPROTO in place of success says that nicd makes no sense. May be NULL.
+	 * Takes the answer over: fills what the caller gave, and the object. `reply` is NULL when there is none (error is
+	 * set then). Returns the call's error; -EPROTO in place of success says that nicd makes no sense. May be NULL.
 	 */
 	int (*finish)(struct call *call, const Nicd__Reply *reply, int error);
 	struct object *object;           /* what it is about; referenced */
@@ -73,8 +74,9 @@ int call_new(struct call **ret, struct nicd *n, struct object *object,
 struct call *call_free(struct call *call);
 
 /*
- * Sends the request, or keeps it until the objects that it names are there. deps[i] is the object that the request's i-th Ref (in the
- * order of field numbers) is to name, or NULL to leave that Ref as it is. Takes the call: an error means that it is gone.
+ * Sends the request, or keeps it until the objects that it names are there. deps[i] is the object that the request's i-th
+ * Ref (in the order of field numbers) is to name, or NULL to leave that Ref as it is. Takes the call: an error means that
+ * it is gone.
  */
 int call_submit(struct call *call, Nicd__Request *request, struct object *const *deps, unsigned n_deps);
 /* The same for a call whose body is one Ref, to `dep`. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The session's life and its socket. Made without a socket by conn_new, given one by nicd_open, lost once: by the end of the socket,
- * by a Fatal, or because what comes is not what nicd says. Then all calls under way end with the reason kept in n->loss, and
- * every new one gets -ENOTCONN. The struct stays until nicd_free.
+ * The session's life and its socket. Made without a socket by conn_new, given one by nicd_open, lost once: by the end of
+ * the socket, by a Fatal, or because what comes is not what nicd says. Then all calls under way end with the reason kept in
+ * n->loss, and every new one gets -ENOTCONN. The struct stays until nicd_free.
  */
 #include <errno.h>
 #include <poll.h>
@@ -25,7 +25,7 @@ enum {
 	CONN_PACKETS = 64,   /* read at a time before callbacks get their turn */
 };
 
-/* ------------------------------------------------------------------------------------------------------------ life */
+/* ----------------------------------------------------------------------------------------------------------------- life */
 
 int conn_new(struct nicd **ret)
 {
@@ -163,7 +163,7 @@ static void conn_lose_system(struct nicd *n, int err)
 	conn_lose(n, &why);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ errors */
+/* --------------------------------------------------------------------------------------------------------------- errors */
 
 int conn_fail(struct nicd *n, enum error_local which, uint64_t limit, uint64_t observed)
 {
@@ -191,7 +191,7 @@ int conn_check(struct nicd *n)
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ traffic */
+/* -------------------------------------------------------------------------------------------------------------- traffic */
 
 void conn_output(struct nicd *n)
 {
@@ -254,7 +254,9 @@ unsigned conn_input(struct nicd *n, unsigned max)
 		case WIRE_AGAIN:
 			return packets;
 		case WIRE_END:
-			/* The kernel tells of a reset before it hands out what came earlier, perhaps a Fatal: ask once more. */
+			/*
+			 * The kernel tells of a reset before it hands out what came earlier, perhaps a Fatal: ask once more.
+			 */
 			if (n->ended)
 				conn_lose_local(n, ERROR_CONNECTION_LOST);
 			n->ended = true;
@@ -320,7 +322,7 @@ int conn_wait(struct nicd *n, const struct call *call, int timeout_ms)
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ for the caller's loop */
+/* ------------------------------------------------------------------------------------------------ for the caller's loop */
 
 int conn_deliver(struct nicd *n)
 {
@@ -407,7 +409,7 @@ NICD_API int nicd_get_timeout(struct nicd *n)
 	return n->n_ready > 0 || n->lost ? 0 : -1;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ random numbers */
+/* ------------------------------------------------------------------------------------------------------- random numbers */
 
 uint64_t conn_random(struct nicd *n)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The session: socket, frames in and out, calls in flight, and the queue of callbacks that wait for nicd_dispatch. One struct nicd is
- * used by one thread at a time; nothing here is shared.
+ * The session: socket, frames in and out, calls in flight, and the queue of callbacks that wait for nicd_dispatch. One
+ * struct nicd is used by one thread at a time; nothing here is shared.
  */
 #include <stdbool.h>
 #include <stdint.h>

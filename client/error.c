@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Filling nicd_error_info. All texts are copied into the struct, so whoever holds one owns all of it. What nicd says is taken as it
- * says it, because a newer one may know reasons that are not in the table here; only the errno comes from the table (a reason
- * that is not there is EIO).
+ * Filling nicd_error_info. All texts are copied into the struct, so whoever holds one owns all of it. What nicd says is
+ * taken as it says it, because a newer one may know reasons that are not in the table here; only the errno comes from the
+ * table (a reason that is not there is EIO).
  */
 #include <errno.h>
 #include <stdio.h>

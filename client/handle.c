@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What all handles do alike: being closed, and taking answers of a common form. A handle is the caller's until it is closed; the
- * object behind it lives on until the last call about it is answered.
+ * What all handles do alike: being closed, and taking answers of a common form. A handle is the caller's until it is
+ * closed; the object behind it lives on until the last call about it is answered.
  */
 #include <errno.h>
 #include <stdlib.h>

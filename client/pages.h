@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What lists and the ledger have in common: one page at a time, asked for with the cursor of the one before. Embedded first in
- * struct nicd_list and struct nicd_ledger; owned by the caller until freed, and by the session like handles.
+ * What lists and the ledger have in common: one page at a time, asked for with the cursor of the one before. Embedded first
+ * in struct nicd_list and struct nicd_ledger; owned by the caller until freed, and by the session like handles.
  */
 #include "client/conn.h"
 

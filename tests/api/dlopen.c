@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * dlopen LIBRARY: the library can be loaded, used and unloaded, again and again, and leaves nothing behind: no descriptor, no thread.
+ * dlopen LIBRARY: the library can be loaded, used and unloaded, again and again, and leaves nothing behind: no descriptor,
+ * no thread.
  *
  * mutation: -z nodelete among the library's link arguments
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The other end of a session, in the test's hand: a socket whose packets the test reads and writes itself. No thread: what a waiting call
- * is to be answered is sent before the call is made (request ids count up, Hello is 1).
+ * The other end of a session, in the test's hand: a socket whose packets the test reads and writes itself. No thread: what
+ * a waiting call is to be answered is sent before the call is made (request ids count up, Hello is 1).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -27,7 +27,9 @@ struct fake {
 	unsigned fds_before;      /* open in this process when the test began */
 };
 
-/* cmocka fixtures: a session that has said Hello (id 1); the next request is 2. The teardown frees it and compares open fds. */
+/*
+ * cmocka fixtures: a session that has said Hello (id 1); the next request is 2. The teardown frees it and compares open fds.
+ */
 int fake_setup(void **state);
 int fake_teardown(void **state);
 /* The same without a session. */

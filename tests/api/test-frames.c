@@ -16,7 +16,7 @@ static const Nicd__Request *find(const Nicd__Frame *frame, Nicd__Request__CallCa
 	return NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ references */
+/* ----------------------------------------------------------------------------------------------------------- references */
 
 /* mutation: call_resolve always deferring what is pending */
 static void test_one_frame(void **state)
@@ -134,7 +134,10 @@ static void test_no_overtaking_on_one_object(void **state)
 	assert_int_equal(frame->requests[1]->call_case, NICD__REQUEST__CALL_GET_LOCAL_TOKEN);
 }
 
-/* Registering and deregistering change what other calls on the MR find: they come in order, named while that can be, kept when not. */
+/*
+ * Registering and deregistering change what other calls on the MR find: they come in order, named while that can be, kept
+ * when not.
+ */
 /* mutation: register_start without order */
 /* mutation: call_may_name without the look at settling */
 static void test_order_of_states(void **state)
@@ -333,7 +336,7 @@ static void test_kept_descriptor(void **state)
 	fake_free(fake);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ nonsense */
+/* ------------------------------------------------------------------------------------------------------------- nonsense */
 
 static void reply_hello(struct fake *fake)
 {

@@ -51,7 +51,7 @@ static void refuse(struct world *w, uint32_t id)
 	assert_int_equal(nicd_dispatch(w->fake->n, -1), 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ memory */
+/* --------------------------------------------------------------------------------------------------------------- memory */
 
 /* mutation: buffer_create without F_ADD_SEALS */
 /* mutation: buffer_create without fallocate */
@@ -157,7 +157,7 @@ static void test_huge(void **state)
 	assert_true(r == 0 ? nicd_buffer_page_size(buffer) == 2 << 20 : r == -ENOMEM);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ registering */
+/* ---------------------------------------------------------------------------------------------------------- registering */
 
 /* mutation: plan_iova without the offset */
 /* mutation: plan_iova starting at page 0 */
@@ -389,7 +389,7 @@ static void test_query_tokens(void **state)
 	assert_int_equal(nicd_query_tokens(w.fake->n, mrs, 1, local, NULL), -ECONNRESET);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ Qps and doors */
+/* -------------------------------------------------------------------------------------------------------- Qps and doors */
 
 static void fake_reply_completion(struct fake *fake, uint32_t id, uint32_t failed)
 {
@@ -517,7 +517,7 @@ static void test_doors(void **state)
 	assert_int_equal(nicd_pd_close_async(w.pd, NULL, NULL), 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ lists */
+/* ---------------------------------------------------------------------------------------------------------------- lists */
 
 static void fake_reply_list(struct fake *fake, uint32_t id, unsigned count, uint64_t cursor)
 {
@@ -632,7 +632,7 @@ static void test_ledger(void **state)
 	assert_int_equal(nicd_ledger_fetch(ledger), 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ events */
+/* --------------------------------------------------------------------------------------------------------------- events */
 
 struct news {
 	unsigned count;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library against two real nicds (see with-nicd): memory of a client of the first is read and written by a client of the second.
- * Nothing is closed in the teardown but the sessions: with-nicd then looks whether both nicds hold nothing.
+ * The library against two real nicds (see with-nicd): memory of a client of the first is read and written by a client of
+ * the second. Nothing is closed in the teardown but the sessions: with-nicd then looks whether both nicds hold nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -118,7 +118,7 @@ static struct nicd_transfer transfer(const struct world *w, uint64_t local, uint
 	};
 }
 
-/* ------------------------------------------------------------------------------------------------------------ memory */
+/* --------------------------------------------------------------------------------------------------------------- memory */
 
 /* mutation: memory_finish taking the page size as the size */
 static void test_tokens(void **state)
@@ -379,7 +379,7 @@ static void test_one_go(void **state)
 	assert_int_equal(many.failed, 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ what is refused */
+/* ------------------------------------------------------------------------------------------------------ what is refused */
 
 /* mutation: export_submit without the offset */
 static void test_an_exports_borders(void **state)
@@ -476,7 +476,7 @@ static void test_ticket(void **state)
 	must(w->owner.n, nicd_ticket_close(ticket));
 }
 
-/* ------------------------------------------------------------------------------------------------------------ the end of access */
+/* ---------------------------------------------------------------------------------------------------- the end of access */
 
 struct news {
 	struct nicd_event last;
@@ -550,7 +550,7 @@ static void test_revoke_and_events(void **state)
 	nicd_free(other);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ looking */
+/* -------------------------------------------------------------------------------------------------------------- looking */
 
 static unsigned count_items(struct nicd *n, uint32_t type, uint64_t serial)
 {

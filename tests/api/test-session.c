@@ -16,7 +16,7 @@
 #include "client/attr.h"
 #include "tests/api/fake.h"
 
-/* ------------------------------------------------------------------------------------------------------------ Hello */
+/* ---------------------------------------------------------------------------------------------------------------- Hello */
 
 /* mutation: hello_finish without the loop over adapters */
 static void test_what_hello_tells(void **state)
@@ -154,7 +154,7 @@ static void test_socket_is_taken_on_failure(void **state)
 	assert_null(fake->n);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ versions of attributes */
+/* ----------------------------------------------------------------------------------------------- versions of attributes */
 
 /* mutation: attr_get without the look at unknown bytes */
 static void test_attribute_sizes(void **state)
@@ -227,7 +227,7 @@ static void test_output_sizes(void **state)
 	assert_int_equal(grown.guard, 0xeeeeeeeeeeeeeeee);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ where nicd is */
+/* -------------------------------------------------------------------------------------------------------- where nicd is */
 
 static char where[64];
 
@@ -319,7 +319,7 @@ static void test_bad_paths(void **state)
 	assert_null(fake->n);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ fork */
+/* ----------------------------------------------------------------------------------------------------------------- fork */
 
 /* mutation: conn_forked returning false */
 static void test_fork(void **state)
