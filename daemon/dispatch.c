@@ -387,7 +387,7 @@ void dispatch_frame(struct client *client, const Nicd__Frame *frame, struct wire
 	struct dispatch *dispatch = client->host->dispatch;
 
 	memset(dispatch->slots, 0, frame->n_requests * sizeof(*dispatch->slots));
-	for (unsigned i = 0; i < frame->n_requests && client->state != CLIENT_CLOSING; i++)
+	for (unsigned i = 0; i < frame->n_requests; i++)
 		dispatch_request(client, frame->requests[i], &dispatch->slots[i], packet);
 	for (unsigned i = 0; i < frame->n_requests; i++) {
 		if (dispatch->slots[i].call)

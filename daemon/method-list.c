@@ -244,7 +244,7 @@ static struct nic_qp *list_qp(const struct nic_object *object)
 	return container_of(object, struct nic_qp, object);
 }
 
-/* The serials of the Qps on the page to come that are connected. */
+/* The serials of the Qps on the page to come. */
 static unsigned list_connections(const struct call *call, uint64_t serials[LIST_CONNECTIONS])
 {
 	const struct nic_object *object;
@@ -253,10 +253,8 @@ static unsigned list_connections(const struct call *call, uint64_t serials[LIST_
 
 	if (!walk_init(&walk, call))
 		return 0;
-	for (unsigned i = 0; i < call->list.max && (object = walk_next(&walk)); i++) {
-		if (list_qp(object)->state == NIC_QP_CONNECTED)
-			serials[n++] = list_qp(object)->object.serial;
-	}
+	while (n < call->list.max && (object = walk_next(&walk)))
+		serials[n++] = list_qp(object)->object.serial;
 	return n;
 }
 

@@ -329,6 +329,38 @@ static void test_long_chain(void **state)
 		assert_done(rig_reply(c, i + 101));
 }
 
+/* The session ends over chains longer than the calls that are kept for later: none is touched after it was freed. */
+static void test_end_over_chains(void **state)
+{
+	struct rig_client *c = client(state);
+	uint64_t memory = rig_memory(c, 4096), pd = rig_pd(c), mrs[2];
+	Nicd__RegisterMr reg = NICD__REGISTER_MR__INIT;
+	Nicd__Range range = NICD__RANGE__INIT, *ranges[] = { &range };
+	static Nicd__QueryAdapter query[255];
+
+	for (unsigned i = 0; i < 2; i++)
+		mrs[i] = rig_mr(c, pd);
+	fake_hold(c->rig->fake, FAKE_TAG_ADD, true);
+	range.length = 4096;
+	reg.n_ranges = 1;
+	reg.ranges = ranges;
+	reg.iova = 0x1000;
+	for (uint32_t i = 0; i < 2; i++) {
+		range.memory = rig_id(c, memory);
+		reg.mr = rig_id(c, mrs[i]);
+		rig_add(c, 1000 * i + 1, NICD__REQUEST__CALL_REGISTER_MR, &reg);
+		for (uint32_t j = 0; j < 255; j++) {
+			nicd__query_adapter__init(&query[j]);
+			query[j].adapter = rig_result(c, 1000 * i + 1 + j);
+			rig_add(c, 1000 * i + 2 + j, NICD__REQUEST__CALL_QUERY_ADAPTER, &query[j]);
+		}
+		assert_true(rig_send(c, NULL, 0));
+	}
+	/* mutation: leave the dependency of a call pointing at one that was freed */
+	rig_end(c);
+	fake_complete_all(c->rig->fake);
+}
+
 /* Refusals run down a chain of what waits. */
 static void test_chain_of_waiting(void **state)
 {
@@ -451,6 +483,7 @@ int main(void)
 		rig_test(test_several),
 		rig_test(test_descriptor_waits),
 		rig_test(test_long_chain),
+		rig_test(test_end_over_chains),
 		rig_test(test_chain_of_waiting),
 		rig_test(test_end_while_starting),
 		rig_test(test_waiting_is_charged),

@@ -470,7 +470,7 @@ static void test_end_in_a_frame(void **state)
 	add_harmless(c, 2);
 	rig_add(c, 3, NICD__REQUEST__CALL_ADD_MEMORY, &add)->fds = 1;
 	assert_false(rig_send(c, (int[]){ rig_memfd(4096, F_SEAL_SHRINK), rig_memfd(4096, F_SEAL_SHRINK) }, 2));
-	/* mutation: start the rest of the frame */
+	/* mutation: CLOSING among the states of CreatePd */
 	assert_int_equal(c->rig->nic.count[NIC_PD], 0);
 	assert_violation(c, FRAME_EMPTY);
 }

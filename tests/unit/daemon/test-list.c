@@ -419,6 +419,32 @@ static void test_gone_while_asking(void **state)
 	assert_null(c->client);
 }
 
+/* The device goes away at the first question: the Qps of the others are gone when their turn comes. */
+static void lose_at_query(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
+{
+	fake_lose((struct fake *)p, true);
+	nicd_refuse(&cmd->error, NICD_R_DEVICE_LOST);
+	cmd->done(cmd);
+}
+
+static void test_lost_while_asking(void **state)
+{
+	struct rig_client *c = client(state);
+	struct fake *fake = c->rig->fake;
+	struct nic_provider_ops ops = *fake->provider.ops;
+	const struct nic_provider_ops *before = fake->provider.ops;
+	uint64_t mr = rig_region(c, NIC_REMOTE_READ);
+
+	for (unsigned i = 0; i < 3; i++)
+		fake_stream_open(fake, ticket(c, mr)->serial, "127.0.0.9:1");
+	ops.qp_query = lose_at_query;
+	fake->provider.ops = &ops;
+	/* mutation: wait for the answer of one that was not asked */
+	assert_done(list(c, NIC_QP, 0, 0));
+	assert_int_equal(rig_reply(c, c->last_id)->list->n_items, 0);
+	fake->provider.ops = before;
+}
+
 static void test_many_connections(void **state)
 {
 	struct rig_client *c = client(state);
@@ -708,6 +734,7 @@ int main(void)
 		rig_test(test_who),
 		rig_test(test_counters_are_asked_for),
 		rig_test(test_gone_while_asking),
+		rig_test(test_lost_while_asking),
 		rig_test(test_many_connections),
 		rig_test(test_revoke_mr),
 		rig_test(test_revoke_door_and_qp),
