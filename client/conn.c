@@ -344,7 +344,7 @@ int conn_deliver(struct nicd *n)
 	return delivered;
 }
 
-/* Waits until something came in, or callbacks are ready, or the connection is lost. */
+/* Waits until callbacks are ready, or the connection is lost. */
 static int conn_turn(struct nicd *n, int timeout_ms)
 {
 	int64_t start = timeout_ms <= 0 ? 0 : conn_now_ms();
@@ -353,7 +353,8 @@ static int conn_turn(struct nicd *n, int timeout_ms)
 		int r;
 
 		conn_output(n);
-		if (conn_input(n, CONN_PACKETS) > 0 || n->n_ready > 0 || n->lost)
+		conn_input(n, CONN_PACKETS);
+		if (n->n_ready > 0 || n->lost)
 			return 0;
 		r = conn_poll(n, conn_left_ms(start, timeout_ms));
 		if (r <= 0)

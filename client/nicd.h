@@ -215,10 +215,10 @@ NICD_API int nicd_get_timeout(struct nicd *n);
  */
 NICD_API int nicd_flush(struct nicd *n);
 /*
- * Sends, receives, and calls callbacks. If there is nothing to do, waits up to `timeout_ms` (0: not at all, -1: for
- * ever). Returns how many callbacks it called; 0 when time is up, or when what came has no callback. -EINTR: a signal
- * came while it waited; -EBUSY: called in a callback; -ECANCELED: a callback called nicd_free(). When the connection is
- * lost it first calls the callbacks of all accepted calls with -ECONNRESET; after that -ENOTCONN.
+ * Sends, receives, and calls callbacks. Waits up to `timeout_ms` (0: not at all, -1: for ever) until there is one to
+ * call. Returns how many it called; 0 when time is up. -EINTR: a signal came while it waited; -EBUSY: called in a
+ * callback; -ECANCELED: a callback called nicd_free(). When the connection is lost it first calls the callbacks of all
+ * accepted calls with -ECONNRESET; after that -ENOTCONN.
  */
 NICD_API int nicd_dispatch(struct nicd *n, int timeout_ms);
 

@@ -304,6 +304,21 @@ static void test_dispatch_times_out(void **state)
 
 	assert_int_equal(nicd_dispatch(fake->n, 0), 0);
 	assert_int_equal(nicd_dispatch(fake->n, 20), 0);
+	/* What has no callback is no reason to return early. */
+	{
+		struct told told = { 0 };
+		struct nicd_pd *pd;
+
+		assert_int_equal(nicd_pd_create_async(fake->n, 0, &pd, NULL, NULL), 0);
+		assert_int_equal(nicd_pd_create_async(fake->n, 0, &pd, tell, &told), 0);
+		assert_int_equal(nicd_flush(fake->n), 0);
+		fake_reply_object(fake, 2, 102);
+		fake_send(fake);
+		fake_reply_object(fake, 3, 103);
+		fake_send(fake);
+		assert_int_equal(nicd_dispatch(fake->n, -1), 1);
+		assert_int_equal(told.called, 1);
+	}
 }
 
 /* mutation: call_wait without setting n->error */

@@ -172,11 +172,11 @@ static void test_order_of_states(void **state)
 	assert_int_equal(frame->requests[2]->deregister_mr->mr->result_of, 5);
 	fake_reply_mr(fake, 5, 1, 2);
 	fake_send(fake);
-	nicd_dispatch(fake->n, -1);
+	nicd_dispatch(fake->n, 0);
 	fake_silent(fake);
 	fake_reply_ok(fake, 7);
 	fake_send(fake);
-	nicd_dispatch(fake->n, -1);
+	nicd_dispatch(fake->n, 0);
 	frame = fake_read(fake);
 	assert_int_equal(frame->n_requests, 2);
 	assert_int_equal(frame->requests[0]->register_mr->mr->id, 104);

@@ -48,7 +48,7 @@ static void refuse(struct world *w, uint32_t id)
 {
 	fake_reply_error(w->fake, id, NICD_R_QUOTA);
 	fake_send(w->fake);
-	assert_int_equal(nicd_dispatch(w->fake->n, -1), 0);
+	assert_int_equal(nicd_dispatch(w->fake->n, 0), 0);
 }
 
 /* --------------------------------------------------------------------------------------------------------------- memory */
@@ -293,7 +293,7 @@ static void test_in_use(void **state)
 	assert_int_equal(nicd_buffer_close(w.buffer), -EBUSY);
 	fake_event(w.fake, NICD__EVENT__KIND__REVOKE_CONFIRMED, 104, 1104);
 	fake_send(w.fake);
-	assert_int_equal(nicd_dispatch(w.fake->n, -1), 0);
+	assert_int_equal(nicd_dispatch(w.fake->n, 0), 0);
 	fake_reply_ok(w.fake, 8);
 	fake_send(w.fake);
 	assert_int_equal(nicd_buffer_close(w.buffer), 0);
@@ -658,7 +658,7 @@ static void test_events(void **state)
 	/* Without a callback they are dropped. */
 	fake_event(w.fake, NICD__EVENT__KIND__REVOKED, 104, 1104);
 	fake_send(w.fake);
-	assert_int_equal(nicd_dispatch(w.fake->n, -1), 0);
+	assert_int_equal(nicd_dispatch(w.fake->n, 0), 0);
 	nicd_set_event_callback(w.fake->n, hear, &news);
 	assert_int_equal(nicd_dispatch(w.fake->n, 0), 0);
 	fake_event(w.fake, NICD__EVENT__KIND__REVOKED, 104, 1104);
