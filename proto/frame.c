@@ -157,6 +157,15 @@ static void frame_buf_retire(struct frame_out *out)
 		out->spare = buf;
 }
 
+/* Takes back a frame that was opened for an element that then did not fit any. It is the only one. */
+static void frame_buf_unopen(struct frame_out *out)
+{
+	if (frame_out_empty(out) || STAILQ_FIRST(&out->bufs)->elements)
+		return;
+	out->opened--;
+	frame_buf_retire(out);
+}
+
 static bool frame_buf_fits(const struct frame_buf *buf, unsigned field, size_t len, unsigned n_fds)
 {
 	return buf && buf->field == field && buf->elements < NICD_FRAME_REQUESTS && len <= NICD_FRAME_MAX - buf->len &&
@@ -200,10 +209,10 @@ bool frame_joins(const struct frame_out *out, unsigned field, const ProtobufCMes
 	       frame_buf_fits(frame_buf_last(out), field, frame_head(head, field, size) + size, n_fds);
 }
 
-/* Into the open frame, in one pass. false: it does not fit there, or is not for the fast path. */
-static bool frame_put_fast(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
+/* Into this frame, in one pass. false: it does not fit there, or is not for the fast path. */
+static bool frame_put_fast(struct frame_out *out, struct frame_buf *buf, unsigned field, const ProtobufCMessage *message,
+			   const int *fds, unsigned n_fds)
 {
-	struct frame_buf *buf = frame_buf_last(out);
 	ssize_t len;
 
 	if (!frame_buf_fits(buf, field, 0, n_fds))
@@ -243,21 +252,16 @@ int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *mes
 	uint8_t *at;
 	int r;
 
-	if (frame_put_fast(out, field, message, fds, n_fds))
+	if (frame_put_fast(out, frame_buf_last(out), field, message, fds, n_fds))
+		return 0;
+	/* Most often because there is no open frame. */
+	if (frame_out_empty(out) && frame_put_fast(out, frame_buf_open(out, field), field, message, fds, n_fds))
 		return 0;
 	r = frame_reserve(out, field, protobuf_c_message_get_packed_size(message), fds, n_fds, &at);
 	if (r == 0)
 		protobuf_c_message_pack(message, at);
-	return r;
-}
-
-int frame_put_bytes(struct frame_out *out, unsigned field, const void *element, size_t size)
-{
-	uint8_t *at;
-	int r = frame_reserve(out, field, size, NULL, 0, &at);
-
-	if (r == 0)
-		memcpy(at, element, size);
+	else
+		frame_buf_unopen(out);
 	return r;
 }
 

@@ -47,8 +47,6 @@ void frame_out_deinit(struct frame_out *out);   /* closes queued descriptors */
  * failure. -EMSGSIZE: the message alone is larger than a frame; -ENOMEM.
  */
 int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds);
-/* The same for a message that is encoded already. */
-int frame_put_bytes(struct frame_out *out, unsigned field, const void *element, size_t size);
 /*
  * Would `message` join the open frame, out->opened, rather than begin a new one? Then it may name the results of what is in there.
  */

@@ -54,7 +54,6 @@ struct soft_control {
 	void (*closed)(void *userdata);
 	void *userdata;
 	uint32_t seen[SEEN];           /* request ids of the frame at hand, hashed */
-	struct quick_request quick[NICD_FRAME_REQUESTS];
 	uint8_t buf[NICD_FRAME_MAX + 1];
 };
 
@@ -136,17 +135,6 @@ static void on_answer(void *userdata, const Soft__Reply *reply)
 	controller_put(userdata, FIELD_REPLIES, &reply->base);
 }
 
-static void on_answer_quick(void *userdata, const struct quick_reply *reply)
-{
-	struct controller *controller = ((struct soft_control *)userdata)->controller;
-	uint8_t buf[QUICK_SIZE];
-
-	if (!controller || controller->broken)
-		return;
-	if (frame_put_bytes(&controller->out, FIELD_REPLIES, buf, quick_reply_encode(buf, reply)) < 0)
-		controller->broken = true;
-}
-
 static void on_event(void *userdata, const Soft__Event *event)
 {
 	struct soft_control *control = userdata;
@@ -222,25 +210,6 @@ static int frame_check(struct soft_control *control, const Soft__Frame *frame, c
 	return 0;
 }
 
-/* A frame of nothing but AddTag and DropTag. false: it is not one. */
-static bool controller_quick_frame(struct controller *controller, const struct wire_packet *packet)
-{
-	struct soft_control *control = controller->control;
-	unsigned n = packet->n_fds ? 0 : quick_requests_decode(packet->data, packet->len, control->quick);
-	struct nicd_error err;
-
-	memset(control->seen, 0, sizeof(control->seen));
-	for (unsigned i = 0; i < n; i++) {
-		if (id_check(control, control->quick[i].id, &err) < 0) {
-			violate(controller, &err);
-			return true;
-		}
-	}
-	for (unsigned i = 0; i < n && !controller->broken; i++)
-		soft_device_run_quick(control->device, &control->quick[i]);
-	return n > 0;
-}
-
 static void controller_frame(struct controller *controller, struct wire_packet *packet)
 {
 	struct soft_control *control = controller->control;
@@ -266,8 +235,7 @@ static bool controller_read(struct controller *controller)
 
 	switch (wire_recv(controller->fd, control->buf, sizeof(control->buf), &packet)) {
 	case WIRE_PACKET:
-		if (!controller_quick_frame(controller, &packet))
-			controller_frame(controller, &packet);
+		controller_frame(controller, &packet);
 		return true;
 	case WIRE_AGAIN:
 		return false;
@@ -396,9 +364,7 @@ struct soft_device *soft_control_device(struct soft_control *control)
 int soft_control_new(struct soft_control **ret, uv_loop_t *loop, const struct soft_control_options *options)
 {
 	struct soft_control *control = calloc(1, sizeof(*control));
-	struct soft_device_hooks hooks = {
-		.answer = on_answer, .answer_quick = on_answer_quick, .event = on_event, .userdata = control,
-	};
+	struct soft_device_hooks hooks = {.answer = on_answer, .event = on_event, .userdata = control};
 	int r;
 
 	if (!control)

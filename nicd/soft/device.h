@@ -11,7 +11,6 @@
 #include <uv.h>
 
 #include "nicd/soft/engine.h"
-#include "nicd/soft/quick.h"
 #include "proto/soft.pb-c.h"
 #include "proto/wire.h"
 
@@ -20,7 +19,6 @@ struct soft_device;
 /* To the controller. The messages are borrowed during the call. */
 struct soft_device_hooks {
 	void (*answer)(void *userdata, const Soft__Reply *reply);
-	void (*answer_quick)(void *userdata, const struct quick_reply *reply);
 	void (*event)(void *userdata, const Soft__Event *event);
 	void *userdata;
 };
@@ -40,6 +38,5 @@ void soft_device_abandon(struct soft_device *device);
 
 /* Something of this id is not answered yet. */
 bool soft_device_in_flight(const struct soft_device *device, uint32_t id);
-/* Runs one request, which takes its descriptors from the packet; one of the answer hooks is called exactly once, now or later. */
+/* Runs one request, which takes its descriptors from the packet; hooks->answer is called exactly once, now or later. */
 void soft_device_run(struct soft_device *device, const Soft__Request *request, struct wire_packet *packet);
-void soft_device_run_quick(struct soft_device *device, const struct quick_request *request);

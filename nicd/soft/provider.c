@@ -17,7 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "nicd/soft/quick.h"
 #include "proto/frame.h"
 #include "proto/locator.h"
 #include "proto/nicd.pb-c.h"
@@ -45,7 +44,6 @@ struct soft_provider {
 	struct slot *slots;    /* a command's id is its index + 1 */
 	uint32_t n_slots, first_free;
 	struct wire_pace pace;
-	struct quick_reply quick[NICD_FRAME_REQUESTS];
 	uint8_t buf[NICD_FRAME_MAX + 1];
 };
 
@@ -140,16 +138,6 @@ static void send_cmd(struct soft_provider *p, struct nic_cmd *cmd, Soft__Request
 	send_end(p, cmd, frame_put(&p->out, FIELD_REQUESTS, &request->base, &fd, request->fds));
 }
 
-static void send_quick(struct soft_provider *p, struct nic_cmd *cmd, struct quick_request *request, uint32_t kind)
-{
-	uint8_t buf[QUICK_SIZE];
-
-	if (!send_begin(p, cmd, kind))
-		return;
-	request->id = cmd->id;
-	send_end(p, cmd, frame_put_bytes(&p->out, FIELD_REQUESTS, buf, quick_request_encode(buf, request)));
-}
-
 /* ---- operations */
 
 static uint64_t soft_cost(struct nic_provider *provider, enum nic_cost what, uint64_t bytes)
@@ -186,12 +174,16 @@ static void soft_memory_detach(struct nic_provider *provider, uint64_t memory, s
 	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT__NOT_SET, -1);
 }
 
-static void send_add_tag(struct soft_provider *p, const struct nic_tag *what, struct nic_cmd *cmd)
+static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *what, struct nic_cmd *cmd)
 {
 	Soft__Request request = SOFT__REQUEST__INIT;
 	Soft__AddTag add = SOFT__ADD_TAG__INIT;
 	Soft__TagRange ranges[NICD_RANGES], *pointers[NICD_RANGES];
 
+	if (what->n_ranges == 0 || what->n_ranges > NICD_RANGES) {
+		end(cmd, NICD_R_COUNT, 0);
+		return;
+	}
 	for (unsigned i = 0; i < what->n_ranges; i++) {
 		ranges[i] = (Soft__TagRange)SOFT__TAG_RANGE__INIT;
 		ranges[i].memory = what->ranges[i].memory;
@@ -210,34 +202,19 @@ static void send_add_tag(struct soft_provider *p, const struct nic_tag *what, st
 	add.rights = what->rights;
 	request.call_case = SOFT__REQUEST__CALL_ADD_TAG;
 	request.add_tag = &add;
-	send_cmd(p, cmd, &request, SOFT__REPLY__RESULT_TAGS, -1);
-}
-
-static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *what, struct nic_cmd *cmd)
-{
-	struct quick_request quick;
-
-	if (what->n_ranges == 0 || what->n_ranges > NICD_RANGES) {
-		end(cmd, NICD_R_COUNT, 0);
-		return;
-	}
-	if (what->n_ranges > 1) {
-		send_add_tag(soft_provider(provider), what, cmd);
-		return;
-	}
-	quick = (struct quick_request){
-		.serial = what->serial, .generation = what->generation, .rights = what->rights, .pd = what->pd,
-		.door = what->door, .iova = what->iova, .length = what->length,
-		.range = {what->ranges->memory, what->ranges->offset, what->ranges->length},
-	};
-	send_quick(soft_provider(provider), cmd, &quick, SOFT__REPLY__RESULT_TAGS);
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_TAGS, -1);
 }
 
 static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
 {
-	struct quick_request quick = {.drop = true, .serial = serial, .generation = generation};
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__DropTag drop = SOFT__DROP_TAG__INIT;
 
-	send_quick(soft_provider(provider), cmd, &quick, SOFT__REPLY__RESULT_DROPPED);
+	drop.serial = serial;
+	drop.generation = generation;
+	request.call_case = SOFT__REQUEST__CALL_DROP_TAG;
+	request.drop_tag = &drop;
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_DROPPED, -1);
 }
 
 static void soft_door_add(struct nic_provider *provider, const struct nic_door *what, struct nic_cmd *cmd)
@@ -455,31 +432,6 @@ static bool on_reply(struct soft_provider *p, const Soft__Reply *reply)
 	return true;
 }
 
-/* The same for one of the hand-made ones, which are successes. */
-static bool on_quick_reply(struct soft_provider *p, const struct quick_reply *reply)
-{
-	static const uint32_t kinds[] = {
-		[QUICK_NOTHING] = SOFT__REPLY__RESULT__NOT_SET, [QUICK_TAGS] = SOFT__REPLY__RESULT_TAGS,
-		[QUICK_DROPPED] = SOFT__REPLY__RESULT_DROPPED,
-	};
-	struct nic_cmd *cmd = slot_give(p, reply->id);
-
-	if (!cmd)
-		return false;
-	if (cmd->kind != kinds[reply->result]) {
-		end(cmd, NICD_R_DEVICE_LOST, 0);
-		return false;
-	}
-	if (reply->result == QUICK_TAGS) {
-		cmd->tags.local_token = reply->local_token;
-		cmd->tags.remote_token = reply->remote_token;
-	} else if (reply->result == QUICK_DROPPED) {
-		cmd->dropped.streams_cut = reply->streams_cut;
-	}
-	end(cmd, NICD_R_NONE, 0);
-	return true;
-}
-
 static void on_event(struct soft_provider *p, const Soft__Event *event)
 {
 	const struct nic_provider_events *to = p->base.events;
@@ -523,17 +475,6 @@ static void lose(struct soft_provider *p)
 	}
 }
 
-/* A frame of nothing but hand-made replies. false: it is not one. */
-static bool on_quick_frame(struct soft_provider *p, const struct wire_packet *packet, bool *good)
-{
-	unsigned n = packet->n_fds ? 0 : quick_replies_decode(packet->data, packet->len, p->quick);
-
-	*good = true;
-	for (unsigned i = 0; i < n && *good; i++)
-		*good = on_quick_reply(p, &p->quick[i]);
-	return n > 0;
-}
-
 /* false: the device is not to be talked to any more. */
 static bool on_frame(struct soft_provider *p, const struct wire_packet *packet)
 {
@@ -541,8 +482,6 @@ static bool on_frame(struct soft_provider *p, const struct wire_packet *packet)
 	Soft__Frame *frame;
 	bool good;
 
-	if (on_quick_frame(p, packet, &good))
-		return good;
 	frame = (Soft__Frame *)frame_decode(&soft__frame__descriptor, &p->arena, packet->data, packet->len, &err);
 	good = frame && !frame->n_requests && !frame->fatal && packet->n_fds == 0;
 	for (size_t i = 0; good && i < frame->n_replies; i++)

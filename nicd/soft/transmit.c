@@ -173,7 +173,7 @@ static bool batch_collect(struct soft_stream *s, struct tx_batch *batch, size_t 
 {
 	struct tx_cursor at = s->tx.at;
 	enum nicd_reason why = NICD_R_REVOKED;
-	enum tx_lane lane;
+	enum tx_lane lane = TX_LANE_NONE;
 	enum tx_result r = TX_FRAME;
 
 	while (batch->n < max && batch->bytes < quantum && batch->n_pieces + NICD_RANGES + 2 <= TX_PIECES) {

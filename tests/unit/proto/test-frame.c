@@ -403,6 +403,10 @@ static void test_put_boundary(void **state)
 {
 	struct fixture *f = *state;
 
+	/* mutation: frame_put forgets frame_buf_unopen, and an empty packet goes out */
+	assert_int_equal(put_sized(f, NICD_FRAME_MAX + 1), -EMSGSIZE);
+	assert_true(frame_out_empty(&f->out));
+	assert_int_equal(f->out.opened, 0);
 	/* To the last byte, in one and in two elements. */
 	assert_int_equal(put_sized(f, NICD_FRAME_MAX), 0);
 	assert_int_equal(f->out.bytes, NICD_FRAME_MAX);
