@@ -76,7 +76,7 @@ class Manager:
         return wait_until(lambda: line in self.hear(), timeout)
 
     def text(self):
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def stop(self):
         for process in reversed(self.processes):
