@@ -201,6 +201,8 @@ static void test_replies(void **state)
 		w.raw.crc = rows[i].reply.crc;
 		if (rows[i].good)
 			respond(&w, take_first(&w).sink_stag, 0, true, NULL, 0);
+		else
+			assert_true(raw_drain(&w.raw, buf, sizeof(buf), 1000) <= 0);
 		run_until(&w.loop, &w.connected.done);
 		assert_int_equal(w.connected.error.reason, rows[i].good ? NICD_R_NONE : NICD_R_CONNECT);
 		raw_close(&w.raw);
