@@ -348,6 +348,7 @@ static int init_sessions(struct daemon *d)
 		.loop = &d->loop,
 		.host = &d->host,
 		.descriptors = &d->descriptors,
+		.env = &d->env,
 		.rules = &d->rules,
 		.max = d->options->max_sessions,
 		.bind_to_pid = d->options->bind_to_pid,
@@ -427,7 +428,7 @@ static int daemon_init(struct daemon *d)
 	if (!r && device_init(&d->device, &d->loop, &d->nic, d->options) < 0)
 		r = fail(d, "the loop refuses the device", -ENOMEM);
 	if (!r && descriptors_init(&d->descriptors, &d->nic, &d->env) < 0)
-		r = fail(d, "RLIMIT_NOFILE is too low to serve clients; raise it (ulimit -n, LimitNOFILE=) to 256 or more", -EMFILE);
+		r = fail(d, "RLIMIT_NOFILE is too low to serve clients; raise it (ulimit -n, LimitNOFILE=) to 1024 or more", -EMFILE);
 	return r;
 }
 
@@ -440,6 +441,7 @@ static void daemon_deinit(struct daemon *d)
 	/* The last closes that this may have queued. */
 	uv_run(&d->loop, UV_RUN_DEFAULT);
 	env_deinit(&d->env);
+	uv_run(&d->loop, UV_RUN_DEFAULT);
 	uv_loop_close(&d->loop);
 }
 

@@ -7,13 +7,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "proto/limits.h"
+#include "proto/wire.h"
 
 struct env;
 struct nic;
 
 enum {
-	DESCRIPTORS_RESERVE = NICD_FRAME_FDS + 32,  /* what one recvmsg may bring, before it is counted */
+	DESCRIPTORS_RESERVE = WIRE_KERNEL_FDS + 32, /* what one recvmsg may bring, before it is counted */
 	DESCRIPTORS_ADMINS = 128,                   /* besides, kept for admins: who else could make room? */
 	DESCRIPTORS_PER_SESSION = 2,                /* socket, pidfd */
 };

@@ -4,15 +4,18 @@
  * want from the outside comes through it.
  *
  * Randomness is drawn in blocks because tokens and tickets want it in small pieces; what is handed out is wiped here. Small
- * memory is closed at once, the last close of a big memfd frees its pages and is left to a worker.
+ * memory is closed at once, the last close of a big memfd frees its pages and is left to a worker. What is no memory, nobody knows how long it
+ * takes: that is the closer's.
  */
 #include "daemon/env.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -101,11 +104,26 @@ static void close_done(uv_work_t *work, int status)
 	free(w);
 }
 
+/* Asking for seals never leaves the kernel, and only memory has any; its size may then be asked too. */
+static bool memory_size(int fd, uint64_t *size)
+{
+	struct stat st;
+
+	if (fcntl(fd, F_GET_SEALS) < 0 || fstat(fd, &st) < 0)
+		return false;
+	*size = (uint64_t)st.st_blocks * 512;
+	return true;
+}
+
 static void env_close_fd(struct nic_env *nic, int fd, uint64_t size)
 {
 	struct env *env = container_of(nic, struct env, nic);
 	struct close_work *w;
 
+	if (size == UINT64_MAX && !memory_size(fd, &size)) {
+		closer_close(&env->closer, fd, env->uid);
+		return;
+	}
 	w = size > CLOSE_INLINE ? malloc(sizeof(*w)) : NULL;
 	if (!w) {
 		close(fd);
@@ -120,6 +138,13 @@ static void env_close_fd(struct nic_env *nic, int fd, uint64_t size)
 	}
 }
 
+static void env_close_dropped(const struct wire_closer *closer, int fd)
+{
+	struct env *env = container_of(closer, struct env, wire);
+
+	env_close_fd(&env->nic, fd, UINT64_MAX);
+}
+
 void env_init(struct env *env, uv_loop_t *loop)
 {
 	*env = (struct env){
@@ -132,11 +157,14 @@ void env_init(struct env *env, uv_loop_t *loop)
 			.close_fd = env_close_fd,
 		},
 		.loop = loop,
+		.wire.close = env_close_dropped,
 	};
+	closer_init(&env->closer, loop);
 }
 
 void env_deinit(struct env *env)
 {
 	assert(!env->closing);
+	closer_deinit(&env->closer);
 	explicit_bzero(env->random, sizeof(env->random));
 }

@@ -53,6 +53,12 @@ struct session {
 
 static void session_end(struct session *session, const char *why);
 
+/* Descriptors that are closed from now on are this client's. */
+static void session_blame(const struct session *session)
+{
+	session->sessions->env->uid = session->client->identity.uid;
+}
+
 /* ---- to do at the end of the turn */
 
 static void session_mark(struct session *session)
@@ -114,7 +120,8 @@ static bool may_read(struct session *session)
 	if (session->state != SESSION_OPEN || !client_wants_input(session->client))
 		return false;
 	admin = session->client->identity.admin_socket;
-	session->starved = !descriptors_free(sessions->descriptors, reserve_of(admin));
+	session->starved = !descriptors_free(sessions->descriptors, reserve_of(admin)) ||
+			   !closer_has_room(&sessions->env->closer, session->client->identity.uid);
 	sessions->starved[admin] |= session->starved;
 	return !session->starved;
 }
@@ -141,9 +148,10 @@ static void session_violated(struct session *session)
 /* One packet. False: no more for now. */
 static bool read_packet(struct session *session)
 {
+	struct sessions *sessions = session->sessions;
 	struct wire_packet packet;
 
-	switch (wire_recv(session->fd, session->sessions->buf, NICD_FRAME_MAX + 1, &packet)) {
+	switch (wire_recv_from(session->fd, sessions->buf, NICD_FRAME_MAX + 1, &packet, &sessions->env->wire)) {
 	case WIRE_PACKET:
 		if (client_frame(session->client, &packet))
 			return true;
@@ -173,6 +181,7 @@ static void session_read(struct session *session)
 	unsigned max = wire_pace_begin(&session->pace, READ_PACKETS), n = 0;
 	uint64_t until = 0, now;
 
+	session_blame(session);
 	while (n < max && read_packet(session)) {
 		if (++n == max || !may_read(session))
 			break;
@@ -240,6 +249,7 @@ static void session_free(struct session *session);
 
 static void session_serve(struct session *session)
 {
+	session_blame(session);
 	switch (session->state) {
 	case SESSION_OPEN:
 		if (session->kicked)
@@ -376,6 +386,7 @@ static void on_idle(uv_idle_t *idle)
 
 	while ((session = TAILQ_FIRST(&sessions->releasing))) {
 		TAILQ_REMOVE(&sessions->releasing, session, of_list);
+		session_blame(session);
 		if (client_release(session->client, RELEASE_CHUNK)) {
 			TAILQ_INSERT_TAIL(&sessions->releasing, session, of_list);
 		} else {
@@ -565,6 +576,7 @@ int sessions_init(struct sessions *sessions, const struct sessions_terms *terms)
 		.loop = terms->loop,
 		.host = terms->host,
 		.descriptors = terms->descriptors,
+		.env = terms->env,
 		.rules = terms->rules,
 		.max = terms->max,
 		.bind_to_pid = terms->bind_to_pid,

@@ -14,6 +14,7 @@
 
 #include "daemon/client.h"
 #include "daemon/descriptors.h"
+#include "daemon/env.h"
 #include "daemon/identity.h"
 
 struct session;
@@ -24,6 +25,7 @@ struct sessions {
 	uv_loop_t *loop;
 	struct client_host *host;
 	struct descriptors *descriptors;
+	struct env *env;
 	const struct identity_rules *rules;
 	uint32_t max;                  /* open at the same time */
 	bool bind_to_pid;
@@ -49,6 +51,7 @@ struct sessions_terms {
 	uv_loop_t *loop;
 	struct client_host *host;
 	struct descriptors *descriptors;
+	struct env *env;
 	const struct identity_rules *rules;
 	uint32_t max;
 	bool bind_to_pid;

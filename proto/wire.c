@@ -12,16 +12,16 @@
 
 #include "proto/wire.h"
 
-enum {
-	/*
-	 * Room for more than a frame may bring, so that "too many" is counted here. Without it the kernel's padding would let
-	 * one more through on some sizes and cut silently on others.
-	 */
-	WIRE_CONTROL_FDS = NICD_FRAME_FDS + 16,
-};
+static void wire_close(const struct wire_closer *closer, int fd)
+{
+	if (closer)
+		closer->close(closer, fd);
+	else
+		close(fd);
+}
 
 /* Moves what came into the packet; closes what a frame may not bring. false: there was more than that. */
-static bool wire_own_fds(struct msghdr *msg, struct wire_packet *packet)
+static bool wire_own_fds(struct msghdr *msg, struct wire_packet *packet, const struct wire_closer *closer)
 {
 	bool fits = true;
 
@@ -38,7 +38,7 @@ static bool wire_own_fds(struct msghdr *msg, struct wire_packet *packet)
 			if (packet->n_fds < NICD_FRAME_FDS) {
 				packet->fds[packet->n_fds++] = fd;
 			} else {
-				close(fd);
+				wire_close(closer, fd);
 				fits = false;
 			}
 		}
@@ -46,16 +46,22 @@ static bool wire_own_fds(struct msghdr *msg, struct wire_packet *packet)
 	return fits;
 }
 
-static enum wire_result wire_drop(struct wire_packet *packet, enum wire_result result)
+static enum wire_result wire_drop(struct wire_packet *packet, const struct wire_closer *closer, enum wire_result result)
 {
+	for (int fd; (fd = wire_take_fd(packet)) >= 0;)
+		wire_close(closer, fd);
 	wire_release(packet);
 	return result;
 }
 
-enum wire_result wire_recv(int sock, void *buf, size_t size, struct wire_packet *ret)
+/*
+ * There is room for all descriptors that a packet can bring, so that "too many" is counted here, and none is closed by the kernel in the
+ * middle of the system call.
+ */
+enum wire_result wire_recv_from(int sock, void *buf, size_t size, struct wire_packet *ret, const struct wire_closer *closer)
 {
 	union {
-		char bytes[CMSG_SPACE(WIRE_CONTROL_FDS * sizeof(int))];
+		char bytes[CMSG_SPACE(WIRE_KERNEL_FDS * sizeof(int))];
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = { .iov_base = buf, .iov_len = size };
@@ -83,12 +89,12 @@ enum wire_result wire_recv(int sock, void *buf, size_t size, struct wire_packet 
 	ret->len = (size_t)len;
 
 	/* CTRUNC also says that our own table of descriptors is full: then some are missing, and the packet cannot be used either. */
-	if (!wire_own_fds(&msg, ret) || (msg.msg_flags & MSG_CTRUNC))
-		return wire_drop(ret, WIRE_FDS);
+	if (!wire_own_fds(&msg, ret, closer) || (msg.msg_flags & MSG_CTRUNC))
+		return wire_drop(ret, closer, WIRE_FDS);
 	if ((msg.msg_flags & MSG_TRUNC) || ret->len > NICD_FRAME_MAX)
-		return wire_drop(ret, WIRE_TOO_BIG);
+		return wire_drop(ret, closer, WIRE_TOO_BIG);
 	if (len == 0)
-		return wire_drop(ret, WIRE_END);
+		return wire_drop(ret, closer, WIRE_END);
 	return WIRE_PACKET;
 }
 

@@ -21,13 +21,27 @@ enum wire_result {
 	WIRE_PACKET,     /* a packet; call wire_release when done */
 	WIRE_AGAIN,      /* nothing there */
 	WIRE_END,        /* the other side is gone (or sent an empty packet: the same to us) */
-	WIRE_TOO_BIG,    /* a packet larger than the buffer was dropped, its descriptors closed */
+	WIRE_TOO_BIG,    /* a packet larger than a frame was dropped, its descriptors closed */
 	WIRE_FDS,        /* more descriptors than NICD_FRAME_FDS; all closed */
 	WIRE_ERROR,      /* errno */
 };
 
-/* `size` is at least NICD_FRAME_MAX + 1, so that oversize shows. Never blocks. */
-enum wire_result wire_recv(int sock, void *buf, size_t size, struct wire_packet *ret);
+enum { WIRE_KERNEL_FDS = 253 };   /* more do not come with one packet */
+
+/* Closes a descriptor that is not wanted, at once or later: the last close of a stranger's file may take long. */
+struct wire_closer {
+	void (*close)(const struct wire_closer *closer, int fd);
+};
+
+/*
+ * `size` is at least NICD_FRAME_MAX + 1, so that oversize shows. `closer` (NULL: close) gets the descriptors of a packet that is dropped.
+ * Never blocks but in a close.
+ */
+enum wire_result wire_recv_from(int sock, void *buf, size_t size, struct wire_packet *ret, const struct wire_closer *closer);
+static inline enum wire_result wire_recv(int sock, void *buf, size_t size, struct wire_packet *ret)
+{
+	return wire_recv_from(sock, buf, size, ret, NULL);
+}
 /* The next descriptor, now the caller's; -1: no more. */
 int wire_take_fd(struct wire_packet *packet);
 /* Closes what was not taken. */

@@ -33,6 +33,7 @@ static int teardown(void **state)
 {
 	uv_run(&loop, UV_RUN_DEFAULT);
 	env_deinit(&env);
+	uv_run(&loop, UV_RUN_DEFAULT);
 	return uv_loop_close(&loop);
 }
 
@@ -127,7 +128,7 @@ static void test_descriptors_too_few(void **state)
 {
 	struct nic nic = { 0 };
 	struct descriptors descriptors;
-	struct rlimit few = { 200, 200 };
+	struct rlimit few = { 400, 400 };
 	int status;
 	pid_t pid = fork();
 

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,7 +122,8 @@ bool client_frame(struct client *client, struct wire_packet *packet)
 	assert_non_null(frame);
 	w.frames++;
 	w.fds += packet->n_fds;
-	wire_release(packet);
+	for (int fd; (fd = wire_take_fd(packet)) >= 0;)
+		w.env.nic.close_fd(&w.env.nic, fd, UINT64_MAX);
 	for (size_t i = 0; i < frame->n_requests; i++) {
 		uint32_t id = frame->requests[i]->id;
 
@@ -216,7 +218,7 @@ static void on_ended(struct sessions *sessions)
 
 static int setup_terms(uint32_t max, bool bind_to_pid, uint32_t stall_ms)
 {
-	struct sessions_terms terms = { &w.loop, &w.host, &w.descriptors, &w.rules, max, bind_to_pid, stall_ms };
+	struct sessions_terms terms = { &w.loop, &w.host, &w.descriptors, &w.env, &w.rules, max, bind_to_pid, stall_ms };
 
 	memset(&w, 0, sizeof(w));
 	w.open_before = descriptors_open();
@@ -261,7 +263,7 @@ static void turn_until_gone(void)
 {
 	time_t until = time(NULL) + 10;
 
-	while ((w.sessions.n_all || w.sessions.burying) && time(NULL) < until)
+	while ((w.sessions.n_all || w.sessions.burying || w.env.closer.pending) && time(NULL) < until)
 		turn(1);
 	assert_int_equal(w.sessions.n_all, 0);
 }
@@ -281,6 +283,7 @@ static int teardown(void **state)
 	sessions_deinit(&w.sessions);
 	arena_deinit(&w.host.arena);
 	env_deinit(&w.env);
+	uv_run(&w.loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&w.loop), 0);
 	assert_int_equal(descriptors_open(), w.open_before);
 	return 0;
@@ -700,6 +703,43 @@ static void test_starved_admin(void **state)
 	close(pair[1]);
 }
 
+static atomic_bool hang;
+
+static int slow_close(int fd)
+{
+	while (hang)
+		usleep(1000);
+	return close(fd);
+}
+
+/* Whose descriptors take for ever to close brings no more of them. */
+static void test_hanging_closes(void **state)
+{
+	int fd = dial(), pass[NICD_FRAME_FDS];
+	uint8_t buf[64];
+	uint32_t one = 1, id;
+
+	hang = true;
+	w.env.closer.close = slow_close;
+	for (unsigned i = 0; i < NICD_FRAME_FDS; i++)
+		pass[i] = STDIN_FILENO;
+	assert_int_equal(wire_send(fd, buf, pack(buf, 1, &one), pass, NICD_FRAME_FDS), 0);
+	assert_true(ask(fd, 2));
+	turn(5);
+	assert_int_equal(w.fds, NICD_FRAME_FDS);
+	assert_int_equal(w.env.closer.pending, NICD_FRAME_FDS);
+	/* mutation: may_read without closer_has_room */
+	assert_int_equal(w.frames, 1);
+	assert_int_equal(hear(fd, &id), 1);
+	hang = false;
+	for (unsigned i = 0; i < 5000 && w.frames < 2; i++) {
+		turn(1);
+		usleep(1000);
+	}
+	assert_int_equal(w.frames, 2);
+	close(fd);
+}
+
 static void test_room(void **state)
 {
 	int fds[100];
@@ -822,7 +862,7 @@ int main(void)
 		T(test_too_many_fds), T(test_fatal_later), T(test_back_pressure),
 		cmocka_unit_test_setup_teardown(test_stalled, setup_impatient, teardown),
 		cmocka_unit_test_setup_teardown(test_slow_but_small, setup_impatient, teardown),
-		T(test_half_closed), T(test_kicked), T(test_release_in_pieces), T(test_waits_for_device), T(test_starved), T(test_starved_admin),
+		T(test_half_closed), T(test_kicked), T(test_release_in_pieces), T(test_waits_for_device), T(test_starved), T(test_starved_admin), T(test_hanging_closes),
 		T(test_room),
 		T(test_refused), T(test_admins_only),
 		cmocka_unit_test_setup_teardown(test_bound_to_pid, setup_bound, teardown),
