@@ -49,7 +49,7 @@ static struct nicd *open_session(const char *socket)
 
 static int prepare(struct peer *p, const char *locator)
 {
-	struct nicd_connect_attr connect = { .size = sizeof(connect), .locator = locator };
+	struct nicd_connect_attr connect = { .size = sizeof(connect), .locator = locator, .timeout_ms = 3000 };
 	struct nicd_mr_attr attr = { .size = sizeof(attr), .flags = NICD_MR_LOCAL_WRITE };
 
 	if (nicd_pd_create(p->n, 0, &p->pd) < 0)
