@@ -89,13 +89,13 @@ enum nicd_status {
 	  "send the number of descriptors in `limit`") \
 	X(29, STRING, INVALID_PARAMETER, EINVAL, "the string is too long, empty, not UTF-8, or has a control character or '/'", \
 	  "use 1 to `limit` bytes of printable UTF-8") \
-	X(30, FLAGS, INVALID_PARAMETER, EINVAL, "undefined flag bits (remote write is 0x5: 0x4 alone is undefined)", \
-	  "use only the bits in `limit`") \
+	X(30, FLAGS, INVALID_PARAMETER, EINVAL, "the flags do not fit the call (remote write is 0x5: 0x4 alone is undefined; an export needs a remote right)", \
+	  "use only the bits in `limit`, and at least one where rights are given to peers") \
 	X(31, COUNT, INVALID_PARAMETER, EINVAL, "too many or no elements in the list", "send between 1 and `limit`") \
 	X(32, NO_MEMORY, INSUFFICIENT_RESOURCES, ENOMEM, "nicd is out of memory", "try again later, or release objects") \
 	X(33, QUOTA, INSUFFICIENT_RESOURCES, EDQUOT, "the account's share of this resource is used up", \
 	  "close objects, or ask the admin for a larger limit (see nicctl ledger)") \
-	X(34, SERIAL, INVALID_HANDLE, ENOENT, "no object that you may see has this serial", "take serials from List") \
+	X(34, SERIAL, INVALID_HANDLE, ENOENT, "no object that you may see has this serial", "take serials from List (nicctl mr list, nicctl export list and so on)") \
 	X(35, CURSOR, INVALID_PARAMETER, EINVAL, "the cursor is not one that List answered", "start again with cursor 0") \
 	X(36, INTERNAL, INSUFFICIENT_RESOURCES, EIO, "nicd failed inside", "look into nicd's journal and report it") \
 	X(37, SHUTTING_DOWN, DEVICE_REMOVED, ESHUTDOWN, "nicd is stopping", "connect again when it is back") \
@@ -103,7 +103,7 @@ enum nicd_status {
 	  "wait for replies before sending more") \
 	X(39, VALUE, INVALID_PARAMETER, EINVAL, "a value is out of its range", "keep it within `limit`") \
 	/* ---- memory */ \
-	X(50, MEMORY_NOT_MEMFD, INVALID_PARAMETER, EINVAL, "the descriptor is not a memfd", \
+	X(50, MEMORY_NOT_MEMFD, INVALID_PARAMETER, EINVAL, "the descriptor is not a memfd, or a memfd made without MFD_ALLOW_SEALING", \
 	  "use memfd_create(MFD_ALLOW_SEALING) or libnicd's nicd_buffer_new(); malloc'd memory, files, pipes and sockets cannot be registered") \
 	X(51, MEMORY_NOT_SEALED, INVALID_PARAMETER, EINVAL, "the memfd could be shrunk under the device; limit and observed are seals", \
 	  "fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) before passing it") \
@@ -149,7 +149,8 @@ enum nicd_status {
 	X(101, LOCATOR, INVALID_PARAMETER, EINVAL, "the locator is damaged or not one", "copy it whole: it starts with nicd1: and has a checksum") \
 	X(102, PD_MISMATCH, INVALID_PARAMETER, EINVAL, "the objects are in different PDs or adapters", "use objects of one PD") \
 	X(103, EXPIRED, CANCELLED, ETIMEDOUT, "the ticket or export has expired", "create a new one") \
-	X(104, DEAD, INVALID_DEVICE_STATE, ESTALE, "the export is dead: its MR is gone", "close it") \
+	X(104, DEAD, INVALID_DEVICE_STATE, ESTALE, "the export is dead: it was revoked, it expired, or its MR is gone", \
+	  "create a new one") \
 	/* ---- queue pairs */ \
 	X(120, CONNECT, CONNECTION_REFUSED, ECONNREFUSED, \
 	  "no connection: the address is not allowed, nobody answers there, or the ticket is unknown, spent or expired", \
@@ -174,6 +175,10 @@ enum nicd_status {
 	X(134, PEER_CLOSED, CONNECTION_INVALID, EPIPE, "the peer closed the connection", "connect a new Qp") \
 	X(135, LOCAL_GONE, CANCELLED, EFAULT, "the local memory was deregistered or punched while the work was under way", \
 	  "wait for completions before deregistering") \
+	/* Only in the journal: the client is answered CONNECT, whatever the cause. */ \
+	X(136, NETWORK, CONNECTION_REFUSED, EACCES, \
+	  "the address is not among the networks that policy allows connections to; observed is its port", \
+	  "add it with --allow-connect or [connect] allow in nicd.conf") \
 	/* ---- device */ \
 	X(150, NO_ADAPTER, DEVICE_REMOVED, ENODEV, "there is no such adapter, or it is down", "see nicctl device show") \
 	X(151, DEVICE_LOST, DEVICE_REMOVED, ENODEV, "the device went away", "connect again when it is back") \
