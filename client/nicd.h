@@ -658,7 +658,8 @@ struct nicd_item {
 	uint64_t length;         /* bytes */
 	uint64_t iova;
 	uint32_t flags;          /* effective rights */
-	uint32_t count;          /* memory: ranges naming it; PD: MRs; session: objects; ticket, export: uses left; Qp: in flight */
+	/* memory: ranges naming it; PD: MRs, Qps, tickets and exports; session: objects; ticket, export: uses left; Qp: work in flight */
+	uint32_t count;
 	uint64_t bytes_read, bytes_written, peer_read, peer_written; /* as in nicd_qp_info */
 	uint64_t since_ns;       /* CLOCK_REALTIME, ns */
 	uint64_t until_ns;       /* 0: no end */

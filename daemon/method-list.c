@@ -79,7 +79,7 @@ static void item_qp(const struct nic_object *object, Nicd__Item *item)
 	item_traffic(qp, item);
 	item->state = (char *)nic_qp_state_name(qp->state);
 	item->parent = qp->pd->object.serial;
-	item->count = qp->posted;
+	item->count = qp->posted - qp->queries;   /* List itself queries */
 	item->since_ns = qp->since_ns;
 }
 

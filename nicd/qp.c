@@ -384,15 +384,20 @@ void nic_qp_lost(struct nic_qp *qp)
 /* ---- work */
 
 /* The Qp outlives its work: its last answer goes out before the close's. */
-static void work_done(struct nic_cmd *cmd)
+static void work_end(struct nic_work *work, bool query)
 {
-	struct nic_work *work = (struct nic_work *)((char *)cmd - offsetof(struct nic_work, cmd));
 	struct nic_qp *qp = work->qp;
-	struct nicd_error error = cmd->error;
+	struct nicd_error error = work->cmd.error;
 
 	nic_done_end(work->done, &error);
+	qp->queries -= query;
 	qp->posted--;
 	qp_settle(qp);
+}
+
+static void work_done(struct nic_cmd *cmd)
+{
+	work_end((struct nic_work *)((char *)cmd - offsetof(struct nic_work, cmd)), false);
 }
 
 static void query_done(struct nic_cmd *cmd)
@@ -403,7 +408,7 @@ static void query_done(struct nic_cmd *cmd)
 		work->qp->counters = cmd->stream.counters;
 	else if (cmd->error.reason == NICD_R_QP_STATE || cmd->error.reason == NICD_R_DEVICE_LOST)
 		cmd->error = (struct nicd_error){ 0 };   /* it ended meanwhile: the last known ones */
-	work_done(cmd);
+	work_end(work, true);
 }
 
 static int work_begin(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, void (*fn)(struct nic_cmd *cmd),
@@ -482,6 +487,7 @@ int nic_qp_query(struct nic_qp *qp, struct nic_work *work, struct nic_done *done
 		return 0;
 	}
 	work_begin(qp, work, done, query_done, err);
+	qp->queries++;
 	provider->ops->qp_query(provider, qp->stream, &work->cmd);
 	return 0;
 }

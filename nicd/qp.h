@@ -46,6 +46,7 @@ struct nic_qp {
 	struct nic_done *done;
 	struct nic_done *closed;
 	uint32_t posted;                   /* work requests and queries at the provider */
+	uint32_t queries;                  /* of these */
 	struct nicd_error why;             /* of the disconnection */
 	struct nic_deadline deadline;      /* to ask again when the device refused to disconnect */
 	unsigned held;                     /* we are in the middle of it: it is freed later */

@@ -85,7 +85,7 @@ static const struct list_kind list_kinds[] = {
 		{ { "ACCOUNT", NICCTL_TEXT }, list_account },
 		{ { "SESSION", NICCTL_NUMBER }, list_session },
 		{ { "STATE", NICCTL_TEXT }, list_state },
-		{ { "MRS", NICCTL_NUMBER }, list_count },
+		{ { "CHILDREN", NICCTL_NUMBER }, list_count },
 	} },
 	[NICD_TYPE_MR] = { "mrs", {
 		{ { "SERIAL", NICCTL_NUMBER }, list_serial },

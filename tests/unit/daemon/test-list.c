@@ -113,6 +113,10 @@ static void test_every_type(void **state)
 	assert_int_equal(item->count, 1);
 	assert_int_equal(item->session, c->client->serial);
 
+	/* The MR, the export, the ticket and the two that came in. */
+	/* mutation: count MRs only */
+	assert_int_equal(listed(c, NIC_PD)->items[0]->count, 5);
+
 	item = listed(c, NIC_MR)->items[0];
 	assert_int_equal(item->type, NICD__TYPE__MR);
 	assert_int_equal(item->serial, mr_serial);
