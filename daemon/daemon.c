@@ -32,6 +32,7 @@
 #include "daemon/session.h"
 #include "daemon/timers.h"
 #include "daemon/util.h"
+#include "proto/locator.h"
 
 #define ADMIN_GROUP "nicd-admin"
 
@@ -156,15 +157,21 @@ static void host_after(struct client_host *host, uint64_t delay_ns, void (*fn)(v
 static void host_log(struct client_host *host, struct client *client, const char *method, const struct nicd_error *error)
 {
 	const struct nicd_reason_info *info = nicd_reason_info(error->reason);
-	struct log_client who = { .method = method, .reason = info->name };
+	struct log_client who = { .method = method, .reason = error->reason == NICD_R_NONE ? NULL : info->name };
+	char figures[80] = "";
 
 	if (client) {
 		who.pid = client->identity.pid;
 		who.uid = client->identity.uid;
 		who.session = client->serial;
 	}
-	log_client(LOG_NOTICE, &who, "%s: %s: %s (limit %llu, observed %llu)", method, info->name, info->text,
-		   (unsigned long long)error->limit, (unsigned long long)error->observed);
+	if (error->limit || error->observed)
+		snprintf(figures, sizeof(figures), " (limit %llu, observed %llu)", (unsigned long long)error->limit,
+			 (unsigned long long)error->observed);
+	if (error->reason == NICD_R_NONE)
+		log_client(LOG_NOTICE, &who, "%s: accepted, serial %llu", method, (unsigned long long)error->observed);
+	else
+		log_client(LOG_NOTICE, &who, "%s: %s: %s; %s%s", method, info->name, info->text, info->cure, figures);
 }
 
 static uint32_t host_open_fds(struct client_host *host)
@@ -182,6 +189,20 @@ static void accept_if_room(struct daemon *d)
 	}
 }
 
+/* Whoever has this list, as most have the default one, cannot use the locators that are made here. */
+static void warn_unreachable(const struct daemon *d)
+{
+	const struct policy *policy = &d->options->policy;
+	const struct sockaddr_storage *addr = &d->device.adapter->provider->data_addr;
+	char text[64];
+
+	if (!d->options->rootless || !policy->n_networks || !addr->ss_family || policy_may_connect(policy, addr))
+		return;
+	locator_addr_print(addr, text);
+	log_write(LOG_WARNING, "locators made here name %s, where clients of this nicd may not connect to; start it, and those of the "
+		  "peers, with --allow-connect %s or [connect] allow in nicd.conf (it replaces the default list)", text, text);
+}
+
 static void tell_device(struct daemon *d)
 {
 	bool up = d->device.state == DEVICE_UP;
@@ -194,6 +215,8 @@ static void tell_device(struct daemon *d)
 	snprintf(status, sizeof(status), "socket %s, admin %s, device %s", d->listeners[CLIENTS].path, d->listeners[ADMINS].path, text);
 	if (!d->ready && (up || d->options->provider == OPTIONS_NONE)) {
 		d->ready = true;
+		if (up)
+			warn_unreachable(d);
 		notify_ready(status, d->options->ready_fd);
 	} else if (d->ready) {
 		if (up)

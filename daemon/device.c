@@ -29,6 +29,7 @@ struct device_opening {
 	int fd;                     /* connected already, or -1 */
 	uid_t uid;                  /* who must listen there */
 	char path[OPTIONS_PATH];
+	bool spawned;
 	struct nic_provider *provider;
 	char message[512];
 };
@@ -80,7 +81,15 @@ static void opening_run(uv_work_t *work)
 		const struct nicd_reason_info *info = nicd_reason_info(error.reason);
 
 		opening->provider = NULL;
-		snprintf(opening->message, sizeof(opening->message), "nicd-soft did not say Hello: %s; %s", info->text, info->cure);
+		/* One that we started ourselves and that has ended has said why. */
+		if (opening->spawned && error.reason == NICD_R_DEVICE_LOST)
+			snprintf(opening->message, sizeof(opening->message),
+				 "nicd-soft could not start; its own line above says why. If its address is in use, name another with "
+				 "--data-listen ADDR:PORT; 127.0.0.2:%u keeps the default port and so needs no --allow-connect",
+				 NICD_DATA_PORT);
+		else
+			snprintf(opening->message, sizeof(opening->message), "nicd-soft did not say Hello: %s; %s", info->text,
+				 info->cure);
 	}
 }
 
@@ -259,6 +268,7 @@ static int opening_prepare(struct device *device, struct device_opening *opening
 		strcpy(opening->path, device->options->soft_socket);
 		return 0;
 	}
+	opening->spawned = true;
 	opening->fd = softproc_start(&device->softproc, opening->message, sizeof(opening->message));
 	return opening->fd < 0 ? -1 : 0;
 }

@@ -62,12 +62,20 @@ static int connect_prepare(struct request *request, struct call *call, uint32_t 
 	return 0;
 }
 
+/* The admin learns from the journal what the client may not. */
+static void connect_log_forbidden(struct request *request, const struct sockaddr_storage *addr)
+{
+	struct client_host *host = request->client->host;
+	struct nicd_error error = { .reason = NICD_R_NETWORK, .observed = policy_port(addr) };
+
+	host->log(host, request->client, request->method->name, &error);
+}
+
 int method_connect_qp(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__ConnectQp *args = request->args;
 	struct client_host *host = request->client->host;
 	struct nic_connect_terms terms = { .timeout_ms = args->timeout_ms ? args->timeout_ms : CONNECT_DEFAULT_MS };
-	struct nicd_error refused = { .reason = NICD_R_CONNECT };
 	struct locator locator;
 	int r;
 
@@ -79,8 +87,8 @@ int method_connect_qp(struct request *request, struct call *call, struct nicd_er
 	if (r < 0)
 		return r;
 	if (!policy_may_connect(host->policy, &locator.addr)) {
-		host->log(host, request->client, request->method->name, &refused);
-		connect_refuse_later(call, &refused);
+		connect_log_forbidden(request, &locator.addr);
+		connect_refuse_later(call, &(struct nicd_error){ .reason = NICD_R_CONNECT });
 		return 0;
 	}
 	terms.addr = locator.addr;

@@ -56,6 +56,14 @@ static unsigned address_bytes(const struct sockaddr_storage *addr, const uint8_t
 	return 0;
 }
 
+uint16_t policy_port(const struct sockaddr_storage *addr)
+{
+	const uint8_t *bytes;
+	uint16_t port = 0;
+
+	return address_bytes(addr, &bytes, &port) ? port : 0;
+}
+
 static bool prefix_equal(const uint8_t *a, const uint8_t *b, unsigned bits)
 {
 	unsigned whole = bits / 8, rest = bits % 8;

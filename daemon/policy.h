@@ -32,3 +32,5 @@ void policy_init(struct policy *policy);   /* the defaults */
 /* "10.0.0.0/8", "10.0.0.0/8:7190", "10.1.2.3:1024-65535", "[fd00::]/8:7190". -EINVAL, -ENOSPC. */
 int policy_add_network(struct policy *policy, const char *text);
 bool policy_may_connect(const struct policy *policy, const struct sockaddr_storage *addr);
+/* 0: another family than IPv4 and IPv6. */
+uint16_t policy_port(const struct sockaddr_storage *addr);

@@ -14,6 +14,7 @@ from nicdtest.memory import Buffer
 from nicdtest.pair import ALL, Pair
 from nicdtest.paths import nicd_binary, soft_binary
 from nicdtest.pb import pb
+from nicdtest.wire import Refused
 
 
 def test_start_and_stop(own_nicd):
@@ -117,6 +118,48 @@ def test_bad_configuration(own_nicd, text):
     # mutation: take the default for a value that is none
     with pytest.raises(AssertionError, match="did not become ready"):
         Nicd(config=text)
+
+
+def rootless(directory, listen, *arguments):
+    return [str(nicd_binary()), "--rootless", "--socket", str(directory / "s"), "--admin-socket", str(directory / "a"),
+            "--soft-program", str(soft_binary()), "--data-listen", listen, *arguments]
+
+
+def test_port_in_use(tmp_path):
+    # mutation: say that nicd-soft did not say Hello
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        run = subprocess.run(rootless(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}"), env=sanitizer_environment(tmp_path),
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+    assert run.returncode == 1
+    assert "Address already in use" in run.stderr and "nicd-soft could not start" in run.stderr
+    assert "--data-listen ADDR:PORT" in run.stderr and "Hello" not in run.stderr
+
+
+@pytest.mark.parametrize("allow, warned", [(None, True), ("[connect]\nallow = 127.0.0.0/8\n", False)])
+def test_locators_that_policy_forbids(own_nicd, allow, warned):
+    # mutation: be silent about them, or warn of what is allowed
+    nicd = own_nicd(config=allow or "")
+    host, port = nicd.data_address()
+    assert (f"--allow-connect {host}:{port}" in nicd.log_text()) == warned
+
+
+def test_forbidden_connection_in_the_journal(own_nicd):
+    # mutation: log what policy forbids like any other failure, or tell the client
+    nicd = own_nicd(config="[connect]\nallow = 127.0.0.9\n")
+    with pytest.raises(Refused, match="CONNECT"), Pair(nicd, nicd) as p:
+        p.by_export()
+    assert "ConnectQp: NETWORK: " in nicd.log_text() and "--allow-connect" in nicd.log_text()
+
+
+def test_revocation_in_the_journal(own_nicd):
+    # mutation: log a success like a refusal, with a limit
+    nicd = own_nicd()
+    with nicd.session() as s, Buffer(4096) as buffer:
+        mr = s.region(s.create_pd(), buffer.fd, 4096, ALL)
+        nicd.admin().call(pb.Revoke(serial=mr.serial))
+        assert f"Revoke: accepted, serial {mr.serial}\n" in nicd.log_text()
 
 
 def test_version_and_help():

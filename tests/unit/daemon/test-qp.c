@@ -93,7 +93,9 @@ static void test_connect_refusals_look_alike(void **state)
 	/* mutation: refuse at once what policy forbids */
 	forbidden = c->last_id;
 	assert_int_equal(rig->fake->calls[FAKE_CONNECT], 0);
-	assert_int_equal(rig->last_log.reason, NICD_R_CONNECT);
+	/* mutation: log what policy forbids like any other failure */
+	assert_int_equal(rig->last_log.reason, NICD_R_NETWORK);
+	assert_int_equal(rig->last_log.observed, 7190);
 	fake_fail(rig->fake, FAKE_CONNECT, 0, 1, NICD_R_CONNECT);
 	/* mutation: answer the device's refusal when it comes */
 	assert_null(connect_to(c, pd, "127.0.0.2:7190", 3000));
@@ -295,6 +297,19 @@ static void test_transfer_fails(void **state)
 	assert_int_equal(reply->result_case, NICD__REPLY__RESULT_COMPLETION);
 }
 
+/* As List shows it, which asks the device first. */
+static uint32_t qp_in_flight(struct rig_client *c)
+{
+	Nicd__List list = NICD__LIST__INIT;
+	const Nicd__Reply *reply;
+
+	list.type = NICD__TYPE__QP;
+	reply = rig_call(c, NICD__REQUEST__CALL_LIST, &list);
+	assert_done(reply);
+	assert_int_equal(reply->list->n_items, 1);
+	return reply->list->items[0]->count;
+}
+
 static void test_flush_disconnect(void **state)
 {
 	struct rig_client *c = client(state);
@@ -309,11 +324,14 @@ static void test_flush_disconnect(void **state)
 	fake_hold(c->rig->fake, FAKE_POST, true);
 	assert_null(transfer(c, qp, 0, entries, 32));
 	posted = c->last_id;
+	/* mutation: count what List itself asks the device, or don't count what is posted */
+	assert_int_equal(qp_in_flight(c), 1);
 	flush.qp = rig_id(c, qp);
 	assert_done(rig_call(c, NICD__REQUEST__CALL_FLUSH, &flush));
 	assert_int_equal(rig_reply(c, c->last_id)->result_case, NICD__REPLY__RESULT__NOT_SET);
 	fake_complete_with(c->rig->fake, FAKE_POST, NICD_R_FLUSHED);
 	assert_reason(rig_reply(c, posted), FLUSHED);
+	assert_int_equal(qp_in_flight(c), 0);
 	query.qp = rig_id(c, qp);
 	reply = rig_call(c, NICD__REQUEST__CALL_QUERY_QP, &query);
 	assert_done(reply);
