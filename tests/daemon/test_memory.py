@@ -204,7 +204,7 @@ def test_memory_of_a_registration_lives_as_long(nicd, session):
         assert nicd.ledger().held_fds == 1
         session.deregister(mr)
         # The answer says that nobody can reach the bytes; the mapping goes a moment later.
-        wait_until(lambda: session.list(pb.MEMORY) == [])
+        assert wait_until(lambda: session.list(pb.MEMORY) == [])
         assert nicd.ledger().held_fds == 0
     os.close(fd)
 
