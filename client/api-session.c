@@ -86,6 +86,24 @@ static int open_path(const struct nicd_open_attr *attr, struct sockaddr_un *addr
 
 /* ----------------------------------------------------------------------------------------------------------- connecting */
 
+/* Nobody answers at the path, or not to us. */
+static int open_refused(struct nicd *n, const struct nicd_open_attr *attr, const char *path, int err)
+{
+	const char *env = secure_getenv("NICD_SOCKET");
+	char what[200];
+
+	if (err == EACCES || err == EPERM)
+		return conn_fail_system(n, err, path, "join the group that may use the socket (`ls -l` shows it), or start one's own: "
+						      "`nicd --rootless`");
+	/* The last one of those that path_default knows. */
+	if (!attr->socket && !(env && env[0]) && strncmp(path, "/run/nicd/", 10) == 0)
+		snprintf(what, sizeof(what), "%s (nor in $XDG_RUNTIME_DIR/nicd, nor in /tmp/nicd-%u)", path, (unsigned)geteuid());
+	else
+		snprintf(what, sizeof(what), "%s", path);
+	return conn_fail_system(n, err, what, "start nicd: `systemctl start nicd.socket`, or `nicd --rootless` without root; "
+					      "or name the socket of one that runs with $NICD_SOCKET");
+}
+
 static int open_connect(struct nicd *n, const struct nicd_open_attr *attr)
 {
 	struct timeval timeout = { .tv_sec = attr->timeout_ms / 1000, .tv_usec = attr->timeout_ms % 1000 * 1000 };
@@ -105,8 +123,7 @@ static int open_connect(struct nicd *n, const struct nicd_open_attr *attr)
 	if (r < 0 && errno == EAGAIN)
 		return conn_fail(n, ERROR_GREETING_TIMEOUT, 0, 0);
 	if (r < 0)
-		return conn_fail_system(n, errno, addr.sun_path,
-					"see that nicd runs there, or name its socket with $NICD_SOCKET");
+		return open_refused(n, attr, addr.sun_path, errno);
 	return 0;
 }
 

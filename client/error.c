@@ -67,13 +67,40 @@ int error_reason(struct nicd_error_info *ret, const struct nicd_error *error)
 	return r;
 }
 
+static uint32_t error_system_status(int err)
+{
+	static const struct {
+		int err;
+		enum nicd_status status;
+	} known[] = {
+		{ ENOENT, NICD_STATUS_CONNECTION_REFUSED },
+		{ ENOTDIR, NICD_STATUS_CONNECTION_REFUSED },
+		{ ECONNREFUSED, NICD_STATUS_CONNECTION_REFUSED },
+		{ EACCES, NICD_STATUS_ACCESS_DENIED },
+		{ EPERM, NICD_STATUS_ACCESS_DENIED },
+		{ ECONNRESET, NICD_STATUS_DEVICE_REMOVED },
+		{ EPIPE, NICD_STATUS_DEVICE_REMOVED },
+		{ EINVAL, NICD_STATUS_INVALID_PARAMETER },
+		{ ENAMETOOLONG, NICD_STATUS_INVALID_PARAMETER },
+		{ EBADF, NICD_STATUS_INVALID_PARAMETER },
+		{ ENOTSOCK, NICD_STATUS_INVALID_PARAMETER },
+		{ EPROTOTYPE, NICD_STATUS_INVALID_PARAMETER },
+	};
+
+	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		if (known[i].err == err)
+			return known[i].status;
+	}
+	return NICD_STATUS_INSUFFICIENT_RESOURCES;
+}
+
 int error_system(struct nicd_error_info *ret, int err, const char *what, const char *cure)
 {
 	const char *why = strerrordesc_np(err);
 	char text[sizeof(ret->text)];
 
 	snprintf(text, sizeof(text), "%s: %s", what, why ? why : "unknown error");
-	return error_fill(ret, err, NICD_STATUS_INSUFFICIENT_RESOURCES, "SYSTEM", text, cure);
+	return error_fill(ret, err, error_system_status(err), "SYSTEM", text, cure);
 }
 
 /* A success that is no success (reason NONE inside an error) is INTERNAL, like any number that is not in the table. */
