@@ -275,14 +275,13 @@ static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64
 	copy->file = file;
 	r = copy_open(copy);
 	if (r == NICCTL_OK && put && size > copy->length)
-		r = nicctl_fail(c, EFBIG, "ask for a larger export", "%s has %llu bytes, and the memory of the peer %llu", file,
-				(unsigned long long)size, (unsigned long long)copy->length);
+		r = nicctl_fail(c, EFBIG, "ask for a larger export", "%s has %llu bytes, and the memory of the peer %llu, "
+				"as connecting told, which is one of the locator's uses", file, (unsigned long long)size,
+				(unsigned long long)copy->length);
 	if (r == NICCTL_OK && put && size)
 		copy->length = size;
 	if (r == NICCTL_OK)
 		r = copy_run(copy);
-	if (r != NICCTL_OK && copy->done && !put && fd != STDOUT_FILENO)
-		nicctl_notice(c, "%s holds only the first %llu bytes", file, (unsigned long long)copy->done);
 	/* A stream whose length nobody knew must not just be cut. */
 	if (r == NICCTL_OK && put && !size && copy->done == copy->length) {
 		uint8_t more;
@@ -304,21 +303,21 @@ static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64
 int nicctl_get(struct nicctl *c)
 {
 	bool to_stdout = !c->output || strcmp(c->output, "-") == 0;
-	int fd = STDOUT_FILENO;
+	struct nicctl_output output;
 	int r;
 
 	if (to_stdout && c->json)
 		return nicctl_usage(c, "get --json needs -o FILE: both would go to stdout");
 	if (!c->output && isatty(STDOUT_FILENO))
 		return nicctl_usage(c, "get would write raw bytes to the terminal; use -o FILE (-o - if you mean it)");
-	if (!to_stdout)
-		fd = open(c->output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return nicctl_fail(c, errno, NULL, "cannot open %s", c->output);
-	r = copy_all(c, false, fd, to_stdout ? "stdout" : c->output, 0);
-	if (!to_stdout && close(fd) < 0 && r == NICCTL_OK)
-		r = nicctl_fail(c, errno, NULL, "cannot write to %s", c->output);
-	return r;
+	if (to_stdout)
+		return copy_all(c, false, STDOUT_FILENO, "stdout", 0);
+	/* Before connecting, which uses up the locator. */
+	r = nicctl_output_open(c, c->output, &output);
+	if (r != NICCTL_OK)
+		return r;
+	r = copy_all(c, false, output.fd, c->output, 0);
+	return nicctl_output_close(c, &output, r);
 }
 
 int nicctl_put(struct nicctl *c)

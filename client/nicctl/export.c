@@ -25,6 +25,7 @@ struct export {
 	struct nicd_export *door;
 	int output;          /* -1: none */
 	uint32_t ended;      /* NICD_EVENT_REVOKED or _EXPIRED */
+	bool lost;           /* the session has ended */
 };
 
 static int export_read(struct export *e, int fd, const char *file)
@@ -74,11 +75,31 @@ static int export_copy_file(struct export *e, const char *file)
 			r = export_read(e, fd, file);
 	}
 	close(fd);
-	if (r == NICCTL_OK)
-		nicctl_notice(e->c, "%s was copied into %llu bytes of sealed memory: later changes of the file are not seen, "
-				    "and what peers write does not reach it%s", file, (unsigned long long)e->size,
-			      e->output >= 0 ? "" : " (--output FILE saves it at the end)");
 	return r;
+}
+
+static void export_tell_copied(struct export *e, const char *file)
+{
+	const char *written = "";
+
+	if (e->c->access & NICD_MR_REMOTE_WRITE)
+		written = e->output >= 0 ? ", and what peers write does not reach it" :
+					   ", and what peers write does not reach it (--output FILE saves it at the end)";
+	nicctl_notice(e->c, "%s was copied into %llu bytes of sealed memory: later changes of the file are not seen%s", file,
+		      (unsigned long long)e->size, written);
+}
+
+/* The one string that nicd may have refused is the name. */
+static int export_refused(struct export *e)
+{
+	struct nicd_error_info info = *nicd_last_error(e->c->n);
+	char text[sizeof(info.text)];
+
+	if (strcmp(info.name, "STRING") == 0) {
+		memcpy(text, info.text, sizeof(text));
+		snprintf(info.text, sizeof(info.text), "--name: %.240s", text);
+	}
+	return nicctl_failed_info(e->c, &info);
 }
 
 static int export_register(struct export *e)
@@ -96,7 +117,7 @@ static int export_register(struct export *e)
 
 	if (nicd_pd_create(c->n, 0, &e->pd) < 0 || nicd_mr_new(e->pd, &mr_attr, &e->mr) < 0 ||
 	    nicd_export_create(e->mr, &attr, &e->door) < 0)
-		return nicctl_failed(c);
+		return export_refused(e);
 	return NICCTL_OK;
 }
 
@@ -163,8 +184,10 @@ static int export_hold(struct export *e, int signals)
 		if (polls[0].revents)
 			return NICCTL_OK;
 		r = nicd_dispatch(n, 0);
-		if (r < 0 && r != -EINTR)
+		if (r < 0 && r != -EINTR) {
+			e->lost = true;
 			return nicctl_failed(e->c);
+		}
 	}
 	if (e->ended == NICD_EVENT_EXPIRED) {
 		nicctl_notice(e->c, "the export has expired");
@@ -235,15 +258,17 @@ static int export_run(struct export *e)
 		r = export_catch_signals(e, &signals);
 	if (r == NICCTL_OK)
 		r = export_register(e);
+	if (r == NICCTL_OK && c->n_args)
+		export_tell_copied(e, c->args[0]);
 	if (r == NICCTL_OK)
 		r = export_print(e);
 	if (r != NICCTL_OK)
 		return r;
 	held = export_hold(e, signals);
 	close(signals);
-	if (held != NICCTL_NO_DAEMON)
+	if (!e->lost)
 		r = export_end(e);
-	/* Also when the daemon went away: the memory is ours. */
+	/* Also when the session has ended: the memory is ours. */
 	if (r == NICCTL_OK && e->output >= 0)
 		r = export_save(e);
 	return held != NICCTL_OK ? held : r;

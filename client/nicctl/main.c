@@ -65,10 +65,10 @@ static const char *const nicctl_option_help[] = {
 	"--size N              bytes of new memory, with K, M or G",
 	"--name X              name of the export",
 	"--access r|w|rw       what peers may do",
-	"--uses N              how often a peer may connect (default 1)",
+	"--uses N              how often peers may connect (default 1); every get, put and ping is once",
 	"--ttl SECONDS         how long the export lasts (default a day)",
 	"--peers N             how many may be connected at the same time",
-	"-o, --output FILE     get: where to; export create: where the memory is saved at the end",
+	"-o, --output FILE     where to",
 	"--count N             how many reads of each size (default 10)",
 };
 
@@ -83,8 +83,12 @@ static void print_options(unsigned options)
 static void print_help(const struct nicctl_command *command)
 {
 	if (command) {
-		printf("usage: nicctl %s %s\n%s\n\n", command->words, command->args, command->help);
-		print_options(command->options | NICCTL_EVERYBODYS);
+		printf("usage: nicctl %s%s%s\n%s\n\n", command->words, command->args[0] ? " " : "", command->args, command->help);
+		/* Two commands mean different things by it. */
+		if (command->options & NICCTL_OUTPUT)
+			printf("  -o, --output FILE     %s\n", command->fn == nicctl_get ?
+			       "where to; what it held is replaced when all has come" : "where the memory is saved at the end");
+		print_options((command->options & ~(unsigned)NICCTL_OUTPUT) | NICCTL_EVERYBODYS);
 		return;
 	}
 	printf("usage: nicctl [OPTION…] COMMAND …\n\n");
@@ -229,6 +233,37 @@ static const struct nicctl_command *find_command(struct nicctl *c)
 	return NULL;
 }
 
+/* `options`: the first is named, without what its help says of it. */
+static int usage_option(struct nicctl *c, const char *verb, unsigned options)
+{
+	const char *help = nicctl_option_help[__builtin_ctz(options)];
+	const char *end = strstr(help, "  ");
+
+	return nicctl_usage(c, "%s %s %.*s", c->command->words, verb, (int)(end ? end - help : 0), help);
+}
+
+/* No command, or only the first word of some: those are named. */
+static int usage_command(struct nicctl *c)
+{
+	char words[256] = "";
+	size_t len = 0;
+
+	if (!c->n_args)
+		return nicctl_usage(c, "which command? see nicctl --help");
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_commands); i++) {
+		const char *all = nicctl_commands[i].words;
+		size_t first = strcspn(all, " ");
+
+		if (all[first] && strncmp(all, c->args[0], first) == 0 && !c->args[0][first] && len < sizeof(words))
+			len += (size_t)snprintf(words + len, sizeof(words) - len, "%s%s", len ? ", " : "", all + first + 1);
+	}
+	if (!words[0])
+		return nicctl_usage(c, "there is no such command: %s", c->args[0]);
+	if (c->n_args > 1)
+		return nicctl_usage(c, "there is no such command: %s %s; %s has: %s", c->args[0], c->args[1], c->args[0], words);
+	return nicctl_usage(c, "%s has: %s", c->args[0], words);
+}
+
 static int check_usage(struct nicctl *c)
 {
 	const struct nicctl_command *command = c->command;
@@ -236,29 +271,44 @@ static int check_usage(struct nicctl *c)
 	unsigned missing = command->required & ~c->given;
 
 	if (c->given & ~allowed)
-		return nicctl_usage(c, "%s does not take this option: %s", command->words,
-				    nicctl_option_help[__builtin_ctz(c->given & ~allowed)]);
+		return usage_option(c, "does not take", c->given & ~allowed);
 	if (c->n_args < command->min_args || c->n_args > command->max_args)
-		return nicctl_usage(c, "usage: nicctl %s %s", command->words, command->args);
+		return nicctl_usage(c, "usage: nicctl %s%s%s", command->words, command->args[0] ? " " : "", command->args);
 	if (missing)
-		return nicctl_usage(c, "%s needs %s", command->words, nicctl_option_help[__builtin_ctz(missing)]);
+		return usage_option(c, "needs", missing);
 	return NICCTL_OK;
+}
+
+static struct nicd_open_attr open_attr(const struct nicctl *c, struct nicd_error_info *error)
+{
+	return (struct nicd_open_attr){
+		.size = sizeof(struct nicd_open_attr),
+		.flags = c->admin ? NICD_OPEN_ADMIN : 0,
+		.socket = c->socket,
+		.client = "nicctl",
+		.error = error,
+	};
 }
 
 static int nicctl_open(struct nicctl *c)
 {
 	struct nicd_error_info error = { .size = sizeof(error) };
-	struct nicd_open_attr attr = {
-		.size = sizeof(attr),
-		.flags = c->admin ? NICD_OPEN_ADMIN : 0,
-		.socket = c->socket,
-		.client = "nicctl",
-		.error = &error,
-	};
+	struct nicd_open_attr attr = open_attr(c, &error);
 
 	if (nicd_open(&c->n, &attr) < 0)
 		return nicctl_failed_info(c, &error);
 	return NICCTL_OK;
+}
+
+bool nicctl_answers(struct nicctl *c)
+{
+	struct nicd_open_attr attr = open_attr(c, NULL);
+	struct nicd *again;
+
+	if (nicd_open(&again, &attr) < 0)
+		return false;
+	nicd_free(again);
+	return true;
 }
 
 void nicctl_close(struct nicctl *c)
@@ -292,7 +342,7 @@ static int nicctl_run(struct nicctl *c, int argc, char **argv)
 		return NICCTL_OK;
 	}
 	if (!c->command)
-		return nicctl_usage(c, c->n_args ? "there is no such command: %s" : "which command?", c->n_args ? c->args[0] : "");
+		return usage_command(c);
 	r = check_usage(c);
 	if (r == NICCTL_OK)
 		r = nicctl_open(c);

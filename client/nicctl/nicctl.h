@@ -69,6 +69,8 @@ struct nicctl_command {
 };
 
 void nicctl_close(struct nicctl *c);
+/* Whether nicd answers to a new session, where c's own has ended. */
+bool nicctl_answers(struct nicctl *c);
 
 /* ---- report.c: what is told on stderr; with --json each is a document of its own. */
 
@@ -97,6 +99,7 @@ void nicctl_row(struct nicctl_table *table);
 void nicctl_cell(struct nicctl_table *table, const char *text);   /* NULL, "": nothing */
 void nicctl_cell_number(struct nicctl_table *table, uint64_t value);
 void nicctl_cell_serial(struct nicctl_table *table, uint64_t serial);   /* 0: nothing */
+void nicctl_cell_unknown(struct nicctl_table *table);   /* "-", in JSON null: nicd does not tell it */
 void nicctl_cell_hex(struct nicctl_table *table, uint64_t value);
 void nicctl_cell_bytes(struct nicctl_table *table, uint64_t bytes);
 void nicctl_cell_bool(struct nicctl_table *table, bool value);
@@ -128,6 +131,17 @@ int nicctl_peer_buffer(struct nicctl *c, struct nicctl_peer *peer, size_t size);
 struct nicd_transfer nicctl_peer_transfer(const struct nicctl_peer *peer, uint64_t here, uint64_t there, uint32_t length);
 
 uint64_t nicctl_now_ns(void);
+
+/* ---- output.c: a file that keeps what it holds until all of the new is there. */
+
+struct nicctl_output {
+	int fd;         /* to write to */
+	char *path;
+	char *beside;   /* the name until then; NULL: fd is path itself, which is no regular file */
+};
+int nicctl_output_open(struct nicctl *c, const char *file, struct nicctl_output *output);
+/* `r` is the status until now: with NICCTL_OK the file gets its name, else it goes. Returns the status that remains. */
+int nicctl_output_close(struct nicctl *c, struct nicctl_output *output, int r);
 
 /* ---- the commands */
 int nicctl_status(struct nicctl *c);

@@ -91,7 +91,7 @@ static void report_error(struct nicctl *c, const struct nicd_error_info *info)
 	if (info->status[0])
 		fprintf(stderr, " (%s)", info->status);
 	fprintf(stderr, ": %s\n", info->text);
-	if (info->reason)
+	if (info->limit || info->observed)
 		fprintf(stderr, "  limit:    %s\n  observed: %s\n", limit, observed);
 	if (info->provider_error)
 		fprintf(stderr, "  device:   %s\n", strerror(info->provider_error));
@@ -101,8 +101,14 @@ static void report_error(struct nicctl *c, const struct nicd_error_info *info)
 
 int nicctl_failed_info(struct nicctl *c, const struct nicd_error_info *info)
 {
+	bool no_daemon = report_is_no_daemon(info);
+
+	/* The connection broke, and nicd is there: it was meant. */
+	if (no_daemon && c->n && nicctl_answers(c))
+		return nicctl_fail(c, ECANCELED, "try again, if it was not revoked on purpose: nicd's journal says why",
+				   "nicd ended this session");
 	report_error(c, info);
-	return report_is_no_daemon(info) ? NICCTL_NO_DAEMON : NICCTL_REFUSED;
+	return no_daemon ? NICCTL_NO_DAEMON : NICCTL_REFUSED;
 }
 
 int nicctl_failed(struct nicctl *c)

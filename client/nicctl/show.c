@@ -125,6 +125,15 @@ int nicctl_device_show(struct nicctl *c)
 	return nicctl_print(c);
 }
 
+static void show_admins_cell(struct nicctl *c, struct nicctl_table *table, uint64_t value)
+{
+	if (nicd_session(c->n)->role == NICD_ROLE_ADMIN)
+		nicctl_cell_number(table, value);
+	else
+		nicctl_cell_unknown(table);
+}
+
+/* What the daemon and its devices hold as a whole only admins are told. */
 static void show_totals(struct nicctl *c, struct nicctl_table *table, const struct nicd_ledger_totals *totals)
 {
 	nicctl_row(table);
@@ -132,13 +141,13 @@ static void show_totals(struct nicctl *c, struct nicctl_table *table, const stru
 	nicctl_cell_number(table, totals->admin_sessions);
 	nicctl_cell_number(table, totals->objects);
 	nicctl_cell_number(table, totals->calls);
-	nicctl_cell_number(table, totals->open_fds);
+	show_admins_cell(c, table, totals->open_fds);
 	nicctl_cell_number(table, totals->held_fds);
-	nicctl_cell_number(table, totals->provider_tags);
-	nicctl_cell_number(table, totals->provider_memories);
-	nicctl_cell_number(table, totals->provider_streams);
-	nicctl_cell_number(table, totals->provider_tickets);
-	nicctl_cell_number(table, totals->quarantined);
+	show_admins_cell(c, table, totals->provider_tags);
+	show_admins_cell(c, table, totals->provider_memories);
+	show_admins_cell(c, table, totals->provider_streams);
+	show_admins_cell(c, table, totals->provider_tickets);
+	show_admins_cell(c, table, totals->quarantined);
 }
 
 static void show_account(struct nicctl_table *table, const struct nicd_account *account)

@@ -124,6 +124,11 @@ void nicctl_cell_bytes(struct nicctl_table *table, uint64_t bytes)
 	nicctl_cell(table, text);
 }
 
+void nicctl_cell_unknown(struct nicctl_table *table)
+{
+	nicctl_cell(table, table->json ? NULL : "-");
+}
+
 void nicctl_cell_bool(struct nicctl_table *table, bool value)
 {
 	/* libsmartcols takes what begins with n for false. */
@@ -155,6 +160,16 @@ void nicctl_cell_micros(struct nicctl_table *table, uint64_t ns)
 
 	snprintf(text, sizeof(text), "%llu.%llu", (unsigned long long)(ns / 1000), (unsigned long long)(ns / 100 % 10));
 	nicctl_cell(table, text);
+}
+
+/* Of a table without rows, of which libsmartcols prints nothing: nobody should wonder whether it was asked at all. */
+static void table_print_header(struct nicctl_table *table)
+{
+	size_t n_columns = scols_table_get_ncols(table->scols);
+
+	for (size_t i = 0; i < n_columns; i++)
+		printf("%s%s", i ? " " : "", scols_column_get_name(scols_table_get_column(table->scols, i)));
+	putchar('\n');
 }
 
 /* Every row as lines "name  value". */
@@ -228,6 +243,8 @@ int nicctl_print(struct nicctl *c)
 				putchar('\n');
 			if (table->record)
 				table_print_record(table);
+			else if (scols_table_is_empty(table->scols))
+				table_print_header(table);
 			else
 				scols_print_table(table->scols);
 		}

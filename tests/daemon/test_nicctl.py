@@ -130,7 +130,8 @@ def test_empty_lists(nicd, word, key):
     rows = run_json(nicd, word, "list")[key]
     # nicctl itself is connected, and the test's observer.
     assert sorted(r.get("client") for r in rows) == (["nicctl", "test admin"] if word == "session" else [])
-    run(nicd, word, "list")
+    # mutation: nicctl_print prints nothing of an empty table
+    assert run(nicd, word, "list")[0].startswith(b"SERIAL")
 
 
 def test_lists_of_an_export(nicd, source):
@@ -165,8 +166,12 @@ def test_ledger(nicd):
     with exporting(nicd, "--size", "1M", "--name", "ledger", "--access", "r"):
         told = run_json(nicd, "ledger")
         assert told["totals"][0]["objects"] == 4
+        # mutation: show_admins_cell does not ask for the role
+        for name in ("open_fds", "provider_tags", "provider_memories", "provider_streams", "provider_tickets", "quarantined"):
+            assert told["totals"][0][name] is None
         assert {c["slot"]: c["used"] for c in told["charges"] if c["used"]}
-        assert b"OBJECTS" in run(nicd, "ledger")[0]
+        lines = [line.split() for line in run(nicd, "ledger")[0].decode().splitlines()]
+        assert ["OBJECTS", "4"] in lines and ["OPEN_FDS", "-"] in lines
 
 
 def test_admin(nicd):
@@ -194,7 +199,33 @@ def test_get(nicd, peer_nicd, source, locator_file, tmp_path):
         assert stdout == source.read_bytes()
         qps = run_json(nicd, "qp", "list")["qps"]
         assert not [q for q in qps if q["state"] == "CONNECTED"]
-    assert b"copied into" in record["stderr"]
+    # mutation: export_tell_copied does not mind the access
+    assert b"copied into" in record["stderr"] and b"peers write" not in record["stderr"]
+
+
+def test_refused_get_keeps_the_file(nicd, peer_nicd, source, locator_file, tmp_path):
+    directory = tmp_path / "copies"
+    directory.mkdir()
+    copy = directory / "copy"
+    link = directory / "link"
+    copy.write_bytes(b"precious")
+    copy.chmod(0o640)
+    link.symlink_to(copy)
+    # mutation: nicctl_output_open opens the file itself with O_TRUNC
+    failure(peer_nicd, "get", "-", "-o", copy, stdin=b"nonsense")
+    with exporting(nicd, source, "--name", "kept", "--access", "w", "--uses", 2) as record:
+        failure(peer_nicd, "get", locator_file(record), "-o", copy)
+        # mutation: nicctl_output_close does not unlink
+        assert sorted(directory.iterdir()) == [copy, link]
+        assert copy.read_bytes() == b"precious"
+    with exporting(nicd, source, "--name", "kept", "--access", "r") as record:
+        run(peer_nicd, "get", locator_file(record), "-o", link)
+    # mutation: nicctl_output_open without realpath (the link is replaced)
+    assert link.is_symlink()
+    assert copy.read_bytes() == source.read_bytes()
+    # mutation: output_beside without fchmod
+    assert copy.stat().st_mode & 0o777 == 0o640
+    assert sorted(directory.iterdir()) == [copy, link]
 
 
 @pytest.mark.parametrize("size", [1, 4096, 8 << 20, (8 << 20) + 1, (16 << 20) - 1, 40 << 20])
@@ -249,6 +280,7 @@ def test_file_is_copied(nicd, peer_nicd, source, locator_file):
         assert run(peer_nicd, "get", locator_file(record))[0] == before
         run(peer_nicd, "put", locator_file(record), source)
     assert source.read_bytes() == b"changed"
+    assert b"peers write" in record["stderr"]
 
 
 def test_ping(nicd, peer_nicd, source, locator_file):
@@ -309,6 +341,17 @@ def test_revoke(nicd, peer_nicd, source, locator_file):
     assert failure(peer_nicd, "get", locator_file(record), "-o", "/dev/null")["name"] == "CONNECT"
 
 
+def test_revoked_session(nicd, tmp_path):
+    saved = tmp_path / "saved"
+    with exporting(nicd, "--size", "4K", "--name", "ended", "--access", "w", "--output", saved, end=None, code=REFUSED) as record:
+        session, = [s for s in run_json(nicd, "session", "list")["sessions"] if s["pid"] == record["process"].pid]
+        run(nicd, "--socket", nicd.admin_socket, "revoke", session["serial"])
+    # mutation: nicctl_failed_info does not ask nicctl_answers
+    assert b"nicd ended this session" in record["stderr"] and b"nicd_open" not in record["stderr"]
+    # mutation: export_run ends the export although the session is lost (and does not save)
+    assert saved.read_bytes() == bytes(4096)
+
+
 def test_revoke_nothing(nicd):
     error = failure(nicd, "revoke", 1 << 60)
     assert (error["name"], error["status"]) == ("SERIAL", "INVALID_HANDLE")
@@ -335,7 +378,12 @@ def test_name_taken(nicd, source):
     with exporting(nicd, source, "--name", "taken", "--access", "r"):
         error = failure(nicd, "export", "create", source, "--name", "taken", "--access", "r")
         assert (error["name"], error["status"]) == ("NAME_TAKEN", "INVALID_PARAMETER")
-    assert failure(nicd, "export", "create", source, "--name", "a/b", "--access", "r")["name"] == "STRING"
+    stderr = run(nicd, "--json", "export", "create", source, "--name", "a/b", "--access", "r", code=REFUSED)[1]
+    # mutation: export_copy_file tells of the copy before there is an export
+    document, = documents(stderr)
+    assert document["error"][0]["name"] == "STRING"
+    # mutation: export_refused does not say which string
+    assert "--name" in document["error"][0]["text"]
 
 
 def test_expires(nicd):
@@ -407,13 +455,34 @@ def test_help_and_version(nicd, tmp_path):
         assert stdout.startswith(b"usage: nicctl") and not stderr
     assert run(nicd, "--version")[0].startswith(b"nicctl ")
     assert b"--access" in run(nicd, "export", "create", "--help")[0]
+    # mutation: print_help says the same of -o for both
+    assert b"saved" in run(nicd, "export", "create", "--help")[0] and b"saved" not in run(nicd, "get", "--help")[0]
+
+
+@pytest.mark.parametrize("args,text", [
+    (["device"], b"nicctl: device has: show\n"),
+    (["export"], b"nicctl: export has: list, create\n"),
+    (["ledger", "x"], b"nicctl: usage: nicctl ledger\n"),
+    (["export", "create", "f", "--access", "r"], b"nicctl: export create needs --name X\n"),
+    (["status", "--name", "x"], b"nicctl: status does not take --name X\n"),
+])
+def test_usage_text(nicd, args, text):
+    # mutation: usage_command lists no words; check_usage prints a blank without arguments; usage_option prints the whole help
+    assert run(nicd, *args, code=USAGE)[1] == text
 
 
 def test_no_daemon(nicd, tmp_path):
     # mutation: report_is_no_daemon answers false
     error = failure(nicd, "--socket", tmp_path / "none", "status", code=NO_DAEMON)
-    assert error["name"] and error["text"]
-    assert b"nicctl: " in run(nicd, "--socket", tmp_path / "none", "status", code=NO_DAEMON)[1]
+    # mutation: error_system says INSUFFICIENT_RESOURCES of everything
+    assert error["status"] == "CONNECTION_REFUSED"
+    assert str(tmp_path / "none") in error["text"]
+    # mutation: open_refused names no command
+    assert "nicd --rootless" in error["cure"] and "systemctl start nicd.socket" in error["cure"]
+    stderr = run(nicd, "--socket", tmp_path / "none", "status", code=NO_DAEMON)[1]
+    assert b"nicctl: " in stderr
+    # mutation: report_error prints limit and observed of every failure
+    assert b"limit:" not in stderr and b"observed:" not in stderr
 
 
 def test_stdout_is_full(nicd):
