@@ -95,8 +95,10 @@ NICD_API int nicd_ticket_create(struct nicd_mr *mr, const struct nicd_ticket_att
 {
 	struct door *door;
 	struct call *call;
-	int r = ticket_start(mr, attr, &door, &call);
+	int r = conn_check_ret(mr->object.n, ret);
 
+	if (r >= 0)
+		r = ticket_start(mr, attr, &door, &call);
 	if (r >= 0)
 		r = handle_wait(&door->object, call);
 	if (r >= 0)
@@ -109,8 +111,10 @@ NICD_API int nicd_ticket_create_async(struct nicd_mr *mr, const struct nicd_tick
 {
 	struct door *door;
 	struct call *call;
-	int r = ticket_start(mr, attr, &door, &call);
+	int r = conn_check_ret(mr->object.n, ret);
 
+	if (r >= 0)
+		r = ticket_start(mr, attr, &door, &call);
 	if (r < 0)
 		return r;
 	*ret = (struct nicd_ticket *)door;
@@ -188,8 +192,10 @@ NICD_API int nicd_export_create(struct nicd_mr *mr, const struct nicd_export_att
 {
 	struct door *door;
 	struct call *call;
-	int r = export_start(mr, attr, &door, &call);
+	int r = conn_check_ret(mr->object.n, ret);
 
+	if (r >= 0)
+		r = export_start(mr, attr, &door, &call);
 	if (r >= 0)
 		r = handle_wait(&door->object, call);
 	if (r >= 0)
@@ -202,8 +208,10 @@ NICD_API int nicd_export_create_async(struct nicd_mr *mr, const struct nicd_expo
 {
 	struct door *door;
 	struct call *call;
-	int r = export_start(mr, attr, &door, &call);
+	int r = conn_check_ret(mr->object.n, ret);
 
+	if (r >= 0)
+		r = export_start(mr, attr, &door, &call);
 	if (r < 0)
 		return r;
 	*ret = (struct nicd_export *)door;

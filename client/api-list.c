@@ -117,7 +117,7 @@ static int list_new(struct nicd *n, struct nicd_list **ret, int (*ask)(const str
 		    uint32_t type, uint64_t serial)
 {
 	struct nicd_list *list;
-	int r = conn_check(n);
+	int r = conn_check_ret(n, ret);
 
 	if (r < 0)
 		return r;
@@ -254,7 +254,7 @@ static int ledger_take(struct pages *pages, const Nicd__Reply *reply)
 NICD_API int nicd_ledger_new(struct nicd *n, struct nicd_ledger **ret)
 {
 	struct nicd_ledger *ledger;
-	int r = conn_check(n);
+	int r = conn_check_ret(n, ret);
 
 	if (r < 0)
 		return r;

@@ -82,8 +82,10 @@ NICD_API int nicd_memory_add(struct nicd *n, int fd, struct nicd_memory **ret)
 {
 	struct nicd_memory *memory;
 	struct call *call;
-	int r = memory_start(n, fd, &memory, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = memory_start(n, fd, &memory, &call);
 	if (r >= 0)
 		r = handle_wait(&memory->object, call);
 	if (r >= 0)
@@ -94,8 +96,10 @@ NICD_API int nicd_memory_add(struct nicd *n, int fd, struct nicd_memory **ret)
 NICD_API int nicd_memory_add_async(struct nicd *n, int fd, struct nicd_memory **ret, nicd_callback cb, void *userdata)
 {
 	struct call *call;
-	int r = memory_start(n, fd, ret, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = memory_start(n, fd, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
@@ -180,8 +184,10 @@ NICD_API int nicd_buffer_new(struct nicd *n, size_t size, uint32_t flags, struct
 {
 	struct nicd_buffer *buffer;
 	struct call *call;
-	int r = buffer_new(n, size, flags, &buffer, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = buffer_new(n, size, flags, &buffer, &call);
 	if (r >= 0)
 		r = handle_wait(&buffer->memory.object, call);
 	if (r >= 0)
@@ -193,8 +199,10 @@ NICD_API int nicd_buffer_new_async(struct nicd *n, size_t size, uint32_t flags, 
 				   void *userdata)
 {
 	struct call *call;
-	int r = buffer_new(n, size, flags, ret, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = buffer_new(n, size, flags, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
@@ -202,8 +210,10 @@ NICD_API int nicd_buffer_from_fd(struct nicd *n, int fd, struct nicd_buffer **re
 {
 	struct nicd_buffer *buffer;
 	struct call *call;
-	int r = buffer_from_fd(n, fd, &buffer, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = buffer_from_fd(n, fd, &buffer, &call);
 	if (r >= 0)
 		r = handle_wait(&buffer->memory.object, call);
 	if (r >= 0)
@@ -214,8 +224,10 @@ NICD_API int nicd_buffer_from_fd(struct nicd *n, int fd, struct nicd_buffer **re
 NICD_API int nicd_buffer_from_fd_async(struct nicd *n, int fd, struct nicd_buffer **ret, nicd_callback cb, void *userdata)
 {
 	struct call *call;
-	int r = buffer_from_fd(n, fd, ret, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = buffer_from_fd(n, fd, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 

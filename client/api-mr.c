@@ -379,8 +379,10 @@ NICD_API int nicd_mr_create(struct nicd_pd *pd, struct nicd_mr **ret)
 {
 	struct nicd_mr *mr;
 	struct call *call;
-	int r = create_start(pd, &mr, &call);
+	int r = conn_check_ret(pd->object.n, ret);
 
+	if (r >= 0)
+		r = create_start(pd, &mr, &call);
 	if (r >= 0)
 		r = handle_wait(&mr->object, call);
 	if (r >= 0)
@@ -391,8 +393,10 @@ NICD_API int nicd_mr_create(struct nicd_pd *pd, struct nicd_mr **ret)
 NICD_API int nicd_mr_create_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd_callback cb, void *userdata)
 {
 	struct call *call;
-	int r = create_start(pd, ret, &call);
+	int r = conn_check_ret(pd->object.n, ret);
 
+	if (r >= 0)
+		r = create_start(pd, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 
@@ -420,8 +424,10 @@ NICD_API int nicd_mr_new(struct nicd_pd *pd, const struct nicd_mr_attr *attr, st
 {
 	struct nicd_mr *mr;
 	struct call *call;
-	int r = new_start(pd, attr, &mr, &call);
+	int r = conn_check_ret(pd->object.n, ret);
 
+	if (r >= 0)
+		r = new_start(pd, attr, &mr, &call);
 	if (r >= 0)
 		r = handle_wait(&mr->object, call);
 	if (r >= 0)
@@ -433,8 +439,10 @@ NICD_API int nicd_mr_new_async(struct nicd_pd *pd, const struct nicd_mr_attr *at
 			       void *userdata)
 {
 	struct call *call;
-	int r = new_start(pd, attr, ret, &call);
+	int r = conn_check_ret(pd->object.n, ret);
 
+	if (r >= 0)
+		r = new_start(pd, attr, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 

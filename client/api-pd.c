@@ -40,8 +40,10 @@ NICD_API int nicd_pd_create(struct nicd *n, unsigned adapter, struct nicd_pd **r
 {
 	struct nicd_pd *pd;
 	struct call *call;
-	int r = pd_start(n, adapter, &pd, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = pd_start(n, adapter, &pd, &call);
 	if (r >= 0)
 		r = handle_wait(&pd->object, call);
 	if (r >= 0)
@@ -52,8 +54,10 @@ NICD_API int nicd_pd_create(struct nicd *n, unsigned adapter, struct nicd_pd **r
 NICD_API int nicd_pd_create_async(struct nicd *n, unsigned adapter, struct nicd_pd **ret, nicd_callback cb, void *userdata)
 {
 	struct call *call;
-	int r = pd_start(n, adapter, ret, &call);
+	int r = conn_check_ret(n, ret);
 
+	if (r >= 0)
+		r = pd_start(n, adapter, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 

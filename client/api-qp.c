@@ -68,8 +68,10 @@ NICD_API int nicd_qp_connect(struct nicd_pd *pd, const struct nicd_connect_attr 
 {
 	struct nicd_qp *qp;
 	struct call *call;
-	int r = connect_start(pd, attr, &qp, &call);
+	int r = conn_check_ret(pd->object.n, ret);
 
+	if (r >= 0)
+		r = connect_start(pd, attr, &qp, &call);
 	if (r >= 0)
 		r = handle_wait(&qp->object, call);
 	if (r >= 0)
@@ -81,8 +83,10 @@ NICD_API int nicd_qp_connect_async(struct nicd_pd *pd, const struct nicd_connect
 				   nicd_callback cb, void *userdata)
 {
 	struct call *call;
-	int r = connect_start(pd, attr, ret, &call);
+	int r = conn_check_ret(pd->object.n, ret);
 
+	if (r >= 0)
+		r = connect_start(pd, attr, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
 

@@ -294,7 +294,7 @@ NICD_API int nicd_open(struct nicd **ret, const struct nicd_open_attr *user_attr
 	/* A struct of the wrong size is not believed: not even that it holds a socket or a place for the error. */
 	if (r < 0)
 		return r;
-	if ((attr.flags & ~(uint32_t)(NICD_OPEN_ADMIN | NICD_OPEN_FD)) || attr.timeout_ms > INT32_MAX) {
+	if (!ret || (attr.flags & ~(uint32_t)(NICD_OPEN_ADMIN | NICD_OPEN_FD)) || attr.timeout_ms > INT32_MAX) {
 		error_local(&error, ERROR_ARGUMENT, 0, 0);
 		return open_failed(&attr, false, &error);
 	}

@@ -191,6 +191,13 @@ int conn_check(struct nicd *n)
 	return 0;
 }
 
+int conn_check_ret(struct nicd *n, const void *ret)
+{
+	int r = conn_check(n);
+
+	return r < 0 || ret ? r : conn_fail(n, ERROR_ARGUMENT, 0, 0);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- traffic */
 
 void conn_output(struct nicd *n)

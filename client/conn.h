@@ -72,6 +72,8 @@ void conn_lose(struct nicd *n, const struct nicd_error_info *why);
 
 /* 0, or the -EOWNERDEAD or -ENOTCONN that every call gives. */
 int conn_check(struct nicd *n);
+/* As well, for calls that answer with a handle: -EINVAL without a place for it. */
+int conn_check_ret(struct nicd *n, const void *ret);
 /* In a child of fork()? */
 static inline bool conn_forked(const struct nicd *n)
 {

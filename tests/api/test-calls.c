@@ -322,6 +322,23 @@ static void test_dispatch_times_out(void **state)
 }
 
 /* mutation: call_wait without setting n->error */
+/* mutation: conn_check_ret does not look at ret */
+static void test_no_place_for_the_handle(void **state)
+{
+	struct fake *fake = *state;
+
+	assert_int_equal(nicd_pd_create(fake->n, 0, NULL), -EINVAL);
+	assert_string_equal(nicd_last_error(fake->n)->name, "ARGUMENT");
+	assert_int_equal(nicd_pd_create_async(fake->n, 0, NULL, NULL, NULL), -EINVAL);
+	assert_int_equal(nicd_memory_add(fake->n, -1, NULL), -EINVAL);
+	assert_int_equal(nicd_buffer_new(fake->n, 4096, 0, NULL), -EINVAL);
+	assert_int_equal(nicd_buffer_from_fd_async(fake->n, -1, NULL, NULL, NULL), -EINVAL);
+	assert_int_equal(nicd_list_new(fake->n, NICD_TYPE_PD, NULL), -EINVAL);
+	assert_int_equal(nicd_list_who(fake->n, 1, NULL), -EINVAL);
+	assert_int_equal(nicd_ledger_new(fake->n, NULL), -EINVAL);
+	assert_int_equal(nicd_open(NULL, NULL), -EINVAL);
+}
+
 static void test_error_of_each_call(void **state)
 {
 	struct fake *fake = *state;
@@ -427,6 +444,7 @@ int main(void)
 		test_open(test_free_with_work_in_flight),
 		test_open(test_signal_ends_dispatch_not_waiting),
 		test_open(test_dispatch_times_out),
+		test_open(test_no_place_for_the_handle),
 		test_open(test_error_of_each_call),
 		test_open(test_one_stays),
 		test_open(test_many_in_flight),
