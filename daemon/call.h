@@ -88,6 +88,7 @@ struct call {
 			enum nic_type type;
 			uint64_t serial;
 			bool receipt;
+			struct nic_receipt held;   /* a session's: what it held when it was revoked */
 		} ended;                     /* Close, Revoke */
 		struct {
 			struct nic_object *asked;      /* the adapter; NULL: all were */

@@ -4,6 +4,9 @@
  * confirmed, for what a peer could reach.
  */
 #include "daemon/method.h"
+
+#include <errno.h>
+
 #include "daemon/util.h"
 #include "daemon/visible.h"
 
@@ -75,6 +78,10 @@ static void end_receipt(const struct call *call, struct answer *answer)
 	case NIC_GRANT:
 		receipt.streams_cut = 1;
 		break;
+	case NIC_SESSION:
+		receipt = call->ended.held;
+		receipt.at_ns = env->wall(env);
+		break;
 	default:
 		break;
 	}
@@ -114,11 +121,37 @@ static void revoke_late(struct call *call)
 	call_answer(call, &(struct nicd_error){ .reason = NICD_R_REVOKE_UNCONFIRMED });
 }
 
+/* What ends with the session, as far as peers could reach it. QUOTA, NO_MEMORY. */
+static int revoke_sum(struct call *call, const struct nic_owner *owner, struct nicd_error *err)
+{
+	struct nic_receipt *sum = &call->ended.held;
+	const struct nic_object *object;
+
+	*sum = (struct nic_receipt){ .exports = call_alloc(call, NIC_RECEIPT_EXPORTS * sizeof(*sum->exports), err) };
+	if (!sum->exports)
+		return -ENOMEM;
+	TAILQ_FOREACH(object, &owner->objects[NIC_EXPORT], of_owner) {
+		if (container_of(object, struct nic_export, object)->state == NIC_DOOR_DEAD)
+			continue;
+		if (sum->n_exports < NIC_RECEIPT_EXPORTS)
+			sum->exports[sum->n_exports] = object->serial;
+		sum->n_exports++;
+	}
+	TAILQ_FOREACH(object, &owner->objects[NIC_GRANT], of_owner)
+		sum->grants++;
+	TAILQ_FOREACH(object, &owner->objects[NIC_QP], of_owner)
+		sum->streams_cut += container_of(object, struct nic_qp, object)->state == NIC_QP_CONNECTED;
+	return 0;
+}
+
 /* Answered by client_free, when nothing of the session is at the device any more, or when that takes too long. */
 static int revoke_session(struct call *call, struct client *session, struct nicd_error *err)
 {
 	struct client_host *host = session->host;
+	int r = revoke_sum(call, &session->owner, err);
 
+	if (r < 0)
+		return r;
 	if (call_sleeper(call, revoke_late) < 0)
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
 	call->ended.object = NULL;

@@ -527,10 +527,14 @@ static void test_revoke_door_and_qp(void **state)
 static void test_revoke_session(void **state)
 {
 	struct rig_client *c = client(state), *admin = rig_hello(*state, "uid:0", CLIENT_ROLE_ADMIN);
-	uint64_t serial = c->client->serial;
+	uint64_t serial = c->client->serial, mr, door;
 	const Nicd__Reply *reply;
 
-	rig_region(c, NIC_REMOTE_READ);
+	mr = rig_region(c, NIC_REMOTE_READ);
+	door = export(c, mr, "x")->serial;
+	assert_done(revoke(c, export(c, mr, "dead")->serial));
+	fake_stream_open(c->rig->fake, door, "127.0.0.9:1");
+	fake_stream_open(c->rig->fake, ticket(c, mr)->serial, "127.0.0.9:2");
 	fake_hold(c->rig->fake, FAKE_TAG_DROP, true);
 	assert_null(revoke(admin, serial));
 	assert_true(c->kicked);
@@ -543,6 +547,11 @@ static void test_revoke_session(void **state)
 	reply = rig_reply(admin, admin->last_id);
 	assert_done(reply);
 	assert_int_equal(reply->receipt->serial, serial);
+	/* mutation: answer a receipt without figures, or count what was dead already */
+	assert_int_equal(reply->receipt->n_exports, 1);
+	assert_int_equal(reply->receipt->exports[0], door);
+	assert_int_equal(reply->receipt->grants, 1);
+	assert_int_equal(reply->receipt->streams_cut, 2);
 	rig_advance(c->rig, UINT64_C(10000000000));
 	assert_ptr_equal(rig_reply(admin, admin->last_id), reply);
 }
