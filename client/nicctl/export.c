@@ -26,6 +26,7 @@ struct export {
 	int output;          /* -1: none */
 	uint32_t ended;      /* NICD_EVENT_REVOKED or _EXPIRED */
 	bool lost;           /* the session has ended */
+	struct nicd_error_info why;   /* what came with it; error 0: nothing */
 };
 
 static int export_read(struct export *e, int fd, const char *file)
@@ -146,6 +147,16 @@ static int export_print(struct export *e)
 	return nicctl_print(c);
 }
 
+/* The first word of its end counts: what follows is its consequence. */
+static void export_ended(struct export *e, const struct nicd_event *event)
+{
+	if (e->ended)
+		return;
+	e->ended = event->kind;
+	if (event->error)
+		e->why = *event->error;
+}
+
 static void export_event(struct nicd *n, const struct nicd_event *event, void *userdata)
 {
 	struct export *e = userdata;
@@ -160,7 +171,7 @@ static void export_event(struct nicd *n, const struct nicd_event *event, void *u
 	case NICD_EVENT_REVOKED:
 	case NICD_EVENT_EXPIRED:
 		if (event->object == e->door || event->object == e->mr)
-			e->ended = event->kind;
+			export_ended(e, event);
 		break;
 	default:
 		break;
@@ -193,6 +204,8 @@ static int export_hold(struct export *e, int signals)
 		nicctl_notice(e->c, "the export has expired");
 		return NICCTL_OK;
 	}
+	if (e->why.error && e->why.error != -ECANCELED)
+		return nicctl_failed_info(e->c, &e->why);
 	return nicctl_fail(e->c, ECANCELED, NULL, "the export was revoked");
 }
 

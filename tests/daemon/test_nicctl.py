@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from nicdtest.daemon import sanitizer_environment, wait_until
+from nicdtest.daemon import children, sanitizer_environment, wait_until
 from nicdtest.paths import BUILD
 from nicdtest.pb import pb
 
@@ -350,6 +350,15 @@ def test_revoked_session(nicd, tmp_path):
     assert b"nicd ended this session" in record["stderr"] and b"nicd_open" not in record["stderr"]
     # mutation: export_run ends the export although the session is lost (and does not save)
     assert saved.read_bytes() == bytes(4096)
+
+
+def test_export_without_device(own_nicd):
+    # mutation: call every end of an export a revocation
+    nicd = own_nicd()
+    with exporting(nicd, "--size", "64K", "--name", "lost", "--access", "r", end=None, code=REFUSED) as record:
+        os.kill(nicd.soft_pid, signal.SIGKILL)
+    assert b"DEVICE_LOST" in record["stderr"] and b"revoked" not in record["stderr"]
+    nicd.soft = wait_until(lambda: children(nicd.pid))
 
 
 def test_revoke_nothing(nicd):

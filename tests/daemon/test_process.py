@@ -61,11 +61,14 @@ def test_device_gone(own_nicd):
     nicd = own_nicd()
     with nicd.session() as s, Buffer(4096) as buffer:
         mr = s.region(s.create_pd(), buffer.fd, 4096, ALL)
+        door = s.export(mr, "lost", ALL)
         os.kill(nicd.soft_pid, signal.SIGKILL)
         event = s.wait_event(pb.Event.DEVICE_STATE)
         assert event.object == s.hello.adapters[0].id
         assert nicd.alive()
         adapter = s.call(pb.QueryAdapter(adapter=pb.Ref(id=s.hello.adapters[0].id))).adapter
+        # mutation: tell the owner of an export that it was revoked
+        assert s.wait_event(pb.Event.REVOKED, door.serial).error.name == "DEVICE_LOST"
         assert not adapter.up or adapter.incarnation != s.hello.adapters[0].incarnation
         assert mr
     nicd.soft = children(nicd.pid)
