@@ -15,7 +15,7 @@ struct closer_user {
 	uint32_t uid;
 	uint32_t pending;             /* the loop's; freed at 0 */
 	unsigned running;             /* threads that close one of theirs; under the lock */
-	UT_hash_handle hh;
+	LIST_ENTRY(closer_user) next;
 };
 
 struct closer_job {
@@ -29,7 +29,7 @@ struct closer_shared {
 	struct closer_jobs todo, done;
 	unsigned threads;             /* each of them holds a reference */
 	bool over;                    /* the loop has let go: nobody wants to hear */
-	struct closer_user *users;    /* then these are ours */
+	struct closer_users users;    /* then these are ours */
 	uv_async_t *async;
 	int (*close)(int fd);
 };
@@ -38,15 +38,15 @@ struct closer_shared {
 
 static void shared_free(struct closer_shared *shared)
 {
-	struct closer_user *user, *next;
+	struct closer_user *user;
 	struct closer_job *job;
 
 	while ((job = STAILQ_FIRST(&shared->done))) {
 		STAILQ_REMOVE_HEAD(&shared->done, next);
 		free(job);
 	}
-	HASH_ITER(hh, shared->users, user, next) {
-		HASH_DEL(shared->users, user);
+	while ((user = LIST_FIRST(&shared->users))) {
+		LIST_REMOVE(user, next);
 		free(user);
 	}
 	uv_mutex_destroy(&shared->mutex);
@@ -108,17 +108,27 @@ static bool thread_start(struct closer_shared *shared)
 
 /* ---- the loop */
 
-static struct closer_user *user_get(struct closer *closer, uint32_t uid)
+/* There are as many as have something pending: few, most often none. */
+static struct closer_user *user_find(const struct closer *closer, uint32_t uid)
 {
 	struct closer_user *user;
 
-	HASH_FIND(hh, closer->users, &uid, sizeof(uid), user);
+	LIST_FOREACH(user, &closer->users, next)
+		if (user->uid == uid)
+			break;
+	return user;
+}
+
+static struct closer_user *user_get(struct closer *closer, uint32_t uid)
+{
+	struct closer_user *user = user_find(closer, uid);
+
 	if (user)
 		return user;
 	user = calloc(1, sizeof(*user));
 	if (user) {
 		user->uid = uid;
-		HASH_ADD(hh, closer->users, uid, sizeof(user->uid), user);
+		LIST_INSERT_HEAD(&closer->users, user, next);
 	}
 	return user;
 }
@@ -127,7 +137,7 @@ static void job_free(struct closer *closer, struct closer_job *job)
 {
 	closer->pending--;
 	if (!--job->user->pending) {
-		HASH_DEL(closer->users, job->user);
+		LIST_REMOVE(job->user, next);
 		free(job->user);
 	}
 	free(job);
@@ -228,11 +238,8 @@ void closer_close(struct closer *closer, int fd, uint32_t uid)
 
 bool closer_has_room(const struct closer *closer, uint32_t uid)
 {
-	struct closer_user *user;
+	const struct closer_user *user = user_find(closer, uid);
 
-	if (!closer->users)
-		return true;
-	HASH_FIND(hh, closer->users, &uid, sizeof(uid), user);
 	return !user || user->pending < CLOSER_PER_USER;
 }
 
@@ -240,6 +247,7 @@ bool closer_has_room(const struct closer *closer, uint32_t uid)
 void closer_deinit(struct closer *closer)
 {
 	struct closer_shared *shared = closer->shared;
+	struct closer_user *user;
 	bool idle;
 
 	if (!shared)
@@ -247,12 +255,14 @@ void closer_deinit(struct closer *closer)
 	on_async(closer->async);
 	uv_mutex_lock(&shared->mutex);
 	shared->over = true;
-	shared->users = closer->users;
+	while ((user = LIST_FIRST(&closer->users))) {
+		LIST_REMOVE(user, next);
+		LIST_INSERT_HEAD(&shared->users, user, next);
+	}
 	idle = !shared->threads;
 	uv_mutex_unlock(&shared->mutex);
 	if (idle)
 		shared_free(shared);
-	closer->users = NULL;
 	closer->shared = NULL;
 	uv_close((uv_handle_t *)closer->async, async_free);
 }

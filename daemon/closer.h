@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
-#include <uthash.h>
 #include <uv.h>
 
 enum {
@@ -20,10 +19,11 @@ enum {
 struct closer_job;
 struct closer_user;
 STAILQ_HEAD(closer_jobs, closer_job);
+LIST_HEAD(closer_users, closer_user);
 
 struct closer {
 	uv_loop_t *loop;
-	struct closer_user *users;    /* with something pending; the loop's */
+	struct closer_users users;    /* with something pending; the loop's */
 	uint32_t pending;             /* of all users; the loop's */
 	struct closer_shared *shared; /* with the threads; NULL: none was needed yet */
 	uv_async_t *async;

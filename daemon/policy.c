@@ -138,7 +138,7 @@ static int address_parse(struct sockaddr_storage *addr, const char *text, const 
 static int network_parse(struct policy_network *network, const char *text)
 {
 	struct policy_network parsed = { 0 };
-	const uint8_t *bytes;
+	const uint8_t *bytes = NULL;
 	unsigned long prefix;
 	unsigned n;
 	uint16_t port;
@@ -174,8 +174,8 @@ int policy_add_network(struct policy *policy, const char *text)
 
 bool policy_may_connect(const struct policy *policy, const struct sockaddr_storage *addr)
 {
-	const uint8_t *bytes, *net;
-	uint16_t port, net_port;
+	const uint8_t *bytes = NULL, *net = NULL;
+	uint16_t port = 0, net_port;
 	unsigned n = address_bytes(addr, &bytes, &port);
 
 	for (unsigned i = 0; n && i < policy->n_networks; i++) {
