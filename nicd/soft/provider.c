@@ -27,8 +27,8 @@ enum {
 	HELLO_MS = 5000,
 	READS = 32,          /* frames per dispatch; the caller's poll comes again */
 	FIRST_SLOTS = 256,
-	NO_SLOT = UINT32_MAX,
 };
+#define NO_SLOT UINT32_MAX
 
 struct slot {
 	struct nic_cmd *cmd;   /* NULL: free */
