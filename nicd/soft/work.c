@@ -236,43 +236,42 @@ bool work_settle(struct soft_stream *s, struct nicd_error *why)
 
 /* ---- the end */
 
-/* True: a frame of it has gone out. The lists behind the cursor's have not begun. */
-static bool work_begun(const struct soft_stream *s, const struct soft_work *work)
+/* True: a frame of the list at the cursor has gone out. Those before it have begun, those behind it have not. */
+static bool cursor_inside(const struct tx_cursor *at)
 {
-	const struct tx_cursor *at = &s->tx.at;
-	const struct soft_work *w = at->work;
-
-	if (w == work)
-		return at->entry > 0 || at->off > 0;
-	for (; w; w = TAILQ_NEXT(w, next))
-		if (w == work)
-			return false;
-	return true;
+	return at->entry > 0 || at->off > 0;
 }
 
 bool work_on_wire(const struct soft_stream *s)
 {
 	const struct soft_work *work = TAILQ_FIRST(&s->posted);
 
-	return work && work_begun(s, work);
+	return work && (work != s->tx.at.work || cursor_inside(&s->tx.at));
 }
 
-/* All but `except`, in their order. When there is nobody to blame the first is told why, even if it had not begun. */
+/*
+ * All but `except`, in their order. When there is nobody to blame the first is told why, even if it had not begun. In one pass, for
+ * a stream may have many.
+ */
 static void work_lost_all(struct soft_stream *s, const struct soft_work *except, const struct nicd_error *begun)
 {
 	const struct soft_work *told = except ? except : TAILQ_FIRST(&s->posted);
-	struct soft_work *work, *next;
+	const struct tx_cursor at = s->tx.at;
+	bool out = true;
+	struct soft_work *work;
 
-	for (work = TAILQ_FIRST(&s->posted); work; work = next) {
-		next = TAILQ_NEXT(work, next);
-		if (work == except)
-			continue;
-		work->error = work == told || work_begun(s, work) ? *begun : (struct nicd_error){.reason = NICD_R_FLUSHED};
-		work->completion.failed = work->confirmed;
-		work->completion.inexact = true;
-	}
-	while ((work = TAILQ_FIRST(&s->posted)))
+	while ((work = TAILQ_FIRST(&s->posted))) {
+		if (work == at.work)
+			out = cursor_inside(&at);
+		if (work != except) {
+			work->error = work == told || out ? *begun : (struct nicd_error){.reason = NICD_R_FLUSHED};
+			work->completion.failed = work->confirmed;
+			work->completion.inexact = true;
+		}
+		if (work == at.work)
+			out = false;
 		work_end(s, work);
+	}
 	s->tx.at.work = NULL;
 }
 
