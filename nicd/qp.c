@@ -389,6 +389,7 @@ static void work_end(struct nic_work *work, bool query)
 	struct nic_qp *qp = work->qp;
 	struct nicd_error error = work->cmd.error;
 
+	nic_charge_release(&work->charge);
 	nic_done_end(work->done, &error);
 	qp->queries -= query;
 	qp->posted--;
@@ -411,16 +412,27 @@ static void query_done(struct nic_cmd *cmd)
 	work_end(work, true);
 }
 
-static int work_begin(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, void (*fn)(struct nic_cmd *cmd),
-		      struct nicd_error *err)
+/* May there be one more work request? Queries are none: the admin's List asks too, and must not fill somebody's Qp. */
+static int work_check(const struct nic_qp *qp, struct nicd_error *err)
 {
+	uint32_t n = qp->posted - qp->queries;
+
 	if (qp->state != NIC_QP_CONNECTED || qp->closing)
 		return nicd_refuse_at(err, NICD_R_QP_STATE, NIC_QP_CONNECTED, qp->state);
+	if (n >= NICD_QP_WORK)
+		return nicd_refuse_at(err, NICD_R_IN_FLIGHT, NICD_QP_WORK, n + 1);
+	return 0;
+}
+
+/* `charge` becomes the work's, released before its answer. */
+static void work_begin(struct nic_qp *qp, struct nic_work *work, const struct nic_charge *charge, struct nic_done *done,
+		       void (*fn)(struct nic_cmd *cmd))
+{
 	nic_cmd_begin(&work->cmd, fn);
 	work->qp = qp;
 	work->done = done;
+	work->charge = *charge;
 	qp->posted++;
-	return 0;
 }
 
 /* Entries are little-endian: u32, u32, u64, u64, u32 length, u32 zero. */
@@ -457,12 +469,16 @@ int nic_qp_post(struct nic_qp *qp, enum nic_operation operation, const uint8_t *
 		.entries = entries,
 		.n_entries = (uint32_t)(len / NICD_TRANSFER_ENTRY_SIZE),
 	};
+	struct nic_charge charge = { 0 };
 	int r = check_entries(provider, entries, len, err);
 
 	if (r == 0)
-		r = work_begin(qp, work, done, work_done, err);
+		r = work_check(qp, err);
+	if (r == 0)   /* the device keeps a copy until the list is done */
+		r = nic_charge(qp->object.owner->account, &charge, NIC_SLOT_BUFFERED, len, err);
 	if (r < 0)
 		return r;
+	work_begin(qp, work, &charge, done, work_done);
 	provider->ops->qp_post(provider, &what, &work->cmd);
 	return 0;
 }
@@ -470,10 +486,12 @@ int nic_qp_post(struct nic_qp *qp, enum nic_operation operation, const uint8_t *
 int nic_qp_flush(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err)
 {
 	struct nic_provider *provider = qp->pd->adapter->provider;
-	int r = work_begin(qp, work, done, work_done, err);
+	const struct nic_charge nothing = { 0 };
+	int r = work_check(qp, err);
 
 	if (r < 0)
 		return r;
+	work_begin(qp, work, &nothing, done, work_done);
 	provider->ops->qp_flush(provider, qp->stream, &work->cmd);
 	return 0;
 }
@@ -481,12 +499,13 @@ int nic_qp_flush(struct nic_qp *qp, struct nic_work *work, struct nic_done *done
 int nic_qp_query(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err)
 {
 	struct nic_provider *provider = qp->pd->adapter->provider;
+	const struct nic_charge nothing = { 0 };
 
 	if (qp->state != NIC_QP_CONNECTED || qp->closing) {
 		nic_done_end(done, NULL);
 		return 0;
 	}
-	work_begin(qp, work, done, query_done, err);
+	work_begin(qp, work, &nothing, done, query_done);
 	qp->queries++;
 	provider->ops->qp_query(provider, qp->stream, &work->cmd);
 	return 0;

@@ -69,14 +69,16 @@ struct nic_work {
 	struct nic_cmd cmd;                /* completion or counters: read cmd.completion in the callback */
 	struct nic_qp *qp;
 	struct nic_done *done;
+	struct nic_charge charge;          /* BUFFERED: the device's copy of the entries */
 };
 
 /*
  * Posts a transfer list (borrowed during the call); done reads work->cmd.completion. `work` is the caller's, until done.
- * QP_STATE, TRANSFER_ENTRIES, TRANSFER_LENGTH.
+ * QP_STATE, TRANSFER_ENTRIES, TRANSFER_LENGTH, IN_FLIGHT, QUOTA.
  */
 int nic_qp_post(struct nic_qp *qp, enum nic_operation operation, const uint8_t *entries, size_t len, struct nic_work *work,
 		struct nic_done *done, struct nicd_error *err);
+/* QP_STATE, IN_FLIGHT. */
 int nic_qp_flush(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err);
 /* Fresh counters into qp->counters; the last known ones when it is disconnected. */
 int nic_qp_query(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err);

@@ -99,7 +99,7 @@ enum nicd_status {
 	X(35, CURSOR, INVALID_PARAMETER, EINVAL, "the cursor is not one that List answered", "start again with cursor 0") \
 	X(36, INTERNAL, INSUFFICIENT_RESOURCES, EIO, "nicd failed inside", "look into nicd's journal and report it") \
 	X(37, SHUTTING_DOWN, DEVICE_REMOVED, ESHUTDOWN, "nicd is stopping", "connect again when it is back") \
-	X(38, IN_FLIGHT, INSUFFICIENT_RESOURCES, EAGAIN, "too many requests of this session are in flight", \
+	X(38, IN_FLIGHT, INSUFFICIENT_RESOURCES, EAGAIN, "too many requests of this session, or of this Qp, are in flight", \
 	  "wait for replies before sending more") \
 	X(39, VALUE, INVALID_PARAMETER, EINVAL, "a value is out of its range", "keep it within `limit`") \
 	/* ---- memory */ \

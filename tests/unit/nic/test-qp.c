@@ -130,6 +130,101 @@ static void test_entries(void **state)
 	assert_int_equal(work.cmd.completion.entries, 1024);
 }
 
+/* mutation: take a list that is not paid for, refuse it after counting it, or charge the number of entries */
+static void test_post_is_charged(void **state)
+{
+	struct rig *rig = *state;
+	struct rig_done done = { 0 }, one = { 0 }, two = { 0 };
+	struct nic_work work[2];
+	struct nicd_error err;
+	struct nic_qp *qp = rig_connect(rig, &done);
+
+	rig->owner.account->limits.max[NIC_SLOT_BUFFERED] = 100;
+	fake_hold(rig->fake, FAKE_OPS, true);
+	assert_int_equal(post(qp, &work[0], &one, &err), 0);
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 64);
+	assert_refusal(post(qp, &work[1], &two, &err), err, QUOTA, 100, 128);
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 64);
+	assert_int_equal(rig->fake->calls[FAKE_POST], 1);
+	assert_int_equal(qp->posted, 1);
+	/* mutation: charge a flush */
+	assert_int_equal(nic_qp_flush(qp, &work[1], rig_done(&two), &err), 0);
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 64);
+	assert_true(fake_complete(rig->fake, FAKE_POST));
+	assert_ended(one);
+	/* mutation: keep the charge until the Qp is gone */
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 0);
+	assert_int_equal(post(qp, &work[0], &one, &err), 0);
+	fake_complete_all(rig->fake);
+	assert_ended(one);
+	assert_ended(two);
+	/* mutation: keep the charge of a list that failed */
+	assert_int_equal(post(qp, &work[0], &one, &err), 0);
+	assert_true(fake_complete_with(rig->fake, FAKE_POST, NICD_R_FLUSHED));
+	assert_refused(one, FLUSHED);
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 0);
+	assert_refusal(nic_qp_post(qp, NIC_READ, NULL, 0, &work[0], &done.done, &err), err, TRANSFER_ENTRIES, 1024, 0);
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 0);
+}
+
+static struct rig *to_look;
+
+static void nothing_charged(struct rig_done *done)
+{
+	assert_int_equal(rig_used(to_look, NIC_SLOT_BUFFERED), 0);
+}
+
+/* mutation: answer before the charge is released: the work may be gone by then, and who posts again is refused */
+static void test_charge_ends_before_the_answer(void **state)
+{
+	struct rig_done done = { .then = NULL };
+	struct nic_work work;
+	struct nicd_error err;
+	struct nic_qp *qp;
+
+	to_look = *state;
+	qp = rig_connect(to_look, &done);
+	done.then = nothing_charged;
+	assert_int_equal(post(qp, &work, &done, &err), 0);
+	assert_ended(done);
+}
+
+/* mutation: don't count flushes, allow one more, or give a place back only at the end */
+static void test_work_in_flight(void **state)
+{
+	static struct nic_work work[NICD_QP_WORK + 1];
+	struct rig *rig = *state;
+	struct rig_done done = { 0 }, each = { 0 }, queried = { 0 };
+	struct nic_work query;
+	struct nicd_error err;
+	struct nic_qp *qp = rig_connect(rig, &done), *other = rig_connect(rig, &done);
+
+	fake_hold(rig->fake, FAKE_OPS, true);
+	/* mutation: count queries, which anybody who lists makes */
+	assert_int_equal(nic_qp_query(qp, &query, rig_done(&queried), &err), 0);
+	assert_int_equal(nic_qp_flush(qp, &work[0], rig_done(&each), &err), 0);
+	for (unsigned i = 1; i < NICD_QP_WORK; i++)
+		assert_int_equal(post(qp, &work[i], &each, &err), 0);
+	assert_refusal(post(qp, &work[NICD_QP_WORK], &done, &err), err, IN_FLIGHT, 1024, 1025);
+	assert_refusal(nic_qp_flush(qp, &work[NICD_QP_WORK], &done.done, &err), err, IN_FLIGHT, 1024, 1025);
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), (NICD_QP_WORK - 1) * 2 * NICD_TRANSFER_ENTRY_SIZE);
+	/* mutation: refuse a query of a full Qp, or count for all Qps together */
+	assert_int_equal(nic_qp_query(qp, &work[NICD_QP_WORK], rig_done(&done), &err), 0);
+	assert_true(fake_complete(rig->fake, FAKE_QUERY));
+	assert_true(fake_complete(rig->fake, FAKE_QUERY));
+	assert_ended(queried);
+	assert_ended(done);
+	assert_int_equal(post(other, &work[NICD_QP_WORK], &done, &err), 0);
+	assert_true(fake_complete_newest(rig->fake, FAKE_POST));
+	assert_ended(done);
+	assert_true(fake_complete(rig->fake, FAKE_FLUSH));
+	assert_int_equal(post(qp, &work[NICD_QP_WORK], &done, &err), 0);
+	fake_complete_all(rig->fake);
+	assert_ended(done);
+	assert_int_equal(each.calls, NICD_QP_WORK);
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 0);
+}
+
 /* mutation: end the Qp under its work, or answer the close before the work */
 static void test_close_waits_for_work(void **state)
 {
@@ -523,6 +618,9 @@ int main(void)
 		rig_test(test_connect_refusals),
 		rig_test(test_post),
 		rig_test(test_entries),
+		rig_test(test_post_is_charged),
+		rig_test(test_charge_ends_before_the_answer),
+		rig_test(test_work_in_flight),
 		rig_test(test_close_waits_for_work),
 		rig_test(test_close_inside_callbacks),
 		rig_test(test_close_while_connecting),
