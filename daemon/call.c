@@ -164,10 +164,20 @@ static void call_unlink(struct call *call)
 		call->slot->call = NULL;
 }
 
+int call_take_fd(struct call *call)
+{
+	if (call->fd < 0)
+		return -1;
+	call->client->host->nic->held_fds--;
+	nic_charge_release(&call->charge_fd);
+	return fd_steal(&call->fd);
+}
+
 struct call *call_free(struct call *call)
 {
 	struct client_host *host;
 	struct nic_env *env;
+	int fd;
 
 	if (!call)
 		return NULL;
@@ -182,8 +192,9 @@ struct call *call_free(struct call *call)
 	if (call->mem)
 		env->free(env, call->mem, call->mem_size);
 	nic_charge_release(&call->charge_mem);
-	if (call->fd >= 0)
-		env->close_fd(env, call->fd, UINT64_MAX);
+	fd = call_take_fd(call);
+	if (fd >= 0)
+		env->close_fd(env, fd, UINT64_MAX);
 	call_give(host, call);
 	return NULL;
 }
@@ -242,6 +253,8 @@ int call_wait(struct call *call, struct request *request, const struct call_dep 
 
 	call->packed_len = protobuf_c_message_get_packed_size(message);
 	r = call_keep(call, deps, n_deps, n_deps * sizeof(*deps) + call->packed_len, err);
+	if (r >= 0 && request->fd >= 0)
+		r = call_charge(call->client, &call->charge_fd, NIC_SLOT_FDS, 1, err);
 	if (r < 0)
 		return r;
 	kept = call_deps(call);
@@ -251,6 +264,8 @@ int call_wait(struct call *call, struct request *request, const struct call_dep 
 	}
 	call->n_deps = call->n_missing = n_deps;
 	protobuf_c_message_pack(message, (uint8_t *)(kept + n_deps));
+	if (request->fd >= 0)
+		call->client->host->nic->held_fds++;
 	call->fd = fd_steal(&request->fd);
 	call->state = CALL_WAITING;
 	call_link(call);

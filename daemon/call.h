@@ -70,6 +70,7 @@ struct call {
 	unsigned n_deps, n_missing;
 	int fd;                         /* owned, or -1 */
 	struct nic_charge charge_kept;  /* BUFFERED */
+	struct nic_charge charge_fd;    /* FDS */
 
 	/* What methods need while pending. */
 	struct nic_done done;           /* answers the call; a method may put its own fn here */
@@ -134,6 +135,8 @@ void call_started(struct call *call);
 int call_wait(struct call *call, struct request *request, const struct call_dep *deps, unsigned n_deps, struct nicd_error *err);
 /* Of a call that waited: its request, and what its dependencies came to. */
 const uint8_t *call_packed(struct call *call);
+/* Its descriptor, now the caller's and no longer charged; -1: none. */
+int call_take_fd(struct call *call);
 uint64_t call_result_of(struct call *call, uint32_t result_of);
 bool call_dependency_failed(struct call *call);
 

@@ -419,7 +419,7 @@ static const Nicd__Request *ready_unpack(struct call *call, struct arena *arena)
 
 static void ready_start(struct client *client, struct call *call)
 {
-	struct request request = { .client = client, .method = call->method, .id = call->id, .fd = fd_steal(&call->fd) };
+	struct request request = { .client = client, .method = call->method, .id = call->id, .fd = call_take_fd(call) };
 	struct nicd_error err = { 0 };
 	int r = 0;
 

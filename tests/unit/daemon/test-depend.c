@@ -264,13 +264,15 @@ static void test_several(void **state)
 /* What waits brings its descriptor along. */
 static void test_descriptor_waits(void **state)
 {
-	for (unsigned ending = 0; ending < 3; ending++) {
+	for (unsigned ending = 0; ending < 4; ending++) {
 		struct rig_client *c = client(state);
 		uint64_t memory = rig_memory(c, 4096), mr = rig_mr(c, rig_pd(c));
 		Nicd__RegisterMr reg = NICD__REGISTER_MR__INIT, again = NICD__REGISTER_MR__INIT;
 		Nicd__DeregisterMr deregister = NICD__DEREGISTER_MR__INIT;
 		Nicd__Range range = NICD__RANGE__INIT, *ranges[] = { &range };
 		Nicd__Range own = NICD__RANGE__INIT, *owns[] = { &own };
+		struct nic_account *account;
+		uint64_t held;
 
 		range.memory = rig_id(c, memory);
 		range.length = own.length = 4096;
@@ -285,8 +287,22 @@ static void test_descriptor_waits(void **state)
 		rig_add(c, 102, NICD__REQUEST__CALL_DEREGISTER_MR, &deregister);
 		again.mr = rig_result(c, 101);
 		rig_add(c, 103, NICD__REQUEST__CALL_REGISTER_MR, &again)->fds = 1;
+		/* The Memories'; and there is none to spare in the end for what waits. */
+		held = c->rig->nic.held_fds;
+		account = c->client->owner.account;
+		assert_int_equal(account->used[NIC_SLOT_FDS], held);
+		if (ending == 3)
+			account->limits.max[NIC_SLOT_FDS] = held;
 		assert_true(rig_send(c, (int[]){ rig_memfd(4096, F_SEAL_SHRINK) }, 1));
-		if (ending == 0) {
+		/* mutation: keep the descriptor without a charge; do not count it in held_fds */
+		assert_int_equal(account->used[NIC_SLOT_FDS], ending == 3 ? held : held + 1);
+		assert_int_equal(c->rig->nic.held_fds, ending == 3 ? held : held + 1);
+		if (ending == 3) {
+			assert_reason(rig_reply(c, 103), QUOTA);
+			fake_hold(c->rig->fake, FAKE_TAG_ADD, false);
+			fake_complete_all(c->rig->fake);
+			assert_done(rig_reply(c, 102));
+		} else if (ending == 0) {
 			fake_hold(c->rig->fake, FAKE_TAG_ADD, false);
 			fake_complete_all(c->rig->fake);
 			assert_done(rig_reply(c, 102));
@@ -295,6 +311,9 @@ static void test_descriptor_waits(void **state)
 			fake_complete_with(c->rig->fake, FAKE_TAG_ADD, NICD_R_DEVICE_FAILED);
 			/* mutation: leave the descriptor of a refused one open (rig_teardown counts) */
 			assert_reason(rig_reply(c, 103), DEPENDENCY);
+			/* mutation: give the charge of a refused one back at the end of the session only */
+			assert_int_equal(account->used[NIC_SLOT_FDS], held);
+			assert_int_equal(c->rig->nic.held_fds, held);
 		} else {
 			/* mutation: free what waits without closing its descriptor (rig_teardown counts) */
 			rig_end(c);
