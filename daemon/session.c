@@ -9,10 +9,8 @@
 #include "daemon/session.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "daemon/log.h"
@@ -162,7 +160,10 @@ static bool read_packet(struct session *session)
 		client_violation(session->client, NICD_R_FRAME_TOO_BIG, NICD_FRAME_MAX, packet.len);
 		break;
 	case WIRE_FDS:
-		client_violation(session->client, NICD_R_FRAME_FDS_TRUNCATED, NICD_FRAME_FDS, NICD_FRAME_FDS + 1);
+		if (packet.n_came > NICD_FRAME_FDS)
+			client_violation(session->client, NICD_R_FRAME_FDS_TRUNCATED, NICD_FRAME_FDS, packet.n_came);
+		else
+			client_violation(session->client, NICD_R_FRAME_FDS_LOST, sessions->descriptors->limit, packet.n_came);
 		break;
 	case WIRE_END:
 		session_end(session, "closed");
@@ -283,10 +284,17 @@ struct burial {
 static void burial_run(uv_work_t *work)
 {
 	struct burial *burial = container_of(work, struct burial, work);
+	struct msghdr msg;
+	int on = 1;
 
-	/* With packets left in it the close would reset the connection, and the peer would see that before our last words. */
-	while (recv(burial->fd, NULL, 0, MSG_DONTWAIT | MSG_TRUNC) > 0)
-		;
+	/*
+	 * With packets left in it the close would reset the connection, and the peer would see that before our last words. An empty packet
+	 * reads as the end does, but that it came with credentials, for which there is no room.
+	 */
+	setsockopt(burial->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+	do
+		msg = (struct msghdr){ 0 };
+	while (recvmsg(burial->fd, &msg, MSG_DONTWAIT | MSG_TRUNC) > 0 || (msg.msg_flags & MSG_CTRUNC));
 	close(burial->fd);
 }
 
@@ -295,26 +303,27 @@ static void burial_done(uv_work_t *work, int status)
 	struct burial *burial = container_of(work, struct burial, work);
 
 	burial->sessions->burying--;
+	burial->sessions->env->closing--;
 	free(burial);
 }
 
-/* Closes the socket, on a worker if there are packets in it. */
+/* Closes the socket on a worker: no question about what is in it has an answer that counts packets without bytes. */
 static void socket_close(struct sessions *sessions, int fd)
 {
-	struct burial *burial = NULL;
-	int unread = 0;
+	struct burial *burial = malloc(sizeof(*burial));
 
 	shutdown(fd, SHUT_RDWR);
-	if (!ioctl(fd, SIOCINQ, &unread) && unread)
-		burial = malloc(sizeof(*burial));
 	if (!burial) {
 		close(fd);
 		return;
 	}
 	*burial = (struct burial){ .sessions = sessions, .fd = fd };
 	sessions->burying++;
-	if (uv_queue_work(sessions->loop, &burial->work, burial_run, burial_done) < 0)
+	sessions->env->closing++;
+	if (uv_queue_work(sessions->loop, &burial->work, burial_run, burial_done) < 0) {
 		burial_done(&burial->work, 0);
+		close(fd);
+	}
 }
 
 static void session_unref_handle(uv_handle_t *handle)

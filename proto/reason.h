@@ -70,6 +70,9 @@ enum nicd_status {
 	  "name an earlier request of the same frame") \
 	X(11, REQUEST_EMPTY, PROTOCOL_VIOLATION, EPROTO, "the request holds no call, or one this version does not know", \
 	  "check the version that Hello answered before using newer calls") \
+	X(12, FRAME_FDS_LOST, PROTOCOL_VIOLATION, EMFILE, \
+	  "nicd ran out of descriptors and the kernel dropped some of this frame's; limit is what nicd may have, observed came", \
+	  "connect again; an admin can raise LimitNOFILE") \
 	/* ---- general */ \
 	X(20, NOT_SUPPORTED, NOT_SUPPORTED, EOPNOTSUPP, "this call is named by the protocol but not built yet", \
 	  "do without it; QueryAdapter says what there is") \

@@ -31,6 +31,7 @@ static bool wire_own_fds(struct msghdr *msg, struct wire_packet *packet, const s
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
 		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		packet->n_came += (unsigned)n;
 		for (size_t i = 0; i < n; i++) {
 			int fd;
 
@@ -77,6 +78,7 @@ enum wire_result wire_recv_from(int sock, void *buf, size_t size, struct wire_pa
 	ret->len = 0;
 	ret->n_fds = 0;
 	ret->next_fd = 0;
+	ret->n_came = 0;
 	do
 		len = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (len < 0 && errno == EINTR);

@@ -15,6 +15,7 @@ struct wire_packet {
 	unsigned n_fds;
 	unsigned next_fd;             /* those before it are taken */
 	int fds[NICD_FRAME_FDS];      /* CLOEXEC; owned until taken with wire_take_fd */
+	unsigned n_came;              /* descriptors that the kernel delivered, also those of a packet that was dropped */
 };
 
 enum wire_result {
@@ -22,7 +23,7 @@ enum wire_result {
 	WIRE_AGAIN,      /* nothing there */
 	WIRE_END,        /* the other side is gone (or sent an empty packet: the same to us) */
 	WIRE_TOO_BIG,    /* a packet larger than a frame was dropped, its descriptors closed */
-	WIRE_FDS,        /* more descriptors than NICD_FRAME_FDS; all closed */
+	WIRE_FDS,        /* more descriptors than NICD_FRAME_FDS, or (n_came is not more) some were lost; all closed */
 	WIRE_ERROR,      /* errno */
 };
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -444,6 +445,32 @@ static void test_violation(void **state)
 	close(fd);
 }
 
+/* Packets without bytes, which the kernel does not count as unread, and which may bring the last reference to something big. */
+static void test_empty_packets(void **state)
+{
+	int fd = dial();
+	bool buried = false;
+	uint32_t reason;
+
+	assert_true(ask(fd, DO_VIOLATE));
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(send(fd, "", 0, 0), 0);
+	for (unsigned i = 0; i < 100 && !buried; i++) {
+		turn(1);
+		buried = w.sessions.burying;
+	}
+	/* mutation: close on the loop what SIOCINQ calls empty */
+	assert_true(buried);
+	assert_int_not_equal(w.env.closing, 0);
+	turn_until_gone();
+	assert_int_equal(w.env.closing, 0);
+	/* mutation: stop emptying at an empty packet: the first thing heard is ECONNRESET */
+	assert_int_equal(hear(fd, &reason), -1);
+	assert_int_equal(reason, NICD_R_REQUEST_ID);
+	assert_int_equal(hear(fd, &reason), 0);
+	close(fd);
+}
+
 static void test_oversize(void **state)
 {
 	static uint8_t big[NICD_FRAME_MAX + 1];
@@ -458,7 +485,7 @@ static void test_oversize(void **state)
 	close(fd);
 }
 
-static void test_too_many_fds(void **state)
+static void send_fds(int fd, unsigned n)
 {
 	union {
 		char bytes[CMSG_SPACE((NICD_FRAME_FDS + 1) * sizeof(int))];
@@ -466,22 +493,56 @@ static void test_too_many_fds(void **state)
 	} control = { 0 };
 	char byte = 1;
 	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-	int fd = dial(), pass = dup(fd);
-	uint32_t reason;
+	int pass = dup(fd);
 
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN((NICD_FRAME_FDS + 1) * sizeof(int));
-	for (unsigned i = 0; i <= NICD_FRAME_FDS; i++)
+	c->cmsg_len = CMSG_LEN(n * sizeof(int));
+	for (unsigned i = 0; i < n; i++)
 		memcpy(CMSG_DATA(c) + i * sizeof(int), &pass, sizeof(pass));
 	assert_int_equal(sendmsg(fd, &msg, 0), 1);
 	close(pass);
+}
+
+static void test_too_many_fds(void **state)
+{
+	int fd = dial();
+	uint32_t reason;
+
+	send_fds(fd, NICD_FRAME_FDS + 1);
 	turn_until_gone();
 	assert_int_equal(hear(fd, &reason), -1);
 	/* teardown counts: mutation: leak one of them */
 	assert_int_equal(reason, NICD_R_FRAME_FDS_TRUNCATED);
+	close(fd);
+}
+
+/* nicd's own table is full: no fault of the client's, and it is not told that it sent too many. */
+static void test_lost_fds(void **state)
+{
+	int fd = dial(), top;
+	struct rlimit old, low;
+	uint32_t reason;
+
+	/* What the loop and its workers open once is open. */
+	assert_true(ask(fd, 1));
+	turn(4);
+	assert_int_equal(hear(fd, &reason), 1);
+	send_fds(fd, 10);
+	top = dup(fd);
+	close(top);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	low = old;
+	low.rlim_cur = (rlim_t)top + 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	turn(4);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	turn_until_gone();
+	assert_int_equal(hear(fd, &reason), -1);
+	/* mutation: FRAME_FDS_TRUNCATED whatever came */
+	assert_int_equal(reason, NICD_R_FRAME_FDS_LOST);
 	close(fd);
 }
 
@@ -859,7 +920,7 @@ int main(void)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_echo), T(test_coalesced), T(test_share), T(test_one_at_a_time), T(test_violation), T(test_oversize),
-		T(test_too_many_fds), T(test_fatal_later), T(test_back_pressure),
+		T(test_too_many_fds), T(test_lost_fds), T(test_empty_packets), T(test_fatal_later), T(test_back_pressure),
 		cmocka_unit_test_setup_teardown(test_stalled, setup_impatient, teardown),
 		cmocka_unit_test_setup_teardown(test_slow_but_small, setup_impatient, teardown),
 		T(test_half_closed), T(test_kicked), T(test_release_in_pieces), T(test_waits_for_device), T(test_starved), T(test_starved_admin), T(test_hanging_closes),

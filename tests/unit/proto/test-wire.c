@@ -176,6 +176,8 @@ static void test_fds_too_many(void **state)
 		/* mutation: wire_own_fds answers true; wire_recv without the test of MSG_CTRUNC */
 		assert_int_equal(recv_packet(f), WIRE_FDS);
 		assert_int_equal(f->packet.n_fds, 0);
+		/* mutation: n_came counts only those that are kept */
+		assert_int_equal(f->packet.n_came, counts[i]);
 		/* mutation: wire_own_fds does not close the surplus; wire_drop does not release */
 		assert_int_equal(count_fds(), before);
 	}
@@ -202,6 +204,7 @@ static void test_fds_table_full(void **state)
 	/* mutation: wire_recv without the test of MSG_CTRUNC */
 	assert_int_equal(recv_packet(f), WIRE_FDS);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(f->packet.n_came, 3);
 	assert_int_equal(count_fds(), before);
 }
 
