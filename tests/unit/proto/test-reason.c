@@ -49,7 +49,7 @@ static void test_rows(void **state)
 
 static void test_unknown(void **state)
 {
-	static const uint32_t unknown[] = { 12, 19, 40, 99, 1000, UINT32_MAX };
+	static const uint32_t unknown[] = { 13, 19, 40, 99, 1000, UINT32_MAX };
 
 	for (unsigned i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
 		/* mutation: nicd_reason_info without the test of the bound, or of the name */
