@@ -679,7 +679,10 @@ NICD_API int nicd_list_new(struct nicd *n, uint32_t type, struct nicd_list **ret
  * such.
  */
 NICD_API int nicd_list_who(struct nicd *n, uint64_t serial, struct nicd_list **ret);
-/* The next page, in place of the last one: how many items it has, 0 at the end. -EBUSY: a fetch is under way. */
+/*
+ * The next page, in place of the last one: how many items it has, 0 at the end. Pages that are empty before the end are passed over.
+ * -EBUSY: a fetch is under way.
+ */
 NICD_API int nicd_list_fetch(struct nicd_list *list);
 /* When the callback has got 0 and nicd_list_next() gives nothing at once, that was the end. */
 NICD_API int nicd_list_fetch_async(struct nicd_list *list, nicd_callback cb, void *userdata);

@@ -19,6 +19,35 @@ static void pages_clear(struct pages *pages)
 	pages->next = 0;
 }
 
+static bool pages_empty(const struct pages *pages)
+{
+	return !pages->count && pages->cursor;
+}
+
+/* The daemon found nothing in its turn, but has not seen all: another call goes on for the one that has the callback. */
+static int pages_again(struct pages *pages, struct call *call)
+{
+	struct nicd *n = pages->n;
+	struct call *again;
+	int r = call_new(&again, n, NULL, call->finish);
+
+	if (r >= 0) {
+		again->ret = pages;
+		r = pages->ask(pages, again);
+	}
+	if (r < 0) {
+		call->why = malloc(sizeof(*call->why));
+		if (call->why)
+			*call->why = n->error;
+		return r;
+	}
+	pages->fetching = again;
+	call_later(again, call->cb, call->userdata);
+	/* Nobody waits for this one any more. */
+	call->cb = NULL;
+	return 0;
+}
+
 static int pages_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
 	struct pages *pages = call->ret;
@@ -36,6 +65,8 @@ static int pages_finish(struct call *call, const Nicd__Reply *reply, int error)
 	error = pages->take(pages, reply);
 	if (error == -ENOMEM && (call->why = malloc(sizeof(*call->why))))
 		error_local(call->why, ERROR_NO_MEMORY, 0, 0);
+	if (error >= 0 && call->mode == CALL_LATER && call->cb && pages_empty(pages))
+		error = pages_again(pages, call);
 	return error;
 }
 
@@ -65,10 +96,13 @@ static int pages_start(struct pages *pages, struct call **ret)
 int pages_fetch(struct pages *pages)
 {
 	struct call *call;
-	int r = pages_start(pages, &call);
+	int r;
 
-	if (r >= 0)
-		r = call_wait(call);
+	do {
+		r = pages_start(pages, &call);
+		if (r >= 0)
+			r = call_wait(call);
+	} while (r >= 0 && pages_empty(pages));
 	return r < 0 ? r : (int)pages->count;
 }
 

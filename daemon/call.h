@@ -101,6 +101,7 @@ struct call {
 			uint64_t what;                 /* Who: the serial asked for */
 			uint64_t cursor;
 			uint32_t max;
+			uint32_t steps;                /* that the page may take */
 			uint32_t pending;              /* answers of the device that are missing, and 1 while asking */
 		} list;
 	};

@@ -16,12 +16,50 @@
 #include "proto/nicd.pb-c.h"
 
 enum { FRAME_REPLIES = 2, FRAME_FATAL = 4 };   /* fields of nicd.Frame */
+enum { CLIENT_BULK_STEPS = 8192 };             /* of a frame: about a millisecond */
+
+static int client_serial_compare(const struct client *a, const struct client *b)
+{
+	return (a->serial > b->serial) - (a->serial < b->serial);
+}
+
+static int client_account_compare(const struct client *a, const struct client *b)
+{
+	uintptr_t one = (uintptr_t)a->owner.account, other = (uintptr_t)b->owner.account;
+
+	return one == other ? client_serial_compare(a, b) : (one > other) - (one < other);
+}
+
+RB_GENERATE(client_serials, client, of_serial, client_serial_compare)
+RB_GENERATE(client_accounts, client, of_account, client_account_compare)
+
+struct client *client_find(struct client_host *host, uint64_t serial)
+{
+	struct client key = { .serial = serial };
+
+	return RB_FIND(client_serials, &host->serials, &key);
+}
+
+struct client *client_next(struct client_host *host, const struct nic_account *account, uint64_t after)
+{
+	struct client key = { .serial = after + 1, .owner.account = (struct nic_account *)account };
+	struct client *client;
+
+	if (after == UINT64_MAX)
+		return NULL;
+	if (!account)
+		return RB_NFIND(client_serials, &host->serials, &key);
+	client = RB_NFIND(client_accounts, &host->accounts, &key);
+	return client && client->owner.account == account ? client : NULL;
+}
 
 int client_host_init(struct client_host *host)
 {
 	int r;
 
 	TAILQ_INIT(&host->clients);
+	RB_INIT(&host->serials);
+	RB_INIT(&host->accounts);
 	host->dispatch = dispatch_new(host->env);
 	if (!host->dispatch)
 		return -ENOMEM;
@@ -93,6 +131,8 @@ int client_new(struct client **ret, struct client_host *host, const struct clien
 	client->owner.empty = client_empty;
 	client->userdata = userdata;
 	TAILQ_INSERT_TAIL(&host->clients, client, of_host);
+	RB_INSERT(client_serials, &host->serials, client);
+	RB_INSERT(client_accounts, &host->accounts, client);
 	host->n_clients += !identity->admin_socket;
 	host->n_admins += identity->admin_socket;
 	*ret = client;
@@ -185,6 +225,7 @@ bool client_frame(struct client *client, struct wire_packet *packet)
 	struct nicd_error violation = { 0 };
 	ProtobufCMessage *message;
 
+	host->bulk_steps = CLIENT_BULK_STEPS;
 	arena_reset(&host->arena);
 	message = frame_decode(&nicd__frame__descriptor, &host->arena, packet->data, packet->len, &violation);
 	if (message && dispatch_check(client, (const Nicd__Frame *)message, packet->n_fds, &violation) >= 0)
@@ -254,6 +295,8 @@ struct client *client_free(struct client *client)
 	while ((call = TAILQ_FIRST(&client->watchers)))
 		call_answer(call, NULL);
 	TAILQ_REMOVE(&host->clients, client, of_host);
+	RB_REMOVE(client_serials, &host->serials, client);
+	RB_REMOVE(client_accounts, &host->accounts, client);
 	host->n_clients -= !client->identity.admin_socket;
 	host->n_admins -= client->identity.admin_socket;
 	frame_out_deinit(&client->out);

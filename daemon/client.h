@@ -39,6 +39,9 @@ struct client_host {
 	uint8_t boot_id[NICD_BOOT_ID_SIZE];
 	struct arena arena;                        /* one frame at a time is decoded in the process */
 	TAILQ_HEAD(, client) clients;              /* in the order of their serials */
+	RB_HEAD(client_serials, client) serials;   /* the same, to find */
+	RB_HEAD(client_accounts, client) accounts; /* the same by account, then serial: one's own without a look at those of others */
+	uint32_t bulk_steps;                       /* what List and Who may still look at in this frame, together */
 	uint32_t n_clients, n_admins;
 	uint64_t n_calls;                          /* requests in flight */
 	struct dispatch *dispatch;                 /* what dispatch.c and call.c keep for all clients */
@@ -69,6 +72,8 @@ void client_host_deinit(struct client_host *host);
 struct client {
 	struct client_host *host;
 	TAILQ_ENTRY(client) of_host;
+	RB_ENTRY(client) of_serial;
+	RB_ENTRY(client) of_account;
 	struct client_identity identity;
 	enum client_state state;
 	uint64_t serial;
@@ -91,6 +96,14 @@ struct client {
 	bool fatal;                       /* a Fatal is queued: send what is there, then end */
 	void *userdata;                   /* of whoever owns the socket */
 };
+
+RB_PROTOTYPE(client_serials, client, of_serial, client_serial_compare)
+RB_PROTOTYPE(client_accounts, client, of_account, client_account_compare)
+
+/* The session of this serial, or NULL. */
+struct client *client_find(struct client_host *host, uint64_t serial);
+/* The session with the next higher serial, of one account or (NULL) of all; NULL: no more. */
+struct client *client_next(struct client_host *host, const struct nic_account *account, uint64_t after);
 
 /* Charges a session to the account. QUOTA, NO_MEMORY. */
 int client_new(struct client **ret, struct client_host *host, const struct client_identity *identity, void *userdata,

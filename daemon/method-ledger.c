@@ -5,7 +5,6 @@
  */
 #include "daemon/method.h"
 #include "daemon/util.h"
-#include "daemon/visible.h"
 
 enum {
 	LEDGER_ACCOUNTS = 64,
@@ -66,6 +65,9 @@ int method_ledger(struct request *request, struct call *call, struct nicd_error 
 	struct client *client = request->client;
 
 	call->ledger.cursor = args->cursor;
+	/* One's own sessions are counted one by one, as List does. */
+	if (client->identity.role != CLIENT_ROLE_ADMIN && !client->host->bulk_steps)
+		return nicd_refuse(err, NICD_R_IN_FLIGHT);
 	/* What devices hold is not one account's. */
 	if (client->identity.role == CLIENT_ROLE_ADMIN)
 		call->ledger.asked = TAILQ_FIRST(&client->host->nic->adapters);
@@ -97,10 +99,17 @@ static void ledger_accounts(struct call *call, struct ledger_page *page, Nicd__L
 	uint64_t at = 0;
 
 	reply->accounts = page->accounts;
+	if (client->identity.role != CLIENT_ROLE_ADMIN) {
+		if (call->ledger.cursor)
+			return;
+		ledger_row_fill(&page->rows[0], client->owner.account);
+		page->accounts[reply->n_accounts++] = &page->rows[0].account;
+		return;
+	}
 	for (struct nic_account *account = client->host->nic->accounts.by_key; account; account = account->hh.next) {
 		struct ledger_row *row = &page->rows[reply->n_accounts];
 
-		if (!visible_account(client, account) || at++ < call->ledger.cursor)
+		if (at++ < call->ledger.cursor)
 			continue;
 		ledger_row_fill(row, account);
 		page->accounts[reply->n_accounts++] = &row->account;
@@ -134,15 +143,16 @@ static void ledger_all(const struct call *call, Nicd__LedgerReply *reply)
 static void ledger_own(const struct call *call, Nicd__LedgerReply *reply)
 {
 	const struct nic_account *account = call->client->owner.account;
-	struct client *client;
+	struct client_host *host = call->client->host;
+	struct client *client = client_next(host, account, 0);
 
-	TAILQ_FOREACH(client, &call->client->host->clients, of_host) {
-		if (client->owner.account != account)
-			continue;
+	/* Those of one account stand together. */
+	for (; client && client->owner.account == account; client = RB_NEXT(client_accounts, &host->accounts, client)) {
 		reply->sessions += !client->identity.admin_socket;
 		reply->admin_sessions += client->identity.admin_socket;
 		reply->objects += client->owner.n_objects;
 		reply->calls += client->n_calls;
+		host->bulk_steps -= host->bulk_steps > 0;
 	}
 	reply->calls--;
 	reply->held_fds = (uint32_t)account->used[NIC_SLOT_FDS];

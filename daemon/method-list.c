@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Methods that look: List and Who. A page is made in the order of serials and ends when it is full, when the reply would not fit a
- * frame, or when enough objects of others were skipped for one turn; then the cursor is the last serial seen.
+ * frame, or when enough was looked at for one turn; then the cursor is the last serial seen. All requests of a frame share
+ * host->bulk_steps, so that a frame full of them is no longer in the way of others than one of them. Each may take one step even
+ * when they are used up: so it gets on.
  *
  * What connections have carried only their device knows: before a page of Qps or grants is made, it is asked for the counters of those that
  * will be on it. The page itself is made from what is there when the last answer has come.
@@ -9,6 +11,7 @@
 #include "daemon/method.h"
 
 #include <errno.h>
+#include <sys/param.h>
 
 #include "daemon/util.h"
 #include "daemon/visible.h"
@@ -160,7 +163,7 @@ struct walk {
 	enum nic_type type;              /* NIC_NONE: grants and Qps, those that reach `what` */
 	const struct nic_object *what;   /* Who: the MR or export */
 	uint64_t at;                     /* the last serial seen */
-	unsigned steps;
+	uint32_t steps;                  /* that it may still take */
 	bool more;
 };
 
@@ -190,6 +193,20 @@ static struct nic_object *who_next(struct nic *nic, uint64_t after)
 	return grant->serial < qp->serial ? grant : qp;
 }
 
+/* False: enough for one turn. */
+static bool walk_step(struct walk *walk)
+{
+	uint32_t *frame = &walk->client->host->bulk_steps;
+
+	if (!walk->steps) {
+		walk->more = true;
+		return false;
+	}
+	walk->steps--;
+	*frame -= *frame > 0;
+	return true;
+}
+
 /* NULL: no more, or (walk->more) enough for one turn. */
 static struct nic_object *walk_next(struct walk *walk)
 {
@@ -197,10 +214,8 @@ static struct nic_object *walk_next(struct walk *walk)
 	struct nic_object *object;
 
 	while ((object = walk->what ? who_next(nic, walk->at) : nic_next(nic, walk->type, walk->at))) {
-		if (walk->steps++ == LIST_STEPS) {
-			walk->more = true;
+		if (!walk_step(walk))
 			return NULL;
-		}
 		walk->at = object->serial;
 		if (walk->what ? who_reaches(object, walk->what) : visible_object(walk->client, object))
 			return object;
@@ -211,7 +226,12 @@ static struct nic_object *walk_next(struct walk *walk)
 /* False: what Who asked for is not there any more. */
 static bool walk_init(struct walk *walk, const struct call *call)
 {
-	*walk = (struct walk){ .client = call->client, .type = call->list.type, .at = call->list.cursor };
+	*walk = (struct walk){
+		.client = call->client,
+		.type = call->list.type,
+		.at = call->list.cursor,
+		.steps = call->list.steps,
+	};
 	if (call->list.what)
 		walk->what = visible_find(call->client, call->list.what);
 	return walk->what || !call->list.what;
@@ -244,8 +264,11 @@ static struct nic_qp *list_qp(const struct nic_object *object)
 	return container_of(object, struct nic_qp, object);
 }
 
-/* The serials of the Qps on the page to come. */
-static unsigned list_connections(const struct call *call, uint64_t serials[LIST_CONNECTIONS])
+/*
+ * The serials of the Qps on the page to come. The page may be made outside of the frame, with many others at once: it takes no more steps
+ * than this did.
+ */
+static unsigned list_connections(struct call *call, uint64_t serials[LIST_CONNECTIONS])
 {
 	const struct nic_object *object;
 	struct walk walk;
@@ -255,6 +278,7 @@ static unsigned list_connections(const struct call *call, uint64_t serials[LIST_
 		return 0;
 	while (n < call->list.max && (object = walk_next(&walk)))
 		serials[n++] = list_qp(object)->object.serial;
+	call->list.steps = MAX(call->list.steps - walk.steps, 1);
 	return n;
 }
 
@@ -311,21 +335,20 @@ static bool page_keep(struct page *page)
 }
 
 /* Returns the cursor. */
-static uint64_t page_sessions(struct page *page, const struct call *call)
+static uint64_t page_sessions(struct page *page, struct walk *walk)
 {
-	uint64_t at = call->list.cursor;
+	const struct client *asks = walk->client;
+	const struct nic_account *account = asks->identity.role == CLIENT_ROLE_ADMIN ? NULL : asks->owner.account;
 	struct client *client;
 	Nicd__Item *item;
 
-	TAILQ_FOREACH(client, &call->client->host->clients, of_host) {
-		if (client->serial <= call->list.cursor || !visible_account(call->client, client->owner.account))
-			continue;
-		item = page_room(page);
+	while ((client = client_next(asks->host, account, walk->at))) {
+		item = walk_step(walk) ? page_room(page) : NULL;
 		if (item)
 			item_session(client, item);
 		if (!item || !page_keep(page))
-			return at;
-		at = client->serial;
+			return walk->at;
+		walk->at = client->serial;
 	}
 	return 0;
 }
@@ -366,7 +389,7 @@ void method_list_finish(struct call *call, const struct nicd_error *error, struc
 		return;
 	}
 	page.pointers = (Nicd__Item **)(page.items + page.max);
-	answer->list.cursor = call->list.type == NIC_SESSION ? page_sessions(&page, call) : page_objects(&page, &walk);
+	answer->list.cursor = call->list.type == NIC_SESSION ? page_sessions(&page, &walk) : page_objects(&page, &walk);
 	answer->list.n_items = page.n;
 	answer->list.items = page.pointers;
 	answer->reply.list = &answer->list;
@@ -375,10 +398,12 @@ void method_list_finish(struct call *call, const struct nicd_error *error, struc
 
 /* ---- List and Who */
 
-static int list_cursor(struct call *call, uint64_t cursor, struct nicd_error *err)
+static int list_begin(struct call *call, uint64_t cursor, struct nicd_error *err)
 {
-	uint64_t last = call->client->host->nic->last_serial;
+	struct client_host *host = call->client->host;
+	uint64_t last = host->nic->last_serial;
 
+	call->list.steps = MAX(MIN(host->bulk_steps, (uint32_t)LIST_STEPS), 1);
 	call->list.cursor = cursor;
 	return cursor > last ? nicd_refuse_at(err, NICD_R_CURSOR, last, cursor) : 0;
 }
@@ -392,7 +417,7 @@ int method_list(struct request *request, struct call *call, struct nicd_error *e
 
 	if (args->type <= NICD__TYPE__TYPE_NONE || args->type >= (int)NIC_TYPE_COUNT)
 		return nicd_refuse_at(err, NICD_R_VALUE, NIC_TYPE_COUNT - 1, (uint64_t)args->type);
-	r = list_cursor(call, args->cursor, err);
+	r = list_begin(call, args->cursor, err);
 	if (r < 0)
 		return r;
 	call->list.type = (enum nic_type)args->type;
@@ -413,7 +438,7 @@ int method_who(struct request *request, struct call *call, struct nicd_error *er
 		return nicd_refuse_at(err, NICD_R_SERIAL, 0, args->serial);
 	if (what->type != NIC_MR && what->type != NIC_EXPORT)
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_MR, what->type);
-	r = list_cursor(call, args->cursor, err);
+	r = list_begin(call, args->cursor, err);
 	if (r < 0)
 		return r;
 	call->list.what = args->serial;

@@ -29,11 +29,7 @@ static inline struct nic_object *visible_find(const struct client *client, uint6
 /* The session of this serial, or NULL. */
 static inline struct client *visible_session(const struct client *client, uint64_t serial)
 {
-	struct client *other;
+	struct client *other = client_find(client->host, serial);
 
-	TAILQ_FOREACH(other, &client->host->clients, of_host) {
-		if (other->serial == serial)
-			return visible_account(client, other->owner.account) ? other : NULL;
-	}
-	return NULL;
+	return other && visible_account(client, other->owner.account) ? other : NULL;
 }

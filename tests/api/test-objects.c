@@ -540,6 +540,46 @@ static void fake_reply_list(struct fake *fake, uint32_t id, unsigned count, uint
 	fake_send(fake);
 }
 
+/* An empty page is not the end while it has a cursor. */
+static void test_list_empty_pages(void **state)
+{
+	struct fake *fake = *state;
+	struct told told = { 0 };
+	struct nicd_list *list;
+
+	assert_int_equal(nicd_list_new(fake->n, NICD_TYPE_MR, &list), 0);
+	fake_silent(fake);
+	for (uint32_t id = 2; id < 5; id++) {
+		fake_reply_list(fake, id, id == 4 ? 2 : 0, id * 10);
+		fake_send(fake);
+	}
+	/* mutation: pages_fetch without the loop */
+	assert_int_equal(nicd_list_fetch(list), 2);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(fake_read(fake)->requests[0]->list->cursor, i ? (i + 1) * 10 : 0);
+	assert_int_equal(nicd_list_fetch_async(list, tell, &told), 0);
+	assert_int_equal(nicd_flush(fake->n), 0);
+	assert_int_equal(fake_read(fake)->requests[0]->list->cursor, 40);
+	fake_reply_list(fake, 5, 0, 50);
+	fake_send(fake);
+	/* mutation: pages_finish without pages_again */
+	assert_int_equal(nicd_dispatch(fake->n, 0), 0);
+	assert_int_equal(told.called, 0);
+	/* mutation: pages_again does not set fetching */
+	assert_int_equal(nicd_list_fetch(list), -EBUSY);
+	assert_int_equal(nicd_flush(fake->n), 0);
+	assert_int_equal(fake_read(fake)->requests[0]->list->cursor, 50);
+	fake_reply_list(fake, 6, 1, 0);
+	fake_send(fake);
+	assert_int_equal(nicd_dispatch(fake->n, -1), 1);
+	assert_int_equal(told.called, 1);
+	assert_int_equal(told.error, 0);
+	assert_non_null(nicd_list_next(list));
+	assert_null(nicd_list_next(list));
+	assert_int_equal(nicd_list_fetch(list), 0);
+	nicd_list_free(list);
+}
+
 /* mutation: pages_start asking again at the end */
 /* mutation: pages_start without the look at fetching */
 static void test_list(void **state)
@@ -735,6 +775,7 @@ int main(void)
 		test_open(test_transfers),
 		test_open(test_doors),
 		test_open(test_list),
+		test_open(test_list_empty_pages),
 		test_open(test_ledger),
 		test_open(test_events),
 		test_open(test_free_inside_event),

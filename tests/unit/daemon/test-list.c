@@ -270,6 +270,76 @@ static void test_many_of_others(void **state)
 	assert_int_equal(pages, 2);
 }
 
+/* A frame of Lists looks at no more than a few of them would; each gets on all the same. */
+static void test_frame_shares_steps(void **state)
+{
+	struct rig_client *a = client(state), *b = rig_hello(*state, "uid:2", CLIENT_ROLE_CLIENT);
+	Nicd__Ledger whole = NICD__LEDGER__INIT;
+	Nicd__List args = NICD__LIST__INIT;
+	uint64_t seen = 0;
+	uint32_t first;
+
+	a->client->owner.account->limits.max[NIC_SLOT_PDS] = 10000;
+	for (unsigned i = 0; i < 5000; i++) {
+		rig_pd(a);
+		if (i % 256 == 255)
+			rig_forget(a);
+	}
+	args.type = NICD__TYPE__PD;
+	first = b->last_id + 1;
+	for (unsigned i = 0; i < 20; i++)
+		rig_add(b, first + i, NICD__REQUEST__CALL_LIST, &args);
+	rig_add(b, first + 20, NICD__REQUEST__CALL_LEDGER, &whole);
+	assert_true(rig_send(b, NULL, 0));
+	for (unsigned i = 0; i < 20; i++) {
+		const Nicd__Reply *reply = rig_reply(b, first + i);
+
+		assert_done(reply);
+		assert_int_equal(reply->list->n_items, 0);
+		/* mutation: no step for a request when the frame has none left, and 0 says that this is all */
+		assert_int_not_equal(reply->list->cursor, 0);
+		if (i == 0)
+			seen = reply->list->cursor;
+		else if (i > 1)
+			/* mutation: LIST_STEPS for each request, whatever bulk_steps says */
+			assert_true(reply->list->cursor < seen);
+	}
+	/* mutation: a Ledger counts sessions for nothing */
+	assert_reason(rig_reply(b, first + 20), IN_FLIGHT);
+	b->last_id = first + 20;
+	/* mutation: client_frame does not set bulk_steps again */
+	assert_int_equal(list(b, NIC_PD, 0, 0)->list->cursor, seen);
+	assert_int_equal(ledger(b, 0)->sessions, 1);
+}
+
+/* Sessions too, and each of them is listed once. */
+static void test_frame_shares_steps_sessions(void **state)
+{
+	enum { SESSIONS = 300, LISTS = 40 };
+	struct rig_client *admin = rig_hello(*state, "uid:0", CLIENT_ROLE_ADMIN), *b = NULL;
+	Nicd__List args = NICD__LIST__INIT;
+	uint32_t first = admin->last_id + 1;
+	size_t items = 0;
+
+	admin->rig->policy.max_output = UINT32_MAX;
+	for (unsigned i = 0; i < SESSIONS; i++)
+		b = rig_hello(*state, i % 2 ? "uid:2" : "uid:3", CLIENT_ROLE_CLIENT);
+	args.type = NICD__TYPE__SESSION;
+	for (unsigned i = 0; i < LISTS; i++)
+		rig_add(admin, first + i, NICD__REQUEST__CALL_LIST, &args);
+	assert_true(rig_send(admin, NULL, 0));
+	for (unsigned i = 0; i < LISTS; i++) {
+		assert_done(rig_reply(admin, first + i));
+		items += rig_reply(admin, first + i)->list->n_items;
+		assert_int_not_equal(rig_reply(admin, first + i)->list->cursor, 0);
+	}
+	/* mutation: page_sessions without walk_step */
+	assert_in_range(items, 8000, 8192 + LISTS);
+	/* mutation: client_next with no look at the account */
+	assert_int_equal(listed(b, NIC_SESSION)->n_items, SESSIONS / 2);
+	assert_int_equal(ledger(b, 0)->sessions, SESSIONS / 2);
+}
+
 static void test_accounts_apart(void **state)
 {
 	struct rig_client *a = client(state), *again = client(state);
@@ -743,6 +813,8 @@ int main(void)
 		rig_test(test_paging_sessions),
 		rig_test(test_page_fits_frame),
 		rig_test(test_many_of_others),
+		rig_test(test_frame_shares_steps),
+		rig_test(test_frame_shares_steps_sessions),
 		rig_test(test_accounts_apart),
 		rig_test(test_who),
 		rig_test(test_counters_are_asked_for),
