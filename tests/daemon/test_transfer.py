@@ -413,6 +413,13 @@ def test_local_range(pair, offset, length):
     local_refused(p, ("LOCAL_RANGE", "REMOTE_RANGE") if length > 65536 else "LOCAL_RANGE", local=offset, length=length)
 
 
+@pytest.mark.parametrize("address, length", [(2 ** 64 - 4, 8), (2 ** 64 - 1, 2), (2 ** 64 - 1, 1), (0, 1), (2 ** 64 - 65536, 65536 + 100)])
+def test_local_range_that_wraps(pair, address, length):
+    # mutation: addr + len > iova + length for the local side, where no check of the wire stands before it
+    p = pair.by_export()
+    local_refused(p, ("LOCAL_RANGE", "REMOTE_RANGE") if length > 65536 else "LOCAL_RANGE", local_address=address, length=length)
+
+
 def test_local_rights(nicd, peer_nicd):
     # mutation: let a read write into memory without local write
     with Pair(nicd, peer_nicd, user_flags=LOCAL_READ) as p:

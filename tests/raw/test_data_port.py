@@ -710,12 +710,32 @@ def test_crc_that_nobody_asked_for(owner):
         assert owner.buffer[:8] == b"no crc!!"
 
 
-def test_a_message_changes_its_stag(owner, bystander):
+@pytest.mark.parametrize("second, code", [
+    ("another good stag", iwarp.DDP_BAD_STAG),
+    ("a hole", iwarp.DDP_BOUNDS),
+    ("back again", iwarp.DDP_BOUNDS),
+    ("a read request", None),
+    ("another message", None),
+])
+def test_a_message_is_one_piece(owner, bystander, second, code):
     # mutation: check each segment alone
-    with owner.peer() as peer:
-        peer.send_ulpdu(tagged(iwarp.WRITE, peer.grant.token, IOVA, b"a" * 8, last=False))
-        peer.send_ulpdu(tagged(iwarp.WRITE, peer.grant.token ^ 1, IOVA + 8, b"\xee" * 8))
-        assert peer.wait_terminate() == iwarp.DDP_BAD_STAG
+    door = owner.door(ticket=True)
+    with Buffer(SIZE, 8) as more, owner.peer(door) as peer:
+        other = owner.session.region(owner.pd, more.fd, SIZE, ALL, IOVA)   # the same addresses, so that only the STag differs
+        stag = owner.mr.remote_token
+        peer.read(stag, IOVA, 1)
+        before = owner.buffer.bytes()
+        peer.send_ulpdu(tagged(iwarp.WRITE, stag, IOVA, before[:8], last=False))
+        peer.send_ulpdu({
+            "another good stag": tagged(iwarp.WRITE, other.remote_token, IOVA + 8, b"\xee" * 8),
+            "a hole": tagged(iwarp.WRITE, stag, IOVA + 16, b"\xee" * 8),
+            "back again": tagged(iwarp.WRITE, stag, IOVA, b"\xee" * 8),
+            "a read request": untagged(iwarp.READ_REQUEST, 1, 2, iwarp.read_request_payload(5, 0, 8, stag, IOVA)),
+            "another message": tagged(iwarp.READ_RESPONSE, stag, IOVA + 8, b"\xee" * 8),
+        }[second])
+        got = peer.wait_terminate()
+        assert got is not None and code in (None, got), got
+        assert owner.buffer.bytes() == before and more.bytes() == pattern(SIZE, 8)
 
 
 def test_more_reads_than_granted(owner, bystander):
@@ -728,8 +748,7 @@ def test_more_reads_than_granted(owner, bystander):
             except Closed:
                 break
         peer.sock.settimeout(10)
-        code = peer.wait_terminate()
-        assert code is not None, "the stream ended without Terminate"
+        assert peer.wait_terminate() == iwarp.DDP_NO_BUFFER
 
 
 def test_half_a_frame_and_gone(owner, bystander):
