@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The process nicd-soft: reads its options, makes its sockets, runs the loop until it is told to stop, and leaves nothing behind. */
 #include <errno.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <pwd.h>
 #include <signal.h>
@@ -301,6 +302,8 @@ int main(int argc, char **argv)
 
 	if (options_read(&process.options, argc, argv) < 0)
 		return EXIT_USAGE;
+	/* As in nicd: buffers come and go, the memory stays. */
+	mallopt(M_TRIM_THRESHOLD, 2 << 20);
 	signal(SIGPIPE, SIG_IGN);
 	if (process_start(&process) < 0)
 		return EXIT_FAILURE;
