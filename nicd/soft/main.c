@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pwd.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
