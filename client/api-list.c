@@ -193,6 +193,14 @@ static struct nicd_ledger_totals ledger_totals(const Nicd__LedgerReply *from)
 		.provider_streams = from->provider_streams,
 		.provider_tickets = from->provider_tickets,
 		.quarantined = from->quarantined,
+		.turns = from->turns,
+		.slow_turns = from->slow_turns,
+		.longest_turn_us = from->longest_turn_us,
+		.longest_turn_cpu_us = from->longest_turn_cpu_us,
+		.provider_turns = from->provider_turns,
+		.provider_slow_turns = from->provider_slow_turns,
+		.provider_longest_turn_us = from->provider_longest_turn_us,
+		.provider_longest_turn_cpu_us = from->provider_longest_turn_cpu_us,
 	};
 }
 

@@ -720,6 +720,12 @@ struct nicd_ledger_totals {
 	uint64_t calls;             /* requests in flight, without this one */
 	uint64_t provider_tags, provider_memories, provider_streams, provider_tickets; /* as the device counts */
 	uint64_t quarantined;       /* objects whose device never confirmed */
+	/*
+	 * For admins: turns of the daemon's loop since an admin last asked, how many took more than 1,000 us, and the longest, in us, by the
+	 * wall and by the processor's time of the thread (this one is measured for 60 s after each look); the same of the devices' loops.
+	 */
+	uint64_t turns, slow_turns, longest_turn_us, longest_turn_cpu_us;
+	uint64_t provider_turns, provider_slow_turns, provider_longest_turn_us, provider_longest_turn_cpu_us;
 };
 
 /*

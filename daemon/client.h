@@ -14,6 +14,7 @@
 #include "daemon/policy.h"
 #include "nicd/nic.h"
 #include "proto/frame.h"
+#include "proto/turns.h"
 
 struct call;
 struct client;
@@ -44,6 +45,8 @@ struct client_host {
 	uint32_t bulk_steps;                       /* what List and Who may still look at in this frame, together */
 	uint32_t n_clients, n_admins;
 	uint64_t n_calls;                          /* requests in flight */
+	struct turns turns;                        /* of the loop, which calls turns_end */
+	struct turns_report device_turns;          /* of the devices' loops, since an admin last looked */
 	struct dispatch *dispatch;                 /* what dispatch.c and call.c keep for all clients */
 	/*
 	 * There is something to send, a request that waited can start (client_prepare_output does it), or reading may go on:

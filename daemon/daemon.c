@@ -119,7 +119,10 @@ static void turn_end(struct daemon *d)
 
 static void on_prepare(uv_prepare_t *prepare)
 {
-	turn_end(container_of(prepare, struct daemon, prepare));
+	struct daemon *d = container_of(prepare, struct daemon, prepare);
+
+	turn_end(d);
+	turns_end(&d->host.turns, d->env.nic.now(&d->env.nic), uv_metrics_idle_time(&d->loop), turns_cpu);
 }
 
 static void on_check(uv_check_t *check)
@@ -489,6 +492,9 @@ int daemon_run(const struct options *options)
 	struct daemon d = { .options = options };
 	int r = uv_loop_init(&d.loop);
 
+	if (!r)
+		r = uv_loop_configure(&d.loop, UV_METRICS_IDLE_TIME);
+
 	if (r < 0) {
 		log_write(LOG_ERR, "cannot start: no event loop: %s", uv_strerror(r));
 		return 1;
@@ -503,6 +509,7 @@ int daemon_run(const struct options *options)
 	d.look = true;
 	if (options->provider != OPTIONS_NONE)
 		device_start(&d.device);
+	turns_init(&d.host.turns, d.env.nic.now(&d.env.nic));
 	uv_run(&d.loop, UV_RUN_DEFAULT);
 	daemon_deinit(&d);
 	return d.status;

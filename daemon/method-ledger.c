@@ -29,6 +29,16 @@ struct ledger_page {
 
 static void ledger_ask(struct call *call);
 
+static void ledger_device_turns(struct turns_report *all, const struct turns_report *one)
+{
+	all->turns += one->turns;
+	all->slow += one->slow;
+	if (one->longest_us > all->longest_us)
+		all->longest_us = one->longest_us;
+	if (one->longest_cpu_us > all->longest_cpu_us)
+		all->longest_cpu_us = one->longest_cpu_us;
+}
+
 static void ledger_told(struct nic_cmd *cmd)
 {
 	struct call *call = container_of(cmd, struct call, work.cmd);
@@ -38,6 +48,7 @@ static void ledger_told(struct nic_cmd *cmd)
 		call->ledger.tags += cmd->stats.tags;
 		call->ledger.tickets += cmd->stats.tickets;
 		call->ledger.streams += cmd->stats.streams;
+		ledger_device_turns(&call->client->host->device_turns, &cmd->stats.turns);
 	}
 	call->ledger.asked = TAILQ_NEXT(call->ledger.asked, of_owner);
 	ledger_ask(call);
@@ -122,6 +133,22 @@ static void ledger_accounts(struct call *call, struct ledger_page *page, Nicd__L
 
 /* ---- totals */
 
+/* With the last page, because what is told is forgotten. */
+static void ledger_turns(struct client_host *host, Nicd__LedgerReply *reply)
+{
+	struct turns_report own = turns_take(&host->turns, host->env->now(host->env)), *device = &host->device_turns;
+
+	reply->turns = own.turns;
+	reply->slow_turns = own.slow;
+	reply->longest_turn_us = own.longest_us;
+	reply->longest_turn_cpu_us = own.longest_cpu_us;
+	reply->provider_turns = device->turns;
+	reply->provider_slow_turns = device->slow;
+	reply->provider_longest_turn_us = device->longest_us;
+	reply->provider_longest_turn_cpu_us = device->longest_cpu_us;
+	*device = (struct turns_report){ 0 };
+}
+
 static void ledger_all(const struct call *call, Nicd__LedgerReply *reply)
 {
 	struct client_host *host = call->client->host;
@@ -138,6 +165,8 @@ static void ledger_all(const struct call *call, Nicd__LedgerReply *reply)
 	reply->provider_streams = call->ledger.streams;
 	reply->provider_tickets = call->ledger.tickets;
 	reply->quarantined = host->nic->quarantined;
+	if (!reply->cursor)
+		ledger_turns(host, reply);
 }
 
 static void ledger_own(const struct call *call, Nicd__LedgerReply *reply)

@@ -19,6 +19,7 @@
 
 #include "proto/limits.h"
 #include "proto/reason.h"
+#include "proto/turns.h"
 
 struct nic_provider;
 struct nic_adapter;
@@ -64,6 +65,7 @@ struct nic_cmd {
 		} stream;                     /* qp_query; qp_disconnect: as it was, counted only if connected */
 		struct {
 			uint64_t memories, tags, tickets, streams;
+			struct turns_report turns;   /* of its loop, since it was last asked */
 		} stats;
 	};
 	/* The provider's own while the command is in flight. */

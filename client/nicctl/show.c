@@ -148,6 +148,14 @@ static void show_totals(struct nicctl *c, struct nicctl_table *table, const stru
 	show_admins_cell(c, table, totals->provider_streams);
 	show_admins_cell(c, table, totals->provider_tickets);
 	show_admins_cell(c, table, totals->quarantined);
+	show_admins_cell(c, table, totals->turns);
+	show_admins_cell(c, table, totals->slow_turns);
+	show_admins_cell(c, table, totals->longest_turn_us);
+	show_admins_cell(c, table, totals->longest_turn_cpu_us);
+	show_admins_cell(c, table, totals->provider_turns);
+	show_admins_cell(c, table, totals->provider_slow_turns);
+	show_admins_cell(c, table, totals->provider_longest_turn_us);
+	show_admins_cell(c, table, totals->provider_longest_turn_cpu_us);
 }
 
 static void show_account(struct nicctl_table *table, const struct nicd_account *account)
@@ -170,6 +178,10 @@ int nicctl_ledger(struct nicctl *c)
 		{ "CALLS", NICCTL_NUMBER }, { "OPEN_FDS", NICCTL_NUMBER }, { "HELD_FDS", NICCTL_NUMBER },
 		{ "PROVIDER_TAGS", NICCTL_NUMBER }, { "PROVIDER_MEMORIES", NICCTL_NUMBER }, { "PROVIDER_STREAMS", NICCTL_NUMBER },
 		{ "PROVIDER_TICKETS", NICCTL_NUMBER }, { "QUARANTINED", NICCTL_NUMBER },
+		{ "TURNS", NICCTL_NUMBER }, { "SLOW_TURNS", NICCTL_NUMBER }, { "LONGEST_TURN_US", NICCTL_NUMBER },
+		{ "LONGEST_TURN_CPU_US", NICCTL_NUMBER }, { "PROVIDER_TURNS", NICCTL_NUMBER },
+		{ "PROVIDER_SLOW_TURNS", NICCTL_NUMBER }, { "PROVIDER_LONGEST_TURN_US", NICCTL_NUMBER },
+		{ "PROVIDER_LONGEST_TURN_CPU_US", NICCTL_NUMBER },
 	};
 	static const struct nicctl_column charge_columns[] = {
 		{ "ACCOUNT", NICCTL_TEXT }, { "SLOT", NICCTL_TEXT }, { "USED", NICCTL_NUMBER }, { "MAX", NICCTL_NUMBER },

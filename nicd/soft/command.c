@@ -407,6 +407,7 @@ static int run_stats(struct run *run)
 {
 	Soft__StatsReply *reply = &run->answer.stats;
 	struct soft_engine_stats engine;
+	struct turns_report turns = turns_take(&run->device->turns, soft_now());
 	struct soft_tags_stats tags;
 
 	soft_tags_stats(run->device->tags, &tags);
@@ -418,6 +419,10 @@ static int run_stats(struct run *run)
 	reply->streams = engine.streams;
 	reply->half_open = engine.half_open;
 	reply->quarantined_tokens = tags.quarantined;
+	reply->longest_turn_us = turns.longest_us;
+	reply->longest_turn_cpu_us = turns.longest_cpu_us;
+	reply->turns = turns.turns;
+	reply->slow_turns = turns.slow;
 	run->answer.reply.result_case = SOFT__REPLY__RESULT_STATS;
 	run->answer.reply.stats = reply;
 	return RUN_NOW;

@@ -101,14 +101,10 @@ static void controller_wait(struct controller *controller)
 		controller->broken = true;
 }
 
-static void on_turn(uv_prepare_t *prepare)
+static void controller_turn(struct controller *controller)
 {
-	struct soft_control *control = prepare->data;
-	struct controller *controller = control->controller;
 	int r;
 
-	if (!controller)
-		return;
 	if (!controller->broken && !frame_out_empty(&controller->out)) {
 		r = frame_flush(&controller->out, controller->fd);
 		if (r < 0 && r != -EAGAIN)
@@ -118,6 +114,15 @@ static void on_turn(uv_prepare_t *prepare)
 		controller_wait(controller);
 	if (controller->broken)
 		controller_end(controller);
+}
+
+static void on_turn(uv_prepare_t *prepare)
+{
+	struct soft_control *control = prepare->data;
+
+	if (control->controller)
+		controller_turn(control->controller);
+	soft_device_turn_end(control->device);
 }
 
 static void controller_put(struct soft_control *control, unsigned field, const ProtobufCMessage *message)

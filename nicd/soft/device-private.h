@@ -4,6 +4,7 @@
 #include <bsd/sys/tree.h>
 
 #include "nicd/soft/device.h"
+#include "proto/turns.h"
 
 enum {
 	SOFT_MAX_READS = 64,     /* IRD and ORD offered to peers */
@@ -40,6 +41,7 @@ struct soft_device {
 	uv_timer_t expiry;
 	uint64_t expiry_ns;              /* what it is set to; UINT64_MAX: not */
 	uv_idle_t unmapping;
+	struct turns turns;              /* of the loop */
 	unsigned open_handles;
 	void (*closed)(void *userdata);
 	void *userdata;

@@ -236,6 +236,7 @@ int soft_device_new(struct soft_device **ret, uv_loop_t *loop, const struct soft
 	if (!device)
 		return -ENOMEM;
 	device->loop = loop;
+	turns_init(&device->turns, soft_now());
 	device->hooks = *hooks;
 	device->incarnation = options.incarnation = draw_incarnation();
 	device->expiry_ns = UINT64_MAX;
@@ -282,6 +283,11 @@ void soft_device_close(struct soft_device *device, void (*closed)(void *userdata
 	uv_close((uv_handle_t *)&device->expiry, on_handle_closed);
 	uv_close((uv_handle_t *)&device->unmapping, on_handle_closed);
 	soft_engine_close(device->engine, on_engine_closed, device);
+}
+
+void soft_device_turn_end(struct soft_device *device)
+{
+	turns_end(&device->turns, soft_now(), uv_metrics_idle_time(device->loop), turns_cpu);
 }
 
 void soft_device_free(struct soft_device *device)

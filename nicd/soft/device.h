@@ -30,6 +30,8 @@ void soft_device_close(struct soft_device *device, void (*closed)(void *userdata
 void soft_device_free(struct soft_device *device);
 
 struct soft_engine *soft_device_engine(struct soft_device *device);
+/* Call it last before the loop waits. */
+void soft_device_turn_end(struct soft_device *device);
 /* What Hello answers as the address for peers: "127.0.0.1:7190"; empty: not listening. */
 void soft_device_advertise(struct soft_device *device, const char *address);
 

@@ -281,6 +281,8 @@ static int process_start(struct process *process)
 
 	r = uv_loop_init(&process->loop);
 	if (r == 0)
+		r = uv_loop_configure(&process->loop, UV_METRICS_IDLE_TIME);
+	if (r == 0)
 		r = soft_control_new(&process->control, &process->loop, &options);
 	if (r < 0)
 		return complain("start", "the device", r);

@@ -399,6 +399,12 @@ static void get_result(const Soft__Reply *reply, struct nic_cmd *cmd)
 		cmd->stats.tags = reply->stats->tags;
 		cmd->stats.tickets = reply->stats->tickets;
 		cmd->stats.streams = reply->stats->streams;
+		cmd->stats.turns = (struct turns_report){
+			.turns = reply->stats->turns,
+			.slow = reply->stats->slow_turns,
+			.longest_us = reply->stats->longest_turn_us,
+			.longest_cpu_us = reply->stats->longest_turn_cpu_us,
+		};
 		break;
 	case SOFT__REPLY__RESULT__NOT_SET:
 	default:

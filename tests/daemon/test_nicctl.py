@@ -167,11 +167,26 @@ def test_ledger(nicd):
         told = run_json(nicd, "ledger")
         assert told["totals"][0]["objects"] == 4
         # mutation: show_admins_cell does not ask for the role
-        for name in ("open_fds", "provider_tags", "provider_memories", "provider_streams", "provider_tickets", "quarantined"):
+        for name in ("open_fds", "provider_tags", "provider_memories", "provider_streams", "provider_tickets", "quarantined", "turns",
+                     "longest_turn_us", "provider_turns"):
             assert told["totals"][0][name] is None
         assert {c["slot"]: c["used"] for c in told["charges"] if c["used"]}
         lines = [line.split() for line in run(nicd, "ledger")[0].decode().splitlines()]
         assert ["OBJECTS", "4"] in lines and ["OPEN_FDS", "-"] in lines
+
+
+def test_ledger_of_turns(nicd):
+    """The loops' turns since the last look: nicd's and the device's."""
+    admin = ("--socket", nicd.admin_socket, "ledger")
+    run_json(nicd, *admin)
+    # mutation: turns_end is not called in on_prepare, or not in nicd-soft's on_turn: 0 turns
+    # mutation: ledger_device_turns is not called: 0 turns of the device
+    totals = run_json(nicd, *admin)["totals"][0]
+    assert totals["turns"] > 0 and totals["provider_turns"] > 0
+    assert totals["turns"] >= totals["slow_turns"] and totals["provider_turns"] >= totals["provider_slow_turns"]
+    assert 0 < totals["longest_turn_us"] and 0 < totals["provider_longest_turn_us"]
+    # mutation: turns_take does not start the watch: no processor time, ever
+    assert totals["longest_turn_cpu_us"] > 0 and totals["provider_longest_turn_cpu_us"] > 0
 
 
 def test_admin(nicd):
