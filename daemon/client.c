@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "daemon/dispatch.h"
+#include "daemon/memfd.h"
 #include "daemon/news.h"
 #include "daemon/util.h"
 #include "proto/nicd.pb-c.h"
@@ -60,6 +61,8 @@ int client_host_init(struct client_host *host)
 	TAILQ_INIT(&host->clients);
 	RB_INIT(&host->serials);
 	RB_INIT(&host->accounts);
+	if (!host->check_memory)
+		host->check_memory = memfd_check;
 	host->dispatch = dispatch_new(host->env);
 	if (!host->dispatch)
 		return -ENOMEM;

@@ -12,6 +12,7 @@
 #include <sys/queue.h>
 
 #include "daemon/policy.h"
+#include "nicd/memory.h"
 #include "nicd/nic.h"
 #include "proto/frame.h"
 #include "proto/turns.h"
@@ -67,6 +68,8 @@ struct client_host {
 	uint32_t (*open_fds)(struct client_host *host);
 	/* Its process lives, by pidfd; for lists. */
 	bool (*alive)(struct client *client);
+	/* What is behind a descriptor that came as memory; client_host_init puts memfd_check here when there is none. */
+	int (*check_memory)(int fd, struct nic_memory_facts *ret, struct nicd_error *err);
 };
 
 int client_host_init(struct client_host *host);   /* -ENOMEM; the pointers and hooks are set by the caller */

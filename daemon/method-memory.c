@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Methods that make what regions are made of: Memories and protection domains. */
-#include "daemon/memfd.h"
 #include "daemon/method.h"
 #include "daemon/util.h"
 
@@ -10,7 +9,7 @@ int method_add_memory(struct request *request, struct answer *answer, struct nic
 	struct nic_memory *memory;
 	int r;
 
-	r = memfd_check(request->fd, &facts, err);
+	r = request->client->host->check_memory(request->fd, &facts, err);
 	if (r < 0)
 		return r;
 	request->fd = -1;

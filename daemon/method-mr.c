@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Methods of memory regions: making, registering and deregistering them, and their tokens. */
-#include "daemon/memfd.h"
 #include "daemon/method.h"
 #include "daemon/util.h"
 
@@ -32,7 +31,7 @@ static int register_memory(struct request *request, struct nic_memory **ret, str
 
 	if (request->fd < 0)
 		return 0;
-	r = memfd_check(request->fd, &facts, err);
+	r = request->client->host->check_memory(request->fd, &facts, err);
 	if (r < 0)
 		return r;
 	request->fd = -1;

@@ -265,6 +265,23 @@ int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *mes
 	return r;
 }
 
+const uint8_t *frame_out_peek(const struct frame_out *out, unsigned n, size_t *len)
+{
+	const struct frame_buf *buf = STAILQ_FIRST(&out->bufs);
+
+	while (buf && n--)
+		buf = STAILQ_NEXT(buf, next);
+	if (!buf)
+		return NULL;
+	*len = buf->len;
+	return buf->data;
+}
+
+void frame_out_drop(struct frame_out *out)
+{
+	frame_buf_retire(out);
+}
+
 int frame_flush(struct frame_out *out, int sock)
 {
 	struct frame_buf *buf;

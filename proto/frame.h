@@ -55,6 +55,12 @@ static inline bool frame_out_empty(const struct frame_out *out)
 {
 	return STAILQ_EMPTY(&out->bufs);
 }
+/*
+ * Without a socket: the frame that is `n` behind the first, whose descriptors stay queued, or NULL; the first one is dropped as if it had
+ * been sent.
+ */
+const uint8_t *frame_out_peek(const struct frame_out *out, unsigned n, size_t *len);
+void frame_out_drop(struct frame_out *out);
 /* Sends what it can. 0: all gone; -EAGAIN: the socket is full; or a negative errno. */
 int frame_flush(struct frame_out *out, int sock);
 

@@ -557,6 +557,34 @@ static void test_put_reuses(void **state)
 	}
 }
 
+/* What a socket would be sent is what a test without one sees. */
+static void test_peek_and_drop(void **state)
+{
+	struct fixture *f = *state;
+	Nicd__Reply reply = NICD__REPLY__INIT;
+	const uint8_t *first, *second;
+	size_t len;
+
+	assert_null(frame_out_peek(&f->out, 0, &len));
+	put_request(f, 1);
+	assert_int_equal(frame_put(&f->out, FIELD_REPLIES, &reply.base, NULL, 0), 0);
+	first = frame_out_peek(&f->out, 0, &len);
+	assert_non_null(first);
+	assert_int_equal(first[0], FIELD_REQUESTS << 3 | 2);
+	second = frame_out_peek(&f->out, 1, &len);
+	assert_non_null(second);
+	assert_int_equal(len, 2);
+	assert_int_equal(second[0], FIELD_REPLIES << 3 | 2);
+	/* mutation: frame_out_peek does not stop at the last one */
+	assert_null(frame_out_peek(&f->out, 2, &len));
+	/* mutation: frame_out_drop does nothing */
+	frame_out_drop(&f->out);
+	assert_ptr_equal(frame_out_peek(&f->out, 0, &len), second);
+	assert_int_equal(f->out.bytes, 2);
+	frame_out_drop(&f->out);
+	assert_true(frame_out_empty(&f->out));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -581,6 +609,7 @@ int main(void)
 		TEST(test_flush_resumes),
 		TEST(test_flush_peer_gone),
 		TEST(test_put_reuses),
+		TEST(test_peek_and_drop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
