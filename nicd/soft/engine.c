@@ -3,11 +3,13 @@
  * The engine: listeners, the registry of streams, whose turn it is, and what others are told. One per process; borrowed by it are the loop,
  * the tags and the tickets, which must outlive it.
  *
- * Streams with something to send wait in `ready` and get one turn each before the loop sleeps; as long as there are any it
- * doesn't. News wait in `news` and are told between turns.
+ * Streams with something to read or to send wait in `ready`, first come first served, for a turn of a quantum each way; as long as
+ * there are any the loop doesn't sleep. Turns have a time budget, so however many streams are busy the loop comes round to timers,
+ * commands and newcomers. News wait in `news` and are told between turns.
  */
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -20,6 +22,9 @@ enum {
 	ACCEPTS_PER_TURN = 16,
 	ACCEPT_AGAIN_MS = 100,
 	BACKLOG = 128,
+	TURNS_NS = 500000,      /* of all streams, before the loop looks at what else there is */
+	SPIN_NS = 50000,        /* how long the loop looks again before it sleeps */
+	SPIN_IF_NS = 100000,    /* when the last pause was no longer: a wake-up takes up to 50 us */
 };
 
 static int stream_compare(const struct soft_stream *a, const struct soft_stream *b)
@@ -77,10 +82,6 @@ uint32_t engine_sink_stag(struct soft_stream *s)
 
 /* ---- turns and news */
 
-static void on_idle(uv_idle_t *idle)
-{
-}
-
 void engine_ready(struct soft_stream *s)
 {
 	if (s->is_ready || s->state == STREAM_CLOSED || s->state == STREAM_FAILED)
@@ -94,6 +95,12 @@ void engine_unready(struct soft_stream *s)
 	if (s->is_ready)
 		TAILQ_REMOVE(&s->engine->ready, s, next_ready);
 	s->is_ready = false;
+}
+
+void engine_readable(struct soft_stream *s)
+{
+	s->readable = true;
+	engine_ready(s);
 }
 
 void engine_news(struct soft_stream *s)
@@ -149,27 +156,73 @@ void engine_deliver(struct soft_engine *engine)
 	}
 }
 
-/* One turn each for those that are ready now. */
+/* A quantum of reading, then one of sending. */
+static void stream_turn(struct soft_stream *s)
+{
+	bool again = false;
+
+	if (s->readable) {
+		s->readable = false;
+		again = rx_turn(s);
+		s->readable = again;
+	}
+	if (tx_turn(s) || again)
+		engine_ready(s);
+}
+
+/*
+ * Turns, and what they have to tell, until nobody is ready or the time is up: who was told may have posted more. Those that wait
+ * are served first next time, so that nobody is passed over however many there are.
+ */
+static void engine_turns(struct soft_engine *engine, uint64_t now)
+{
+	const uint64_t until = now + TURNS_NS;
+	struct soft_stream *s;
+
+	while ((s = TAILQ_FIRST(&engine->ready)) && now < until) {
+		engine_unready(s);
+		stream_turn(s);
+		if (TAILQ_EMPTY(&engine->ready))
+			engine_deliver(engine);
+		now = uv_hrtime();
+	}
+	engine_deliver(engine);
+	engine->quiet_at = now;
+}
+
+/*
+ * To be woken up costs more than all else about a small transfer. So when the last pause was short the loop looks a few more times before
+ * it sleeps, giving way to whoever else wants this processor.
+ */
+static void on_check(uv_check_t *check)
+{
+	struct soft_engine *engine = check->data;
+	uint64_t now;
+
+	if (TAILQ_EMPTY(&engine->ready))
+		return;
+	now = uv_hrtime();
+	engine->spins = now - engine->quiet_at < SPIN_IF_NS;
+	engine_turns(engine, now);
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+}
+
 static void on_prepare(uv_prepare_t *prepare)
 {
 	struct soft_engine *engine = prepare->data;
-	struct soft_stream *s, *last = TAILQ_LAST(&engine->ready, soft_ready);
-	bool told = !TAILQ_EMPTY(&engine->news);
 
-	while (last && (s = TAILQ_FIRST(&engine->ready))) {
-		engine_unready(s);
-		if (s == last)
-			last = NULL;
-		if (tx_turn(s))
-			engine_ready(s);
-	}
-	told = told || !TAILQ_EMPTY(&engine->news);
 	engine_deliver(engine);
-	/* Whoever was told may have something to do before the loop sleeps, and its own turn may be over. */
-	if (told || !TAILQ_EMPTY(&engine->ready))
+	if (!TAILQ_EMPTY(&engine->ready)) {
 		uv_idle_start(&engine->idle, on_idle);
-	else
+	} else if (engine->spins && uv_hrtime() - engine->quiet_at < SPIN_NS) {
+		uv_idle_start(&engine->idle, on_idle);
+		sched_yield();
+	} else {
 		uv_idle_stop(&engine->idle);
+	}
 }
 
 /* ---- listening */
@@ -474,12 +527,15 @@ int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags 
 	TAILQ_INIT(&engine->news);
 	TAILQ_INIT(&engine->strangers);
 	uv_prepare_init(loop, &engine->prepare);
+	uv_check_init(loop, &engine->check);
 	uv_idle_init(loop, &engine->idle);
 	uv_timer_init(loop, &engine->accept_again);
-	engine->prepare.data = engine->idle.data = engine->accept_again.data = engine;
-	engine->handles = 3;
+	engine->prepare.data = engine->check.data = engine->idle.data = engine->accept_again.data = engine;
+	engine->handles = 4;
 	uv_prepare_start(&engine->prepare, on_prepare);
+	uv_check_start(&engine->check, on_check);
 	uv_unref((uv_handle_t *)&engine->prepare);
+	uv_unref((uv_handle_t *)&engine->check);
 	uv_unref((uv_handle_t *)&engine->idle);
 	*ret = engine;
 	return 0;
@@ -527,6 +583,7 @@ void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata
 		close(l->fd);
 	}
 	uv_close((uv_handle_t *)&engine->prepare, on_handle_closed);
+	uv_close((uv_handle_t *)&engine->check, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->idle, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->accept_again, on_handle_closed);
 }

@@ -499,31 +499,35 @@ static void rx_failed(struct soft_stream *s, int r)
 		stream_abort(s, NICD_R_QP_LOST, -r);
 }
 
-void rx_turn(struct soft_stream *s, size_t quantum)
+bool rx_turn(struct soft_stream *s)
 {
-	bool to_the_end = quantum == SIZE_MAX;
-	size_t direct, asked;
+	size_t quantum = STREAM_QUANTUM, direct, asked;
 	ssize_t n;
 
 	while (quantum > 0 && reads(s)) {
 		n = rx_fill(s, &direct, &asked);
-		if (n == -EAGAIN || n == -EINTR)
-			return;
+		if (n == -EINTR)
+			return true;
+		if (n == -EAGAIN && s->broken)
+			stream_abort(s, NICD_R_QP_LOST, 0);
+		if (n == -EAGAIN)
+			return false;
 		if (n < 0) {
 			rx_failed(s, n);
-			return;
+			return false;
 		}
 		if (n == 0) {
 			stream_eof(s);
-			return;
+			return false;
 		}
 		if (direct)
 			segment_placed(s, direct);
 		rx_bytes(s, s->rx.rest_len + (n - direct));
-		if (!to_the_end && (size_t)n < asked)
-			return;
+		if (!s->broken && (size_t)n < asked)
+			return false;
 		quantum -= quantum < (size_t)n ? quantum : (size_t)n;
 	}
+	return reads(s);
 }
 
 void rx_init(struct soft_stream *s)

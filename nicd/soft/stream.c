@@ -371,22 +371,19 @@ void stream_segment_init(struct soft_stream *s)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
 	struct soft_stream *s = poll->data;
-	struct soft_engine *engine = s->engine;
 
 	if (s->state == STREAM_CONNECTING) {
 		stream_tcp_connected(s);
 	} else if (status < 0) {
 		/* The socket has an error; what the peer said before it is still there. */
 		s->polled = 0;
-		rx_turn(s, SIZE_MAX);
-		stream_abort(s, NICD_R_QP_LOST, 0);
+		s->broken = true;
+		engine_readable(s);
+	} else if (events & UV_READABLE) {
+		engine_readable(s);
 	} else {
-		if (events & UV_READABLE)
-			rx_turn(s, STREAM_QUANTUM);
-		if (events & UV_WRITABLE)
-			engine_ready(s);
+		engine_ready(s);
 	}
-	engine_deliver(engine);
 }
 
 /* ---- beginnings */

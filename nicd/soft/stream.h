@@ -128,6 +128,8 @@ struct soft_stream {
 	LIST_ENTRY(soft_stream) of_engine;
 	TAILQ_ENTRY(soft_stream) next_ready, next_news, next_stranger;
 	bool listed, is_ready, has_news;
+	bool readable;
+	bool broken;                       /* its socket has failed; what the peer said before that is still read */
 	bool stranger;                     /* in: nothing has proved a right to be here */
 	enum stream_state state;
 	bool inbound;
@@ -196,7 +198,10 @@ struct soft_engine {
 	TAILQ_HEAD(, soft_stream) strangers;         /* oldest first */
 	uint64_t n_streams, n_strangers;
 	uv_prepare_t prepare;
+	uv_check_t check;
 	uv_idle_t idle;
+	uint64_t quiet_at;                           /* when the last turn ended */
+	bool spins;
 	uv_timer_t accept_again;
 	unsigned handles;
 	bool closing;
@@ -216,8 +221,9 @@ struct soft_engine {
 };
 
 /* engine.c */
-void engine_ready(struct soft_stream *s);        /* it has something to send */
+void engine_ready(struct soft_stream *s);        /* it may have something to send */
 void engine_unready(struct soft_stream *s);
+void engine_readable(struct soft_stream *s);     /* it has something to read */
 void engine_news(struct soft_stream *s);         /* it has something to tell */
 void engine_deliver(struct soft_engine *engine); /* tells; never with a stream's turn on the stack */
 void engine_list(struct soft_stream *s);
@@ -270,7 +276,8 @@ void stream_confirmed(struct soft_stream *s);
 
 /* receive.c */
 void rx_init(struct soft_stream *s);
-void rx_turn(struct soft_stream *s, size_t quantum);
+/* Reads up to a quantum. True: there is more. */
+bool rx_turn(struct soft_stream *s);
 void rx_stop(struct soft_stream *s);             /* drops what is half received */
 
 /* transmit.c */

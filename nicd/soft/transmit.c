@@ -411,6 +411,8 @@ bool tx_turn(struct soft_stream *s)
 {
 	size_t quantum = STREAM_QUANTUM;
 
+	if (s->broken || s->fd < 0)
+		return false;
 	s->tx.blocked = false;
 	if (s->by_mss)
 		stream_refresh_mss(s);
@@ -421,9 +423,8 @@ bool tx_turn(struct soft_stream *s)
 			return false;
 		if (n < 0) {
 			/* What the peer has said before it went is still to be read. */
-			rx_turn(s, SIZE_MAX);
-			if (s->state != STREAM_CLOSED && s->state != STREAM_FAILED)
-				stream_abort(s, NICD_R_QP_LOST, -n);
+			s->broken = true;
+			engine_readable(s);
 			return false;
 		}
 		if (n == 0)

@@ -7,7 +7,6 @@
  *   bench --nicd PATH --soft PATH [--json FILE] [--rounds N]
  */
 #include <getopt.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,41 +26,6 @@ struct bench {
 	uint64_t pd, memory, mr[MRS];   /* the first BATCH of the MRs are registered all the time */
 	struct frame *ring[WINDOW];
 };
-
-_Noreturn void bench_die(const char *what)
-{
-	fprintf(stderr, "bench: ");
-	perror(what);
-	exit(1);
-}
-
-void bench_pin(pid_t pid, int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(pid, sizeof set, &set) < 0)
-		bench_die("sched_setaffinity");
-}
-
-uint64_t bench_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-uint64_t bench_cpu(pid_t pid)
-{
-	struct timespec ts;
-	clockid_t clock;
-
-	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &ts) < 0)
-		bench_die("clock_getcpuclockid");
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- frames */
 

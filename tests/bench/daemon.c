@@ -46,7 +46,7 @@ void daemon_start(struct daemon *daemon, const char *nicd, const char *soft, int
 		if (!getenv("NICD_BENCH_VERBOSE"))
 			dup2(open("/dev/null", O_WRONLY), 2);
 		execl(nicd, nicd, "--rootless", "--provider", "soft", "--socket", sock, "--admin-socket", admin, "--soft-program",
-		      soft, "--data-listen", "127.0.0.1:0", "--ready-fd", ready, NULL);
+		      soft, "--data-listen", "127.0.0.1:0", "--allow-connect", "127.0.0.0/8", "--ready-fd", ready, NULL);
 		_exit(127);
 	}
 	close(p[1]);

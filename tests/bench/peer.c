@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A session with as little of its own as possible: frames are encoded before the clock starts, replies are counted, not unpacked. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -187,14 +185,4 @@ void peer_register(struct peer *peer, uint64_t mr, uint64_t memory)
 	reg.flags = NICD__MR_FLAG__MR_ALLOW_REMOTE_WRITE | NICD__MR_FLAG__MR_ALLOW_REMOTE_READ;
 	REQUEST(register_mr, REGISTER_MR, reg);
 	nicd__reply__free_unpacked(peer_call(peer, &request, -1), NULL);
-}
-
-int bench_memfd(size_t size)
-{
-	int fd = memfd_create("bench", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || fallocate(fd, 0, 0, (off_t)size) < 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
-		bench_die("memfd");
-	return fd;
 }
