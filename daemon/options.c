@@ -268,6 +268,8 @@ static const struct setting settings[] = {
 	  .help = "where the started nicd-soft listens for peers (rootless)" },
 	{ "data-advertise", "soft", "data-advertise", "ADDR:PORT", set_text, FIELD(data_advertise),
 	  .help = "what it tells peers to connect to (rootless)" },
+	{ "soft-options", "soft", "options", "WORDS", set_text, FIELD(soft_options),
+	  .help = "more options for it, as nicd-soft --help has them (rootless)" },
 	{ "allow-connect", "connect", "allow", "NET", set_connect, 0, .repeats = true,
 	  .help = "where clients may connect to, repeatable (127.0.0.0/8:7190, [::1]:7190)" },
 	{ NULL, "session", "max-sessions", "N", set_u32, FIELD(max_sessions) },

@@ -26,6 +26,7 @@ struct options {
 	char soft_program[OPTIONS_FILE];   /* rootless; "": look for it */
 	char data_listen[OPTIONS_TEXT];    /* for the nicd-soft that is spawned */
 	char data_advertise[OPTIONS_TEXT];
+	char soft_options[OPTIONS_TEXT];   /* more words for its command line */
 	bool has_gateway_uid;
 	uid_t gateway_uid;
 	bool bind_to_pid;

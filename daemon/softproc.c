@@ -25,13 +25,14 @@
 
 extern char **environ;
 
-enum { LISTEN_FD = 3, PATIENCE_MS = 2000, ARGUMENTS = 8 };
+enum { LISTEN_FD = 3, PATIENCE_MS = 2000, ARGUMENTS = 8 + OPTIONS_TEXT / 2 };
 
 /* Everything the child needs, made before the fork. */
 struct spawn {
 	char *argv[ARGUMENTS];
 	char **envp;
 	char listen_pid[32];       /* "LISTEN_PID=", the number is put in by the child */
+	char words[OPTIONS_TEXT];  /* what argv points into */
 	const char *program;
 	int fd;
 	pid_t parent;
@@ -95,6 +96,10 @@ static void spawn_arguments(struct spawn *spawn, const struct options *options)
 		spawn->argv[n++] = (char *)"--data-advertise";
 		spawn->argv[n++] = (char *)options->data_advertise;
 	}
+	strcpy(spawn->words, options->soft_options);
+	for (char *word, *rest = spawn->words; (word = strsep(&rest, " \t"));)
+		if (*word)
+			spawn->argv[n++] = word;
 	spawn->argv[n] = NULL;
 }
 

@@ -121,6 +121,8 @@ enum nicd_status {
 	  "see provider_error; release other memory") \
 	X(57, MEMORY_WRITE_ONLY, ACCESS_VIOLATION, EACCES, "the descriptor cannot be read", \
 	  "pass a descriptor opened read-write, or read-only") \
+	X(58, DEVICE_MAPPINGS, INSUFFICIENT_RESOURCES, ENOSPC, "the device has as many memories of all accounts mapped as it may", \
+	  "put what you register into fewer, larger memories; the admin may raise vm.max_map_count") \
 	/* ---- regions */ \
 	X(70, LENGTH_ZERO, INVALID_PARAMETER, EINVAL, "the length is 0", "register at least one byte") \
 	X(71, RANGE_OVERFLOW, INVALID_PARAMETER, EOVERFLOW, "offset + length does not fit into 64 bits", "check the sum") \

@@ -214,6 +214,11 @@ void soft_device_abandon(struct soft_device *device)
 	device->controlled = false;
 }
 
+void soft_device_limit_mappings(struct soft_device *device, uint32_t max)
+{
+	soft_memories_limit(device->tags, max);
+}
+
 struct soft_engine *soft_device_engine(struct soft_device *device)
 {
 	return device->engine;
@@ -229,7 +234,7 @@ int soft_device_new(struct soft_device **ret, uv_loop_t *loop, const struct soft
 	struct soft_device *device = calloc(1, sizeof(*device));
 	struct soft_engine_events events = {.opened = on_opened, .closed = on_closed, .userdata = device};
 	struct soft_engine_options options = {
-		.handshake_timeout_ms = 5000, .max_half_open = 256, .max_ird = SOFT_MAX_READS, .max_ord = SOFT_MAX_READS,
+		.max_ird = SOFT_MAX_READS, .max_ord = SOFT_MAX_READS,
 	};
 	int r = -ENOMEM;
 

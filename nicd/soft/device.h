@@ -30,6 +30,8 @@ void soft_device_close(struct soft_device *device, void (*closed)(void *userdata
 void soft_device_free(struct soft_device *device);
 
 struct soft_engine *soft_device_engine(struct soft_device *device);
+/* Memories that may be attached at the same time, those that are still being unmapped included. */
+void soft_device_limit_mappings(struct soft_device *device, uint32_t max);
 /* Call it last before the loop waits. */
 void soft_device_turn_end(struct soft_device *device);
 /* What Hello answers as the address for peers: "127.0.0.1:7190"; empty: not listening. */

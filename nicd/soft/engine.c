@@ -9,10 +9,12 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -236,11 +238,84 @@ void engine_stranger(struct soft_stream *s, bool stranger)
 	s->stranger = stranger;
 	if (stranger) {
 		TAILQ_INSERT_TAIL(&engine->strangers, s, next_stranger);
-		engine->n_strangers++;
+		engine->caps.half_open++;
+		s->by_address->half_open++;
 	} else {
 		TAILQ_REMOVE(&engine->strangers, s, next_stranger);
-		engine->n_strangers--;
+		engine->caps.half_open--;
+		s->by_address->half_open--;
 	}
+}
+
+bool engine_admit(struct soft_stream *s, uint64_t pd)
+{
+	struct soft_caps *caps = &s->engine->caps;
+
+	s->by_pd = soft_tally_of_pd(caps, pd);
+	s->counted = s->by_pd && soft_caps_admit(caps, s->by_address, s->by_pd, uv_now(s->engine->loop), s->peer);
+	if (!s->counted) {
+		s->by_pd = soft_tally_put(caps, s->by_pd);
+		return false;
+	}
+	engine_stranger(s, false);
+	return true;
+}
+
+void engine_uncount(struct soft_stream *s)
+{
+	struct soft_caps *caps = &s->engine->caps;
+
+	engine_stranger(s, false);
+	if (s->counted)
+		soft_caps_leave(caps, s->by_address, s->by_pd);
+	s->counted = false;
+	s->by_pd = soft_tally_put(caps, s->by_pd);
+	s->by_address = soft_tally_put(caps, s->by_address);
+}
+
+struct soft_caps *soft_engine_caps(struct soft_engine *engine)
+{
+	return &engine->caps;
+}
+
+/* The oldest stranger of this address, or of all, goes. */
+static void stranger_evict(struct soft_engine *engine, enum soft_cap cap, const struct soft_tally *address)
+{
+	struct soft_stream *s;
+
+	TAILQ_FOREACH(s, &engine->strangers, next_stranger)
+		if (!address || s->by_address == address)
+			break;
+	if (!s)
+		return;
+	soft_cap_hit(&engine->caps, cap, uv_now(engine->loop), s->peer);
+	stream_abort(s, NICD_R_QP_LOST, 0);
+}
+
+/* After one has come. */
+static void strangers_trim(struct soft_engine *engine)
+{
+	const struct soft_caps *caps = &engine->caps;
+	const struct soft_stream *newest = TAILQ_LAST(&engine->strangers, soft_strangers);
+
+	if (newest && newest->by_address->half_open > caps->max[SOFT_CAP_HALF_OPEN_ADDRESS])
+		stranger_evict(engine, SOFT_CAP_HALF_OPEN_ADDRESS, newest->by_address);
+	else if (caps->half_open > caps->max[SOFT_CAP_HALF_OPEN])
+		stranger_evict(engine, SOFT_CAP_HALF_OPEN, NULL);
+}
+
+/* The lowest free descriptor says how many there are left: the last ones are not for peers. */
+static bool descriptors_left(struct soft_engine *engine, int listener)
+{
+	struct rlimit limit = {0};
+	int fd = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return true;
+	return (rlim_t)fd + engine->caps.max[SOFT_CAP_DESCRIPTORS] < limit.rlim_cur;
 }
 
 static void on_accept(uv_poll_t *poll, int status, int events);
@@ -274,18 +349,22 @@ static void on_accept(uv_poll_t *poll, int status, int events)
 	struct soft_engine *engine = l->engine;
 	int fd;
 
+	if (!descriptors_left(engine, l->fd)) {
+		soft_cap_hit(&engine->caps, SOFT_CAP_DESCRIPTORS, uv_now(engine->loop), "");
+		accept_pause(engine);
+		return;
+	}
 	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
 		fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
 			continue;
 		if (fd < 0 && errno == EAGAIN)
 			break;
-		if (fd >= 0 && engine->n_strangers >= engine->options.max_half_open)
-			stream_abort(TAILQ_FIRST(&engine->strangers), NICD_R_QP_LOST, 0);
 		if (fd < 0 || stream_accept(engine, fd) < 0) {
 			accept_pause(engine);
 			break;
 		}
+		strangers_trim(engine);
 	}
 	engine_deliver(engine);
 }
@@ -494,7 +573,7 @@ void soft_engine_stats(const struct soft_engine *engine, struct soft_engine_stat
 static void options_fill(struct soft_engine_options *o)
 {
 	o->handshake_timeout_ms = o->handshake_timeout_ms ? o->handshake_timeout_ms : 5000;
-	o->max_half_open = o->max_half_open ? o->max_half_open : 256;
+	o->first_frame_timeout_ms = o->first_frame_timeout_ms ? o->first_frame_timeout_ms : 60000;
 	o->max_ird = o->max_ird ? o->max_ird : 64;
 	o->max_ord = o->max_ord ? o->max_ord : 64;
 	if (o->max_ird >= MPA_NOT_NEGOTIATED)
@@ -522,6 +601,9 @@ int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags 
 	engine->options = *options;
 	engine->events = *events;
 	options_fill(&engine->options);
+	soft_caps_init(&engine->caps);
+	if (options->max_half_open)
+		engine->caps.max[SOFT_CAP_HALF_OPEN] = options->max_half_open;
 	RB_INIT(&engine->streams);
 	TAILQ_INIT(&engine->ready);
 	TAILQ_INIT(&engine->news);

@@ -14,6 +14,7 @@
 #include <uv.h>
 
 #include "nicd/provider.h"   /* struct nic_counters, enum nic_operation */
+#include "nicd/soft/caps.h"
 #include "nicd/soft/tag.h"
 #include "nicd/soft/ticket.h"
 
@@ -30,8 +31,9 @@ struct soft_engine_events {
 
 struct soft_engine_options {
 	uint64_t incarnation;
-	uint32_t handshake_timeout_ms;   /* 5,000 */
-	uint32_t max_half_open;          /* 256: connections without a ticket yet; at the cap the oldest goes */
+	uint32_t handshake_timeout_ms;   /* 5,000: from the connection to the request, and from the request to the end of an outbound one */
+	uint32_t first_frame_timeout_ms; /* 60,000: a peer that was let in and did not promise its first frame at once */
+	uint32_t max_half_open;          /* as in soft_engine_caps; 0: the default */
 	uint32_t max_ird, max_ord;       /* 64 */
 	uint32_t fpdu;                   /* 0: by the path's MSS between strangers, 64 KiB on loopback */
 	bool crc;                        /* ask for CRC; a peer that asks gets it in any case */
@@ -44,6 +46,9 @@ void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata
 /* Drops all streams (a new controller). */
 void soft_engine_reset(struct soft_engine *engine);
 void soft_engine_free(struct soft_engine *engine);
+
+/* To be set before there are connections, or to be raised at any time; what has been refused is there to be read. */
+struct soft_caps *soft_engine_caps(struct soft_engine *engine);
 
 /* Port 0: any; *bound is the real address. Negative errno. */
 int soft_engine_listen(struct soft_engine *engine, const struct sockaddr *addr, struct sockaddr_storage *bound);

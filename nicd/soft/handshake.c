@@ -66,7 +66,6 @@ static void ready_choose(struct soft_stream *s, const struct mpa_frame *request,
 static void handshake_admit(struct soft_stream *s, const struct mpa_frame *request)
 {
 	const struct soft_engine_options *o = &s->engine->options;
-	uint32_t timeout = o->handshake_timeout_ms;
 	uint8_t buf[TX_HEAD], pd[PEER_GRANT_SIZE];
 	struct mpa_frame reply;
 
@@ -89,10 +88,7 @@ static void handshake_admit(struct soft_stream *s, const struct mpa_frame *reque
 		reply.pd_len = sizeof(pd);
 	}
 	s->state = STREAM_ADMITTED;
-	engine_stranger(s, false);
-	if (!request->peer_to_peer)
-		timeout *= STREAM_SILENT_HANDSHAKES;
-	stream_timer(s, timeout);
+	stream_timer(s, request->peer_to_peer ? o->handshake_timeout_ms : o->first_frame_timeout_ms);
 	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &reply));
 }
 
@@ -121,6 +117,8 @@ static void handshake_request(struct soft_stream *s, const uint8_t *buf, size_t 
 	if (!request.markers && !request.reject && peer_hello_decode(request.pd, request.pd_len, secret))
 		s->ticket = soft_ticket_reserve(s->engine->tickets, secret);
 	explicit_bzero(secret, sizeof(secret));
+	if (s->ticket && !engine_admit(s, s->ticket->pd))
+		stream_leave(s);
 	if (s->ticket)
 		handshake_admit(s, &request);
 	else

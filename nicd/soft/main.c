@@ -15,7 +15,10 @@
 #include "nicd/soft/device.h"
 #include "nicd/soft/listen.h"
 
-enum { EXIT_USAGE = 2 };
+enum {
+	EXIT_USAGE = 2,
+	MAPPINGS_OWN = 4096,   /* for libraries, stacks, the heap, and memories that are being unmapped */
+};
 
 struct options {
 	const char *socket;
@@ -23,6 +26,8 @@ struct options {
 	const char *data_advertise;
 	uid_t controller_uid;
 	bool exit_with_controller;
+	uint32_t caps[SOFT_CAPS];
+	uint32_t max_mappings;
 };
 
 struct process {
@@ -81,6 +86,24 @@ static int set_exit_with_controller(struct options *o, const char *value)
 	return 0;
 }
 
+static int set_number(uint32_t *at, const char *value)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (errno || end == value || *end || *value == '-' || n > INT32_MAX)
+		return -EINVAL;
+	*at = (uint32_t)n;
+	return 0;
+}
+
+static int set_max_mappings(struct options *o, const char *value)
+{
+	return set_number(&o->max_mappings, value);
+}
+
 static int print_help(struct options *o, const char *value);
 
 static int print_version(struct options *o, const char *value)
@@ -97,21 +120,27 @@ static const struct option_row {
 	{"--controller-uid", "UID|NAME", "the only user who may control (default: own)", set_controller_uid},
 	{"--data-listen", "ADDR:PORT", "where peers connect (default 127.0.0.1:7190); port 0: any", set_data_listen},
 	{"--data-advertise", "ADDR:PORT", "what peers are told to connect to (default: where it listens)", set_data_advertise},
+	{"--max-mappings", "N", "memories of all accounts mapped at once (default: vm.max_map_count - 4096)", set_max_mappings},
 	{"--exit-with-controller", NULL, "end when the controller goes", set_exit_with_controller},
 	{"--version", NULL, "print the version", print_version},
 	{"--help", NULL, "print this", print_help},
 };
 enum { OPTION_ROWS = sizeof(option_rows) / sizeof(option_rows[0]) };
 
+static void print_row(const char *name, const char *value, const char *help)
+{
+	printf("  %s%s%-*s %s\n", name, value ? " " : "", 34 - (int)strlen(name) - (value ? 1 : 0), value ? value : "", help);
+}
+
 static int print_help(struct options *o, const char *value)
 {
 	puts("nicd-soft: a software RNIC (iWARP over TCP), driven by nicd\n");
-	for (unsigned i = 0; i < OPTION_ROWS; i++) {
-		const struct option_row *row = &option_rows[i];
-
-		printf("  %s%s%-*s %s\n", row->name, row->value ? " " : "",
-		       34 - (int)strlen(row->name) - (row->value ? 1 : 0), row->value ? row->value : "", row->help);
-	}
+	for (unsigned i = 0; i < OPTION_ROWS; i++)
+		print_row(option_rows[i].name, option_rows[i].value, option_rows[i].help);
+	puts("\nHow many connections there may be:\n");
+	for (unsigned i = 0; i < SOFT_CAPS; i++)
+		print_row(soft_cap_rows[i].name, "N", soft_cap_rows[i].help);
+	puts("\nA connection has 5 s to show its ticket, and a peer that was let in 60 s for its first frame.");
 	exit(EXIT_SUCCESS);
 }
 
@@ -123,19 +152,31 @@ static const struct option_row *find_option(const char *name, size_t len)
 	return NULL;
 }
 
+/* The place of the number that this caps; NULL: no cap is called so. */
+static uint32_t *find_cap(struct options *o, const char *name, size_t len)
+{
+	for (unsigned i = 0; i < SOFT_CAPS; i++)
+		if (strlen(soft_cap_rows[i].name) == len && !strncmp(soft_cap_rows[i].name, name, len))
+			return &o->caps[i];
+	return NULL;
+}
+
 /* "--name value" or "--name=value". */
 static int options_read(struct options *o, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
 		const char *name = argv[i], *equals = strchr(name, '=');
-		const struct option_row *row = find_option(name, equals ? (size_t)(equals - name) : strlen(name));
+		size_t len = equals ? (size_t)(equals - name) : strlen(name);
+		const struct option_row *row = find_option(name, len);
+		uint32_t *cap = find_cap(o, name, len);
 		const char *value = equals ? equals + 1 : NULL;
+		bool wants = cap || (row && row->value);
 
-		if (row && row->value && !value)
+		if (wants && !value)
 			value = argv[++i];
-		if (!row || !row->value != !value || row->set(o, value) < 0) {
+		if ((!row && !cap) || wants != !!value || (cap ? set_number(cap, value) : row->set(o, value)) < 0) {
 			fprintf(stderr, "nicd-soft: %s%s%s: %s; see --help\n", name, value && !equals ? " " : "",
-				value && !equals ? value : "", row ? "no value that it takes" : "no such option");
+				value && !equals ? value : "", row || cap ? "no value that it takes" : "no such option");
 			return -EINVAL;
 		}
 	}
@@ -271,6 +312,39 @@ static void on_gone(void *userdata)
 		stop(process);
 }
 
+/* A line for the journal; the engine takes care that they are few. */
+static void on_cap(void *userdata, enum soft_cap cap, uint32_t limit, uint64_t refused, const char *peer)
+{
+	const struct soft_cap_row *row = &soft_cap_rows[cap];
+
+	fprintf(stderr, SD_WARNING "%u %s (%llu times so far%s%s); raise %s if they are welcome\n", limit, row->told,
+		(unsigned long long)refused, peer[0] ? ", last " : "", peer, row->name);
+}
+
+/* Below what the kernel allows, so that it is we who refuse and the process keeps room for itself. */
+static uint32_t mappings_default(void)
+{
+	FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned n = 0;
+
+	if (!f || fscanf(f, "%u", &n) != 1)
+		n = 65530;
+	if (f)
+		fclose(f);
+	return n > 2 * MAPPINGS_OWN ? n - MAPPINGS_OWN : n / 2;
+}
+
+static void process_limit(struct process *process)
+{
+	struct soft_device *device = soft_control_device(process->control);
+	struct soft_caps *caps = soft_engine_caps(soft_device_engine(device));
+	uint32_t mappings = process->options.max_mappings;
+
+	memcpy(caps->max, process->options.caps, sizeof(caps->max));
+	caps->tell = on_cap;
+	soft_device_limit_mappings(device, mappings ? mappings : mappings_default());
+}
+
 static int process_start(struct process *process)
 {
 	static const int signals[2] = {SIGTERM, SIGINT};
@@ -286,6 +360,7 @@ static int process_start(struct process *process)
 		r = soft_control_new(&process->control, &process->loop, &options);
 	if (r < 0)
 		return complain("start", "the device", r);
+	process_limit(process);
 	for (unsigned i = 0; i < 2; i++) {
 		uv_signal_init(&process->loop, &process->signals[i]);
 		process->signals[i].data = process;
@@ -301,6 +376,8 @@ int main(int argc, char **argv)
 	};
 	int r;
 
+	for (unsigned i = 0; i < SOFT_CAPS; i++)
+		process.options.caps[i] = soft_cap_rows[i].normal;
 	if (options_read(&process.options, argc, argv) < 0)
 		return EXIT_USAGE;
 	/* As in nicd: buffers come and go, the memory stays. */

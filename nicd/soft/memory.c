@@ -56,6 +56,11 @@ static int memory_map(struct soft_memory *memory, int fd, struct nicd_error *err
 	return 0;
 }
 
+void soft_memories_limit(struct soft_tags *tags, uint32_t max)
+{
+	tags->max_mappings = max;
+}
+
 int soft_memory_attach(struct soft_tags *tags, uint64_t serial, int fd, uint64_t size, bool writable, struct nicd_error *err)
 {
 	struct soft_memory *memory = soft_memory_find(tags, serial);
@@ -67,6 +72,8 @@ int soft_memory_attach(struct soft_tags *tags, uint64_t serial, int fd, uint64_t
 		return nicd_refuse_at(err, NICD_R_DEVICE_BUSY, memory->size, size);
 	if (serial == 0)
 		return nicd_refuse(err, NICD_R_SERIAL);
+	if (tags->max_mappings && tags->n_mappings >= tags->max_mappings)
+		return nicd_refuse_at(err, NICD_R_DEVICE_MAPPINGS, tags->max_mappings, tags->n_mappings);
 	memory = calloc(1, sizeof(*memory));
 	if (!memory)
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
@@ -80,6 +87,7 @@ int soft_memory_attach(struct soft_tags *tags, uint64_t serial, int fd, uint64_t
 	}
 	RB_INSERT(soft_memories, &tags->memories, memory);
 	tags->n_memories++;
+	tags->n_mappings++;
 	return 0;
 }
 
@@ -105,6 +113,7 @@ static void unmapped(struct soft_tags *tags, struct soft_memory *memory)
 	void *userdata = memory->userdata;
 
 	STAILQ_REMOVE_HEAD(&tags->unmapping, next);
+	tags->n_mappings -= memory->map != NULL;
 	free(memory);
 	if (done)
 		done(userdata);

@@ -87,7 +87,7 @@ void stream_destroy(struct soft_stream *s)
 	halves_stop(s);
 	work_lost(s, NICD_R_QP_LOST, 0);
 	engine_unlist(s);
-	engine_stranger(s, false);
+	engine_uncount(s);
 	engine_unready(s);
 	s->state = STREAM_CLOSED;
 	if (!s->tell_opened)
@@ -421,13 +421,18 @@ int stream_accept(struct soft_engine *engine, int fd)
 		close(fd);
 		return -ENOMEM;
 	}
-	engine_stranger(s, true);
 	r = socket_take(s, fd);
 	if (r < 0 || getpeername(s->fd, (struct sockaddr *)&s->addr, &len) < 0) {
 		stream_destroy(s);
 		return r;
 	}
+	s->by_address = soft_tally_of_address(&engine->caps, &s->addr);
+	if (!s->by_address) {
+		stream_destroy(s);
+		return -ENOMEM;
+	}
 	locator_addr_print(&s->addr, s->peer);
+	engine_stranger(s, true);
 	stream_segment_init(s);
 	stream_timer(s, engine->options.handshake_timeout_ms);
 	stream_poll(s);

@@ -27,7 +27,6 @@ enum {
 	TX_HEAD = 80,                  /* the longest Terminate, or our MPA frames */
 	STREAM_DRAIN_MS = 2000,
 	STREAM_TERMINATE_MS = 10000,
-	STREAM_SILENT_HANDSHAKES = 12, /* how many handshake times a peer has that owes us its first frame but not at once */
 };
 _Static_assert(RX_BUFFER >= 2 * FPDU_MAX, "a leftover and a whole FPDU fit");
 
@@ -131,6 +130,8 @@ struct soft_stream {
 	bool readable;
 	bool broken;                       /* its socket has failed; what the peer said before that is still read */
 	bool stranger;                     /* in: nothing has proved a right to be here */
+	bool counted;                      /* in: as a stream of its address and PD */
+	struct soft_tally *by_address, *by_pd;
 	enum stream_state state;
 	bool inbound;
 	bool told;                         /* opened or connected has been told, so its end must be */
@@ -195,8 +196,9 @@ struct soft_engine {
 	TAILQ_HEAD(, soft_stream) news;
 	LIST_HEAD(, soft_listener) listeners;
 	uint64_t last_inbound;
-	TAILQ_HEAD(, soft_stream) strangers;         /* oldest first */
-	uint64_t n_streams, n_strangers;
+	TAILQ_HEAD(soft_strangers, soft_stream) strangers;   /* oldest first */
+	uint64_t n_streams;
+	struct soft_caps caps;
 	uv_prepare_t prepare;
 	uv_check_t check;
 	uv_idle_t idle;
@@ -229,6 +231,10 @@ void engine_deliver(struct soft_engine *engine); /* tells; never with a stream's
 void engine_list(struct soft_stream *s);
 void engine_unlist(struct soft_stream *s);
 void engine_stranger(struct soft_stream *s, bool stranger);
+/* False: a cap, or no memory. */
+bool engine_admit(struct soft_stream *s, uint64_t pd);
+/* Takes it out of all counts. */
+void engine_uncount(struct soft_stream *s);
 void engine_stream_freed(struct soft_engine *engine);
 uint32_t engine_sink_stag(struct soft_stream *s);
 

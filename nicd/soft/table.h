@@ -21,6 +21,7 @@ struct soft_tags {
 	SLIST_HEAD(, soft_tag_slab) slabs;
 	struct soft_memories memories;
 	uint64_t n_memories;
+	uint32_t n_mappings, max_mappings;   /* 0: no limit */
 	struct soft_unmapping unmapping;     /* in the order of their detach */
 };
 

@@ -83,6 +83,8 @@ void soft_tags_stats(const struct soft_tags *tags, struct soft_tags_stats *ret);
 
 /* Maps a duplicate of fd (borrowed). Said again: success. MEMORY_MAP. */
 int soft_memory_attach(struct soft_tags *tags, uint64_t serial, int fd, uint64_t size, bool writable, struct nicd_error *err);
+/* At most so many mappings, those that are still being unmapped included; above that attach says DEVICE_MAPPINGS. 0, as at first: no limit. */
+void soft_memories_limit(struct soft_tags *tags, uint32_t max);
 /* Starts unmapping; `done` when nothing is mapped any more (inline for small ones; others in pieces by soft_memory_step). DEVICE_BUSY. */
 int soft_memory_detach(struct soft_tags *tags, uint64_t serial, void (*done)(void *userdata), void *userdata, struct nicd_error *err);
 /* Unmaps one piece (≤ 1 ms); true: call again soon. */

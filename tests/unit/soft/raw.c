@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The raw peer. Its socket never blocks; whoever waits turns the engine's loop. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -20,9 +21,17 @@ static void no_delay(struct raw *raw)
 
 struct raw raw_connect(struct host *host)
 {
+	return raw_connect_from(host, "127.0.0.1");
+}
+
+struct raw raw_connect_from(struct host *host, const char *address)
+{
 	struct raw raw = {.loop = host->loop, .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+	struct sockaddr_in own = {.sin_family = AF_INET};
 
 	assert_true(raw.fd >= 0);
+	assert_int_equal(inet_pton(AF_INET, address, &own.sin_addr), 1);
+	assert_int_equal(bind(raw.fd, (struct sockaddr *)&own, sizeof(own)), 0);
 	assert_int_equal(connect(raw.fd, (struct sockaddr *)&host->addr, sizeof(struct sockaddr_in)), 0);
 	no_delay(&raw);
 	return raw;

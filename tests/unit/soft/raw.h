@@ -14,6 +14,7 @@ struct raw {
 
 /* A connected one, nothing said yet. */
 struct raw raw_connect(struct host *host);
+struct raw raw_connect_from(struct host *host, const char *address);
 /* A listening one, for an engine to connect to. */
 struct raw raw_listen(uv_loop_t *loop, struct sockaddr_storage *addr);
 struct raw raw_accept(struct raw *listener);

@@ -191,6 +191,33 @@ static void test_free_while_unmapping(void **state)
 	assert_false(mapped(map));
 }
 
+static void test_mappings(void **state)
+{
+	struct soft_tags *tags = *state;
+	struct nicd_error err = {0};
+	unsigned done = 0;
+
+	soft_memories_limit(tags, 2);
+	assert_int_equal(attach(tags, 1, 4096, false, NULL), 0);
+	assert_int_equal(attach(tags, 2, 64 * MIB, false, NULL), 0);
+	/* mutation: no cap but the kernel's */
+	assert_true(attach(tags, 3, 4096, false, &err) < 0);
+	assert_int_equal(err.reason, NICD_R_DEVICE_MAPPINGS);
+	assert_int_equal(err.limit, 2);
+	/* mutation: count before asking whether it is there already */
+	assert_int_equal(attach(tags, 2, 64 * MIB, false, NULL), 0);
+	soft_memory_detach(tags, 2, count, &done, NULL);
+	/* mutation: what is still being unmapped counts no more */
+	assert_true(attach(tags, 3, 4096, false, &err) < 0);
+	soft_memory_detach(tags, 2, count, &done, NULL);   /* asked again: nothing is mapped for it */
+	while (soft_memory_step(tags))
+		;
+	assert_int_equal(done, 2);
+	assert_int_equal(attach(tags, 3, 4096, false, NULL), 0);
+	/* mutation: the repeated detach counts as a mapping given back */
+	assert_true(attach(tags, 4, 4096, false, &err) < 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -199,6 +226,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_detach_small, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detach_in_pieces, setup, teardown),
 		cmocka_unit_test(test_free_while_unmapping),
+		cmocka_unit_test_setup_teardown(test_mappings, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

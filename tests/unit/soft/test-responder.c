@@ -231,7 +231,7 @@ static void test_silent_after_the_reply(void **state)
 /* Who did not promise to speak at once has longer; a verbs program may have nothing to say for a while. */
 static void test_silent_without_promise(void **state)
 {
-	const struct soft_engine_options o = {.handshake_timeout_ms = 20};
+	const struct soft_engine_options o = {.handshake_timeout_ms = 20, .first_frame_timeout_ms = 240};
 	uint8_t buf[MPA_FRAME_MAX];
 	struct world w;
 
