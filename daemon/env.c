@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -81,14 +82,24 @@ static void env_random(struct nic_env *nic, void *buf, size_t len)
 	explicit_bzero(env->random + env->random_left, len);
 }
 
+/* Slabs are mapped each for itself: malloc would keep thousands of them until the last, and then give them back in one long turn. */
 static void *env_alloc(struct nic_env *nic, size_t size)
 {
-	return calloc(1, size);
+	void *slab;
+
+	if (size != NIC_SLAB)
+		return calloc(1, size);
+	slab = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return slab == MAP_FAILED ? NULL : slab;
 }
 
+/* A mapping may not be divided when there are too many already; then at least its memory goes. */
 static void env_free(struct nic_env *nic, void *ptr, size_t size)
 {
-	free(ptr);
+	if (size != NIC_SLAB)
+		free(ptr);
+	else if (munmap(ptr, size) < 0)
+		(void)madvise(ptr, size, MADV_DONTNEED);
 }
 
 static void close_run(uv_work_t *work)

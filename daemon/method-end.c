@@ -66,7 +66,7 @@ static void end_receipt(const struct call *call, struct answer *answer)
 
 	switch (call->ended.type) {
 	case NIC_MR:
-		answer_receipt(answer, call->ended.serial, container_of(call->ended.object, struct nic_mr, object)->receipt);
+		answer_receipt(answer, call->ended.serial, nic_mr_receipt(call->client->host->nic));
 		return;
 	case NIC_TICKET:
 	case NIC_EXPORT:
@@ -105,11 +105,17 @@ void method_end_finish(struct call *call, const struct nicd_error *error, struct
 int method_close(struct request *request, struct call *call, struct nicd_error *err)
 {
 	struct nic_object *object = request->objects[0];
+	int r;
 
 	/* Adapters are everybody's. */
 	if (!closers[object->type])
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_NONE, object->type);
 	end_remember(call, object, end_was_reachable(object));
+	if (object->type == NIC_MR) {
+		r = nic_mr_prepare_close(container_of(object, struct nic_mr, object), err);
+		if (r < 0)
+			return r;
+	}
 	closers[object->type](object, &call->done);
 	return 0;
 }

@@ -4,6 +4,9 @@
  * hold; the rest is counted when the last has answered.
  */
 #include "daemon/method.h"
+
+#include <sys/param.h>
+
 #include "daemon/util.h"
 
 enum {
@@ -56,18 +59,10 @@ static void ledger_told(struct nic_cmd *cmd)
 
 static void ledger_ask(struct call *call)
 {
-	struct nic_provider *provider;
-
-	for (; call->ledger.asked; call->ledger.asked = TAILQ_NEXT(call->ledger.asked, of_owner)) {
-		provider = container_of(call->ledger.asked, struct nic_adapter, object)->provider;
-		/* A device that is gone holds nothing. */
-		if (!provider->up)
-			continue;
-		call->work.cmd = (struct nic_cmd){ .done = ledger_told };
-		provider->ops->stats(provider, &call->work.cmd);
-		return;
-	}
-	call_answer(call, NULL);
+	if (call->ledger.asked)
+		nic_adapter_stats(container_of(call->ledger.asked, struct nic_adapter, object), &call->work.cmd, ledger_told);
+	else
+		call_answer(call, NULL);
 }
 
 int method_ledger(struct request *request, struct call *call, struct nicd_error *err)
@@ -76,9 +71,11 @@ int method_ledger(struct request *request, struct call *call, struct nicd_error 
 	struct client *client = request->client;
 
 	call->ledger.cursor = args->cursor;
-	/* One's own sessions are counted one by one, as List does. */
-	if (client->identity.role != CLIENT_ROLE_ADMIN && !client->host->bulk_steps)
+	/* One's own sessions are counted one by one, as List does; an admin's page is so many accounts. */
+	if (!client->host->bulk_steps)
 		return nicd_refuse(err, NICD_R_IN_FLIGHT);
+	if (client->identity.role == CLIENT_ROLE_ADMIN)
+		client->host->bulk_steps -= MIN(client->host->bulk_steps, (uint32_t)LEDGER_ACCOUNTS);
 	/* What devices hold is not one account's. */
 	if (client->identity.role == CLIENT_ROLE_ADMIN)
 		call->ledger.asked = TAILQ_FIRST(&client->host->nic->adapters);
@@ -103,11 +100,12 @@ static void ledger_row_fill(struct ledger_row *row, const struct nic_account *ac
 	}
 }
 
-/* The cursor counts accounts in the order in which they came. */
+/* The cursor is the number of the last account shown. */
 static void ledger_accounts(struct call *call, struct ledger_page *page, Nicd__LedgerReply *reply)
 {
 	struct client *client = call->client;
-	uint64_t at = 0;
+	struct nic_accounts *accounts = &client->host->nic->accounts;
+	struct nic_account *account;
 
 	reply->accounts = page->accounts;
 	if (client->identity.role != CLIENT_ROLE_ADMIN) {
@@ -117,18 +115,17 @@ static void ledger_accounts(struct call *call, struct ledger_page *page, Nicd__L
 		page->accounts[reply->n_accounts++] = &page->rows[0].account;
 		return;
 	}
-	for (struct nic_account *account = client->host->nic->accounts.by_key; account; account = account->hh.next) {
+	account = nic_account_next(accounts, call->ledger.cursor);
+	while (account && reply->n_accounts < LEDGER_ACCOUNTS) {
 		struct ledger_row *row = &page->rows[reply->n_accounts];
 
-		if (at++ < call->ledger.cursor)
-			continue;
 		ledger_row_fill(row, account);
 		page->accounts[reply->n_accounts++] = &row->account;
-		if (reply->n_accounts == LEDGER_ACCOUNTS) {
-			reply->cursor = account->hh.next ? at : 0;
-			return;
-		}
+		reply->cursor = account->number;
+		account = nic_account_next(accounts, account->number);
 	}
+	if (!account)
+		reply->cursor = 0;
 }
 
 /* ---- totals */

@@ -92,7 +92,7 @@ int method_deregister_mr(struct request *request, struct call *call, struct nicd
 
 void method_deregister_mr_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
 {
-	answer_receipt(answer, call->mr->object.serial, call->mr->receipt);
+	answer_receipt(answer, call->mr->object.serial, nic_mr_receipt(call->client->host->nic));
 }
 
 int method_get_local_token(struct request *request, struct answer *answer, struct nicd_error *err)

@@ -31,10 +31,17 @@ const struct nic_limits nic_limits_default = {
 	},
 };
 
+static int nic_account_compare(struct nic_account *a, struct nic_account *b)
+{
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+RB_GENERATE_INTERNAL(nic_account_numbers, nic_account, by_number, nic_account_compare, static __attribute__((unused)))
+
 void nic_accounts_init(struct nic_accounts *accounts, struct nic_env *env, const struct nic_limits *limits)
 {
 	memset(accounts, 0, sizeof(*accounts));
 	accounts->env = env;
+	RB_INIT(&accounts->by_number);
 	accounts->limits = limits ? *limits : nic_limits_default;
 }
 
@@ -68,6 +75,8 @@ int nic_account_get(struct nic_accounts *accounts, const char *key, struct nic_a
 		accounts->env->free(accounts->env, account, sizeof(*account));
 		return -ENOMEM;
 	}
+	account->number = ++accounts->last_number;
+	RB_INSERT(nic_account_numbers, &accounts->by_number, account);
 	*ret = account;
 	return 0;
 }
@@ -91,31 +100,52 @@ struct nic_account *nic_account_unref(struct nic_account *account)
 		assert(account->used[i] == 0);
 	accounts = account->accounts;
 	HASH_DEL(accounts->by_key, account);
+	RB_REMOVE(nic_account_numbers, &accounts->by_number, account);
 	accounts->env->free(accounts->env, account, sizeof(*account));
 	return NULL;
 }
 
-int nic_charge(struct nic_account *account, struct nic_charge *charge, enum nic_slot slot, uint64_t n, struct nicd_error *err)
+struct nic_account *nic_account_next(struct nic_accounts *accounts, uint64_t after)
+{
+	struct nic_account key;
+
+	key.number = after + 1;
+	return after == UINT64_MAX ? NULL : RB_NFIND(nic_account_numbers, &accounts->by_number, &key);
+}
+
+int nic_account_take(struct nic_account *account, enum nic_slot slot, uint64_t n, struct nicd_error *err)
 {
 	uint64_t used = account->used[slot], max = account->limits.max[slot];
 
-	assert(!charge->account);
 	if (n > 0 && (used > max || n > max - used))
 		return nicd_refuse_at(err, NICD_R_QUOTA, max, n > UINT64_MAX - used ? UINT64_MAX : used + n);
 	account->used[slot] += n;
 	account->accounts->used[slot] += n;
-	*charge = (struct nic_charge){ .account = account, .n = n, .slot = slot };
 	return 0;
+}
+
+void nic_account_give(struct nic_account *account, enum nic_slot slot, uint64_t n)
+{
+	assert(account->used[slot] >= n);
+	account->used[slot] -= n;
+	account->accounts->used[slot] -= n;
+}
+
+int nic_charge(struct nic_account *account, struct nic_charge *charge, enum nic_slot slot, uint64_t n, struct nicd_error *err)
+{
+	int r;
+
+	assert(!charge->account);
+	r = nic_account_take(account, slot, n, err);
+	if (r == 0)
+		*charge = (struct nic_charge){ .account = account, .n = n, .slot = slot };
+	return r;
 }
 
 void nic_charge_release(struct nic_charge *charge)
 {
-	struct nic_account *account = charge->account;
-
-	if (!account)
+	if (!charge->account)
 		return;
-	assert(account->used[charge->slot] >= charge->n);
-	account->used[charge->slot] -= charge->n;
-	account->accounts->used[charge->slot] -= charge->n;
+	nic_account_give(charge->account, charge->slot, charge->n);
 	*charge = (struct nic_charge){ 0 };
 }

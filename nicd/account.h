@@ -5,6 +5,7 @@
  * something embeds a charge and is charged before the thing is taken; the destructor releases it; nic_account_unref
  * asserts that nothing is left, so a leak is a crash in the tests. The model is dbus-broker's user accounting.
  */
+#include <bsd/sys/tree.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uthash.h>
@@ -39,15 +40,21 @@ struct nic_limits {
 };
 extern const struct nic_limits nic_limits_default;
 
+RB_HEAD(nic_account_numbers, nic_account);
+
 struct nic_accounts {
 	struct nic_env *env;
 	struct nic_account *by_key;   /* uthash */
+	struct nic_account_numbers by_number;
+	uint64_t last_number;
 	struct nic_limits limits;     /* of every account */
 	uint64_t used[NIC_SLOT_COUNT];/* of all accounts */
 };
 
 struct nic_account {
 	struct nic_accounts *accounts;
+	uint64_t number;              /* from 1, in the order in which they came; never used twice */
+	RB_ENTRY(nic_account) by_number;
 	unsigned refs;
 	uint64_t used[NIC_SLOT_COUNT];
 	struct nic_limits limits;
@@ -72,7 +79,13 @@ struct nic_account *nic_account_ref(struct nic_account *account);
 /* At the last one asserts that all slots are zero. NULL allowed; returns NULL. */
 struct nic_account *nic_account_unref(struct nic_account *account);
 
+/* The one with the lowest number above `after`, or NULL: for paging. */
+struct nic_account *nic_account_next(struct nic_accounts *accounts, uint64_t after);
+
 /* Takes n of a slot, or refuses with QUOTA (limit: the maximum, observed: what it would come to). n may be 0. */
 int nic_charge(struct nic_account *account, struct nic_charge *charge, enum nic_slot slot, uint64_t n, struct nicd_error *err);
 /* Gives it back; does nothing on a zero charge. */
 void nic_charge_release(struct nic_charge *charge);
+/* The same two for whoever knows account, slot and n without a charge of its own, because there are a million of it. */
+int nic_account_take(struct nic_account *account, enum nic_slot slot, uint64_t n, struct nicd_error *err);
+void nic_account_give(struct nic_account *account, enum nic_slot slot, uint64_t n);

@@ -6,6 +6,7 @@
 #include "nicd/adapter.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "nicd/nic.h"
@@ -24,7 +25,9 @@ int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provid
 {
 	struct nic_adapter *adapter = nic->env->alloc(nic->env, sizeof(*adapter));
 
-	if (!adapter) {
+	if (!adapter || nic_mr_ops_reserve(nic) < 0) {
+		if (adapter)
+			nic->env->free(nic->env, adapter, sizeof(*adapter));
 		provider->ops->free(provider);
 		return -ENOMEM;
 	}
@@ -41,51 +44,74 @@ int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provid
 	return 0;
 }
 
-/* Every object of one type that is in this adapter. Found anew each time: anything may be gone after a step. */
-static void for_each(struct nic_adapter *adapter, enum nic_type type,
-		     void (*step)(struct nic_adapter *adapter, struct nic_object *object))
-{
-	struct nic_object *object;
-	uint64_t serial = 0;
+/* ---- the end of what it held */
 
-	while ((object = nic_next(adapter->nic, type, serial))) {
-		serial = object->serial;
-		step(adapter, object);
-	}
-}
+enum { ENDED_AT_ONCE = 1024 };   /* looked at when the device is lost; the rest by nic_tick */
 
-static void lose_qp(struct nic_adapter *adapter, struct nic_object *object)
+static bool lose_qp(struct nic_adapter *adapter, struct nic_object *object)
 {
 	if (((struct nic_qp *)object)->pd->adapter == adapter)
 		nic_qp_lost((struct nic_qp *)object);
+	return true;
 }
 
-static void lose_mr(struct nic_adapter *adapter, struct nic_object *object)
+static bool lose_mr(struct nic_adapter *adapter, struct nic_object *object)
 {
-	if (((struct nic_mr *)object)->pd->adapter == adapter)
-		nic_mr_lost((struct nic_mr *)object);
+	return ((struct nic_mr *)object)->pd->adapter != adapter || nic_mr_lost((struct nic_mr *)object);
 }
 
-static void lose_door(struct nic_adapter *adapter, struct nic_object *object)
+static bool lose_door(struct nic_adapter *adapter, struct nic_object *object)
 {
 	if (((struct nic_export *)object)->pd->adapter == adapter)
 		nic_door_lost((struct nic_export *)object);
+	return true;
 }
 
-static void lose_memory(struct nic_adapter *adapter, struct nic_object *object)
+static bool lose_memory(struct nic_adapter *adapter, struct nic_object *object)
 {
 	nic_memory_lost((struct nic_memory *)object, adapter);
+	return true;
+}
+
+static const struct {
+	enum nic_type type;
+	bool (*lose)(struct nic_adapter *adapter, struct nic_object *object);   /* false: not now */
+} lost_order[] = {
+	{ NIC_QP, lose_qp },
+	{ NIC_EXPORT, lose_door },
+	{ NIC_TICKET, lose_door },
+	{ NIC_MR, lose_mr },
+	{ NIC_MEMORY, lose_memory },
+};
+
+/* Every object there is, by type and serial. Found anew each time: anything may be gone after a step. */
+void nic_adapter_go_on(struct nic_adapter *adapter, unsigned budget)
+{
+	struct nic_object *object;
+
+	for (; adapter->ending_type < sizeof(lost_order) / sizeof(lost_order[0]); adapter->ending_type++) {
+		unsigned i = adapter->ending_type;
+
+		while ((object = nic_next(adapter->nic, lost_order[i].type, adapter->ending_serial))) {
+			uint64_t serial = object->serial;
+
+			if (budget-- == 0 || !lost_order[i].lose(adapter, object))
+				return;
+			adapter->ending_serial = serial;
+		}
+		adapter->ending_serial = 0;
+	}
+	adapter->ending = false;
 }
 
 /* Commands in flight are the provider's to end, with DEVICE_LOST, before or after this. */
-static void adapter_end(struct nic_adapter *adapter)
+static void adapter_end(struct nic_adapter *adapter, unsigned budget)
 {
 	adapter->provider->up = false;
-	for_each(adapter, NIC_QP, lose_qp);
-	for_each(adapter, NIC_EXPORT, lose_door);
-	for_each(adapter, NIC_TICKET, lose_door);
-	for_each(adapter, NIC_MR, lose_mr);
-	for_each(adapter, NIC_MEMORY, lose_memory);
+	adapter->ending = true;
+	adapter->ending_type = 0;
+	adapter->ending_serial = 0;
+	nic_adapter_go_on(adapter, budget);
 }
 
 static void adapter_lost(struct nic_adapter *adapter)
@@ -97,7 +123,7 @@ static void adapter_lost(struct nic_adapter *adapter)
 	if (adapter->lost)
 		return;
 	adapter->lost = true;
-	adapter_end(adapter);
+	adapter_end(adapter, ENDED_AT_ONCE);
 	nicd_refuse(&why, NICD_R_DEVICE_LOST);
 	for (owner = TAILQ_FIRST(&adapter->nic->owners); owner; owner = next) {
 		next = TAILQ_NEXT(owner, of_nic);
@@ -108,20 +134,7 @@ static void adapter_lost(struct nic_adapter *adapter)
 
 bool nic_adapter_used(const struct nic_adapter *adapter)
 {
-	struct nic_registry *registry = adapter->nic->registry;
-	struct nic_object *object;
-
-	RB_FOREACH(object, nic_registry, &registry[NIC_PD])
-		if (((struct nic_pd *)object)->adapter == adapter)
-			return true;
-	RB_FOREACH(object, nic_registry, &registry[NIC_MEMORY]) {
-		struct nic_attachment *attachment;
-
-		LIST_FOREACH(attachment, &((struct nic_memory *)object)->attachments, of_memory)
-			if (attachment->adapter == adapter)
-				return true;
-	}
-	return false;
+	return adapter->users > 0;
 }
 
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter)
@@ -131,7 +144,7 @@ struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter)
 	if (!adapter)
 		return NULL;
 	nic = adapter->nic;
-	adapter_end(adapter);
+	adapter_end(adapter, UINT_MAX);
 	adapter->provider->ops->free(adapter->provider);
 	nic_object_unlink(&adapter->object, nic);
 	TAILQ_REMOVE(&nic->adapters, &adapter->object, of_owner);
@@ -180,6 +193,17 @@ void nic_adapter_door_drop(struct nic_adapter *adapter, uint64_t serial, struct 
 
 	if (provider->up)
 		provider->ops->door_drop(provider, serial, true, cmd);
+	else
+		nic_cmd_end(cmd, NICD_R_NONE);
+}
+
+void nic_adapter_stats(struct nic_adapter *adapter, struct nic_cmd *cmd, void (*done)(struct nic_cmd *cmd))
+{
+	struct nic_provider *provider = adapter->provider;
+
+	nic_cmd_begin(cmd, done);
+	if (provider->up)
+		provider->ops->stats(provider, cmd);
 	else
 		nic_cmd_end(cmd, NICD_R_NONE);
 }

@@ -12,17 +12,26 @@ struct nic_adapter {
 	struct nic *nic;
 	struct nic_provider *provider;
 	bool lost;                              /* and everybody was told */
+	bool ending;                            /* what it held is not all ended yet; how far that is: */
+	unsigned ending_type;
+	uint64_t ending_serial;
+	uint64_t users;                         /* PDs and attachments */
 	RB_HEAD(nic_streams, nic_qp) streams;   /* inbound Qps and outbound ones not yet disconnected, by stream number */
 };
 
 /* Takes the provider, also on failure. -ENOMEM. */
 int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provider *provider);
-/* Does a PD or an attachment stand on it? Walks them all. One that is down and unused may be freed. */
+/* Does a PD or an attachment stand on it? One that is down and unused may be freed. */
 bool nic_adapter_used(const struct nic_adapter *adapter);
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter);
 
+/* What the device holds, into cmd->stats; nothing when it is gone. */
+void nic_adapter_stats(struct nic_adapter *adapter, struct nic_cmd *cmd, void (*done)(struct nic_cmd *cmd));
+
+/* Only for nicd/. Of an adapter that is ending: looks at `budget` more of the objects there are. */
+void nic_adapter_go_on(struct nic_adapter *adapter, unsigned budget);
 /*
- * Only for nicd/. The commands that take something away: from a device that is gone nothing is left to take, and they succeed at
+ * The commands that take something away: from a device that is gone nothing is left to take, and they succeed at
  * once. nic_cmd_gone is how their end is judged.
  */
 void nic_cmd_begin(struct nic_cmd *cmd, void (*done)(struct nic_cmd *cmd));

@@ -120,7 +120,7 @@ static void door_dead(struct nic_export *door)
 	door->named = false;
 	door->remote_token = 0;
 	if (mr) {
-		TAILQ_REMOVE(&mr->exports, door, of_mr);
+		TAILQ_REMOVE(&mr->exports->live, door, of_mr);
 		door->mr = NULL;
 		nic_mr_export_died(mr, door);
 	}
@@ -185,8 +185,8 @@ static void door_kill(struct nic_export *door, const struct nicd_error *why)
 		return;
 	door->killed = true;
 	if (door->mr) {
-		TAILQ_REMOVE(&door->mr->exports, door, of_mr);
-		TAILQ_INSERT_TAIL(&door->mr->exports, door, of_mr);
+		TAILQ_REMOVE(&door->mr->exports->live, door, of_mr);
+		TAILQ_INSERT_TAIL(&door->mr->exports->live, door, of_mr);
 	}
 	nic_deadline_arm(door_nic(door), &door->deadline);
 	if (opening)
@@ -583,7 +583,7 @@ int nic_export_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_
 		return r;
 	}
 	door->mr = mr;
-	TAILQ_INSERT_HEAD(&mr->exports, door, of_mr);
+	TAILQ_INSERT_HEAD(&mr->exports->live, door, of_mr);
 	*ret = door;
 	door_add_tag(door);
 	return 0;

@@ -32,6 +32,7 @@ static void attachment_free(struct nic_attachment *attachment)
 	nic_deadline_disarm(nic, &attachment->deadline);
 	nic_charge_release(&attachment->charge);
 	LIST_REMOVE(attachment, of_memory);
+	attachment->adapter->users--;
 	nic->env->free(nic->env, attachment, sizeof(*attachment));
 }
 
@@ -59,6 +60,7 @@ int nic_memory_reserve(struct nic_memory *memory, struct nic_adapter *adapter, s
 	attachment->deadline.fn = attachment_retry;
 	TAILQ_INIT(&attachment->waiters);
 	LIST_INSERT_HEAD(&memory->attachments, attachment, of_memory);
+	adapter->users++;
 	return 0;
 }
 

@@ -5,12 +5,16 @@
  *
  *   mr_revoke_start -> exports killed -> mr_drop -> mr_dropped -> mr_confirmed
  *
+ * struct nic_mr_op is what is under way: a registration, or a revocation with the close that may follow it. Its MR has it until it
+ * ends; whoever ends it takes it out first, calls back, and gives it back last.
+ *
  * A callback of the caller is the last thing done to an MR that is not closing, because the callback may close it. One that is
  * closing is freed by mr_end alone.
  */
 #include "nicd/mr.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include "nicd/door.h"
@@ -20,7 +24,30 @@ static void mr_dropped(struct nic_cmd *cmd);
 static void mr_deadline(struct nic_deadline *deadline);
 static void mr_attached(struct nic_waiter *waiter, const struct nicd_error *error);
 
-#define mr_of(ptr, member) ((struct nic_mr *)((char *)(ptr) - offsetof(struct nic_mr, member)))
+enum {
+	OPS_READY = 8,      /* ops that are kept for those that may not fail */
+	OPS_SPARE = 512,    /* and for the next ones */
+	KILLS = 256,        /* exports of one MR that die at the same time */
+};
+
+struct nic_mr_op {
+	struct nic_mr *mr;
+	struct nic_cmd cmd;
+	struct nic_waiter waiter;
+	struct nic_deadline deadline;
+	struct nic_done *done;          /* of the register or deregister */
+	struct nic_done *closed;
+	struct nic_receipt receipt;
+	struct nic_mr_op *outer;        /* telling, or spare: the next one */
+	unsigned n_attached;            /* registering: the first of its ranges whose memories the device does not have */
+	unsigned n_dying;               /* exports that it told to die and that did not yet */
+	bool unconfirmed;               /* counted in nic->quarantined */
+	bool promised;                  /* REVOKE_UNCONFIRMED was answered: the owner is owed REVOKE_CONFIRMED */
+	bool retry;                     /* the device refused, nobody is there to ask again: the deadline will */
+	bool killing;                   /* its exports are being told */
+};
+
+#define op_of(ptr, member) ((struct nic_mr_op *)((char *)(ptr) - offsetof(struct nic_mr_op, member)))
 
 const char *nic_mr_state_name(enum nic_mr_state state)
 {
@@ -40,72 +67,174 @@ static struct nic *mr_nic(const struct nic_mr *mr)
 	return mr->object.owner->nic;
 }
 
+/* ---- ops */
+
+static struct nic_mr_op *op_unspare(struct nic *nic)
+{
+	struct nic_mr_op *op = nic->spare_ops;
+
+	nic->spare_ops = op->outer;
+	nic->n_spare_ops--;
+	return op;
+}
+
+static void op_spare(struct nic *nic, struct nic_mr_op *op)
+{
+	op->outer = nic->spare_ops;
+	nic->spare_ops = op;
+	nic->n_spare_ops++;
+}
+
+int nic_mr_ops_reserve(struct nic *nic)
+{
+	while (nic->n_spare_ops < OPS_READY) {
+		struct nic_mr_op *op = nic->env->alloc(nic->env, sizeof(*op));
+
+		if (!op)
+			return -ENOMEM;
+		op_spare(nic, op);
+	}
+	return 0;
+}
+
+void nic_mr_ops_free(struct nic *nic)
+{
+	while (nic->n_spare_ops > 0)
+		nic->env->free(nic->env, op_unspare(nic), sizeof(struct nic_mr_op));
+}
+
+/* `must`: the last ones are for it, too. */
+static int op_begin(struct nic_mr *mr, bool must, struct nicd_error *err)
+{
+	struct nic *nic = mr_nic(mr);
+	struct nic_mr_op *op;
+
+	if (mr->op)
+		return 0;
+	if (nic->n_spare_ops > OPS_READY)
+		op = op_unspare(nic);
+	else
+		op = nic->env->alloc(nic->env, sizeof(*op));
+	if (!op && must && nic->n_spare_ops > 0)
+		op = op_unspare(nic);
+	if (!op)
+		return nicd_refuse(err, NICD_R_NO_MEMORY);
+	memset(op, 0, sizeof(*op));
+	op->mr = mr;
+	op->waiter.fn = mr_attached;
+	op->deadline.fn = mr_deadline;
+	mr->op = op;
+	return 0;
+}
+
+/* Callbacks until op_end may read its receipt. */
+static struct nic_mr_op *op_steal(struct nic_mr *mr)
+{
+	struct nic_mr_op *op = mr->op;
+	struct nic *nic = mr_nic(mr);
+
+	mr->op = NULL;
+	op->outer = nic->telling;
+	nic->telling = op;
+	return op;
+}
+
+static void op_end(struct nic *nic, struct nic_mr_op *op)
+{
+	assert(nic->telling == op && !op->deadline.armed);
+	nic->telling = op->outer;
+	if (nic->n_spare_ops < OPS_SPARE)
+		op_spare(nic, op);
+	else
+		nic->env->free(nic->env, op, sizeof(*op));
+}
+
+const struct nic_receipt *nic_mr_receipt(const struct nic *nic)
+{
+	static const struct nic_receipt none;
+
+	return nic->telling ? &nic->telling->receipt : &none;
+}
+
+/* ---- making and ending */
+
 int nic_mr_new(struct nic_mr **ret, struct nic_pd *pd, struct nicd_error *err)
 {
 	struct nic_owner *owner = pd->object.owner;
-	struct nic_env *env = owner->nic->env;
+	struct nic *nic = owner->nic;
 	struct nic_mr *mr;
+	uint16_t place;
 	int r;
 
 	if (pd->closing)
 		return nicd_refuse(err, NICD_R_HANDLE);
-	mr = env->alloc(env, sizeof(*mr));
-	if (!mr)
-		return nicd_refuse(err, NICD_R_NO_MEMORY);
-	r = nic_charge(owner->account, &mr->charge, NIC_SLOT_MRS, 1, err);
-	if (r == 0 && nic_object_link(&mr->object, owner->nic, owner, NIC_MR, true) < 0)
-		r = nicd_refuse(err, NICD_R_NO_MEMORY);
-	if (r < 0) {
-		nic_charge_release(&mr->charge);
-		env->free(env, mr, sizeof(*mr));
+	r = nic_account_take(owner->account, NIC_SLOT_MRS, 1, err);
+	if (r < 0)
 		return r;
+	mr = nic_pool_take(&nic->mrs, &place);
+	if (!mr || nic_object_link(&mr->object, nic, owner, NIC_MR, true) < 0) {
+		if (mr)
+			nic_pool_give(&nic->mrs, mr, place);
+		nic_account_give(owner->account, NIC_SLOT_MRS, 1);
+		return nicd_refuse(err, NICD_R_NO_MEMORY);
 	}
+	mr->object.place = place;
 	mr->pd = pd;
 	nic_pd_ref(pd);
-	TAILQ_INIT(&mr->exports);
-	mr->waiter.fn = mr_attached;
-	mr->deadline.fn = mr_deadline;
-	mr->receipt = &mr->last;
 	*ret = mr;
 	return 0;
 }
 
+static void exports_free(struct nic *nic, struct nic_mr_exports *exports)
+{
+	if (!exports)
+		return;
+	assert(TAILQ_EMPTY(&exports->live));
+	nic->env->free(nic->env, exports, sizeof(*exports));
+}
+
 /* Its close is over. */
-static void mr_end(struct nic_mr *mr)
+static void mr_end(struct nic_mr *mr, struct nic_done *closed)
 {
 	struct nic_owner *owner = mr->object.owner;
-	struct nic_env *env = owner->nic->env;
 	struct nic_pd *pd = mr->pd;
-	struct nic_done *closed = nic_done_steal(&mr->closed);
 
-	assert(mr->state == NIC_MR_CREATED && mr->closing && !mr->done && !mr->deadline.armed);
+	assert(mr->state == NIC_MR_CREATED && mr->closing && !mr->op && !mr->exports);
 	nic_object_unlink(&mr->object, owner->nic);
-	nic_charge_release(&mr->charge);
+	nic_account_give(owner->account, NIC_SLOT_MRS, 1);
 	nic_done_end(closed, NULL);
-	if (mr->last.exports)
-		env->free(env, mr->last.exports, NIC_RECEIPT_EXPORTS * sizeof(*mr->last.exports));
-	env->free(env, mr, sizeof(*mr));
+	nic_pool_give(&owner->nic->mrs, mr, mr->object.place);
 	nic_pd_unref(pd);
 	nic_owner_leave(owner);
 }
 
 /* ---- ranges */
 
+static struct nic_range mr_range(const struct nic_mr *mr, unsigned i)
+{
+	if (mr->n_ranges > 1)
+		return mr->many[i];
+	return (struct nic_range){ .memory = mr->one.memory, .offset = mr->one.offset, .length = mr->length };
+}
+
 /* Ranges taken from an MR, to be let go when the MR itself may be gone. */
 struct ranges {
 	struct nic *nic;
-	struct nic_range one;
+	struct nic_memory *one;
 	struct nic_range *many;
 	unsigned n;
 };
 
 static struct ranges mr_take_ranges(struct nic_mr *mr)
 {
-	struct ranges ranges = { .nic = mr_nic(mr), .one = mr->one, .n = mr->n_ranges };
+	struct ranges ranges = { .nic = mr_nic(mr), .n = mr->n_ranges };
 
-	if (mr->ranges != &mr->one)
-		ranges.many = mr->ranges;
-	mr->ranges = NULL;
+	if (mr->n_ranges > 1)
+		ranges.many = mr->many;
+	else
+		ranges.one = mr->one.memory;
+	mr->one.memory = NULL;
+	mr->one.offset = 0;
 	mr->n_ranges = 0;
 	return ranges;
 }
@@ -115,7 +244,7 @@ static void ranges_let_go(struct ranges *ranges)
 	struct nic_env *env = ranges->nic->env;
 
 	for (unsigned i = 0; i < ranges->n; i++)
-		nic_memory_unuse(ranges->many ? ranges->many[i].memory : ranges->one.memory);
+		nic_memory_unuse(ranges->many ? ranges->many[i].memory : ranges->one);
 	if (ranges->many)
 		env->free(env, ranges->many, ranges->n * sizeof(*ranges->many));
 }
@@ -125,19 +254,19 @@ unsigned nic_mr_tag_ranges(const struct nic_mr *mr, uint64_t offset, uint64_t le
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < mr->n_ranges && length > 0; i++) {
-		const struct nic_range *range = &mr->ranges[i];
+		const struct nic_range range = mr_range(mr, i);
 		uint64_t part;
 
-		if (offset >= range->length) {
-			offset -= range->length;
+		if (offset >= range.length) {
+			offset -= range.length;
 			continue;
 		}
-		part = range->length - offset;
+		part = range.length - offset;
 		if (part > length)
 			part = length;
 		ret[n++] = (struct nic_tag_range){
-			.memory = range->memory->object.serial,
-			.offset = range->offset + offset,
+			.memory = range.memory->object.serial,
+			.offset = range.offset + offset,
 			.length = part,
 		};
 		offset = 0;
@@ -246,75 +375,108 @@ static int mr_check(struct nic_mr *mr, const struct nic_register *what, struct p
 
 /* ---- register: taking */
 
-static int mr_reserve(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan, struct nicd_error *err)
+static int mr_reserve(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan, struct nic_range **many,
+		      struct nicd_error *err)
 {
 	struct nic_adapter *adapter = mr->pd->adapter;
-	struct nic_provider *provider = adapter->provider;
 	struct nic_env *env = mr_nic(mr)->env;
 	unsigned reserved = 0;
-	int r;
+	int r = 0;
 
-	r = nic_charge(mr->object.owner->account, &mr->charge_pinned, NIC_SLOT_PINNED,
-		       provider->ops->cost(provider, NIC_COST_TAG, plan->length), err);
+	*many = NULL;
 	while (r == 0 && reserved < plan->n_ranges) {
 		r = nic_memory_reserve(what->ranges[reserved].memory, adapter, err);
 		reserved += r == 0;
 	}
-	mr->ranges = &mr->one;
 	if (r == 0 && plan->n_ranges > 1) {
-		mr->ranges = env->alloc(env, plan->n_ranges * sizeof(*mr->ranges));
-		if (!mr->ranges)
+		*many = env->alloc(env, plan->n_ranges * sizeof(**many));
+		if (!*many)
 			r = nicd_refuse(err, NICD_R_NO_MEMORY);
 	}
 	if (r == 0)
+		r = op_begin(mr, false, err);
+	if (r == 0)
 		return 0;
+	if (*many)
+		env->free(env, *many, plan->n_ranges * sizeof(**many));
 	while (reserved-- > 0)
 		nic_memory_cancel(what->ranges[reserved].memory, adapter);
-	nic_charge_release(&mr->charge_pinned);
-	mr->ranges = NULL;
 	return r;
 }
 
-static void mr_use_ranges(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan)
+/* All that a registration needs, before it starts. */
+static int mr_take(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan, struct nic_range **many,
+		   struct nicd_error *err)
+{
+	struct nic_provider *provider = mr->pd->adapter->provider;
+	uint64_t pinned = provider->ops->cost(provider, NIC_COST_TAG, plan->length);
+	int r = nic_account_take(mr->object.owner->account, NIC_SLOT_PINNED, pinned, err);
+
+	if (r < 0)
+		return r;
+	r = mr_reserve(mr, what, plan, many, err);
+	if (r < 0)
+		nic_account_give(mr->object.owner->account, NIC_SLOT_PINNED, pinned);
+	else
+		mr->pinned = pinned;
+	return r;
+}
+
+static void mr_use_ranges(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan, struct nic_range *many)
 {
 	uint64_t left = plan->length;
 
-	mr->n_ranges = plan->n_ranges;
+	mr->n_ranges = (uint8_t)plan->n_ranges;
+	if (many) {
+		mr->many = many;
+	} else {
+		mr->one.memory = what->ranges[0].memory;
+		mr->one.offset = what->ranges[0].offset;
+	}
 	for (unsigned i = 0; i < plan->n_ranges; i++) {
-		mr->ranges[i] = what->ranges[i];
-		if (mr->ranges[i].length > left)
-			mr->ranges[i].length = left;
-		left -= mr->ranges[i].length;
-		nic_memory_use(mr->ranges[i].memory);
+		if (many) {
+			many[i] = what->ranges[i];
+			if (many[i].length > left)
+				many[i].length = left;
+			left -= many[i].length;
+		}
+		nic_memory_use(what->ranges[i].memory);
 	}
 }
 
 /* Back to CREATED: nothing of a registration is left. The caller lets go of the ranges when it is done with the MR. */
 static struct ranges mr_reset(struct nic_mr *mr)
 {
+	struct ranges ranges = mr_take_ranges(mr);
+
 	mr->state = NIC_MR_CREATED;
 	mr->local_token = 0;
 	mr->remote_token = 0;
 	mr->rights = 0;
 	mr->iova = 0;
 	mr->length = 0;
-	nic_charge_release(&mr->charge_pinned);
-	return mr_take_ranges(mr);
+	nic_account_give(mr->object.owner->account, NIC_SLOT_PINNED, mr->pinned);
+	mr->pinned = 0;
+	return ranges;
 }
 
 static void mr_register_failed(struct nic_mr *mr, const struct nicd_error *error)
 {
 	struct nic_adapter *adapter = mr->pd->adapter;
-	struct nic_done *done = nic_done_steal(&mr->done);
+	struct nic *nic = mr_nic(mr);
 	bool closing = mr->closing;
 	struct ranges ranges;
+	struct nic_mr_op *op;
 
-	for (unsigned i = mr->n_attached; i < mr->n_ranges; i++)
-		nic_memory_cancel(mr->ranges[i].memory, adapter);
+	for (unsigned i = mr->op->n_attached; i < mr->n_ranges; i++)
+		nic_memory_cancel(mr_range(mr, i).memory, adapter);
 	ranges = mr_reset(mr);
-	nic_done_end(done, error);
+	op = op_steal(mr);
+	op->receipt.at_ns = nic->env->wall(nic->env);
+	nic_done_end(op->done, error);
 	if (closing)
-		mr_end(mr);
+		mr_end(mr, op->closed);
+	op_end(nic, op);
 	ranges_let_go(&ranges);
 }
 
@@ -333,21 +495,22 @@ static void mr_add_tag(struct nic_mr *mr)
 	};
 
 	what.n_ranges = nic_mr_tag_ranges(mr, 0, mr->length, ranges);
-	nic_cmd_begin(&mr->cmd, mr_tagged);
-	provider->ops->tag_add(provider, &what, &mr->cmd);
+	nic_cmd_begin(&mr->op->cmd, mr_tagged);
+	provider->ops->tag_add(provider, &what, &mr->op->cmd);
 }
 
 /* Waits for one attachment after the other, then asks for the tag. */
 static void mr_go_on(struct nic_mr *mr)
 {
 	struct nic_adapter *adapter = mr->pd->adapter;
+	struct nic_mr_op *op = mr->op;
 	struct nicd_error error;
 
-	for (; mr->n_attached < mr->n_ranges; mr->n_attached++) {
-		struct nic_memory *memory = mr->ranges[mr->n_attached].memory;
+	for (; op->n_attached < mr->n_ranges; op->n_attached++) {
+		struct nic_memory *memory = mr_range(mr, op->n_attached).memory;
 
 		if (!nic_memory_attached(memory, adapter)) {
-			nic_memory_attach(memory, adapter, &mr->waiter);
+			nic_memory_attach(memory, adapter, &op->waiter);
 			return;
 		}
 	}
@@ -361,7 +524,7 @@ static void mr_go_on(struct nic_mr *mr)
 
 static void mr_attached(struct nic_waiter *waiter, const struct nicd_error *error)
 {
-	struct nic_mr *mr = mr_of(waiter, waiter);
+	struct nic_mr *mr = op_of(waiter, waiter)->mr;
 
 	if (error)
 		mr_register_failed(mr, error);
@@ -372,22 +535,22 @@ static void mr_attached(struct nic_waiter *waiter, const struct nicd_error *erro
 int nic_mr_register(struct nic_mr *mr, const struct nic_register *what, struct nic_done *done, struct nicd_error *err)
 {
 	struct plan plan = { 0 };
+	struct nic_range *many;
 	int r;
 
 	r = mr_check(mr, what, &plan, err);
 	if (r < 0)
 		return r;
-	r = mr_reserve(mr, what, &plan, err);
+	r = mr_take(mr, what, &plan, &many, err);
 	if (r < 0)
 		return r;
-	mr_use_ranges(mr, what, &plan);
+	mr_use_ranges(mr, what, &plan, many);
 	mr->state = NIC_MR_REGISTERING;
 	mr->generation++;
-	mr->rights = plan.rights;
+	mr->rights = (uint8_t)plan.rights;
 	mr->iova = what->iova;
 	mr->length = plan.length;
-	mr->n_attached = 0;
-	mr->done = done;
+	mr->op->done = done;
 	mr_go_on(mr);
 	return 0;
 }
@@ -396,7 +559,9 @@ static void mr_revoke_start(struct nic_mr *mr, const struct nicd_error *why);
 
 static void mr_tagged(struct nic_cmd *cmd)
 {
-	struct nic_mr *mr = mr_of(cmd, cmd);
+	struct nic_mr_op *op = op_of(cmd, cmd);
+	struct nic_mr *mr = op->mr;
+	struct nic *nic = mr_nic(mr);
 	struct nicd_error error = cmd->error;
 
 	if (error.reason != NICD_R_NONE) {
@@ -411,14 +576,16 @@ static void mr_tagged(struct nic_cmd *cmd)
 	if (mr->closing) {   /* too late: nobody is told the tokens */
 		mr->state = NIC_MR_REVOKING;
 		nicd_refuse(&error, NICD_R_REVOKED);
-		nic_done_end(nic_done_steal(&mr->done), &error);
+		nic_done_end(nic_done_steal(&op->done), &error);
 		mr_revoke_start(mr, NULL);
 		return;
 	}
 	mr->state = NIC_MR_REGISTERED;
 	mr->local_token = cmd->tags.local_token;
 	mr->remote_token = nic_rights_remote(mr->rights) ? cmd->tags.remote_token : 0;
-	nic_done_end(nic_done_steal(&mr->done), NULL);
+	op_steal(mr);
+	nic_done_end(op->done, NULL);
+	op_end(nic, op);
 }
 
 /* ---- tokens */
@@ -445,141 +612,173 @@ int nic_mr_remote_token(const struct nic_mr *mr, uint32_t *ret, struct nicd_erro
 
 static void mr_confirmed(struct nic_mr *mr)
 {
+	struct nic_mr_exports *exports = mr->exports;
+	struct nic_mr_op *op = op_steal(mr);
 	struct nic *nic = mr_nic(mr);
-	struct nic_done *done = nic_done_steal(&mr->done);
-	bool closing = mr->closing, promised = mr->promised;
+	bool closing = mr->closing;
 	struct ranges ranges;
 
-	mr->last.at_ns = nic->env->wall(nic->env);
-	nic_deadline_disarm(nic, &mr->deadline);
-	if (mr->unconfirmed)
+	op->receipt.at_ns = nic->env->wall(nic->env);
+	nic_deadline_disarm(nic, &op->deadline);
+	if (op->unconfirmed)
 		nic->quarantined--;
-	mr->unconfirmed = false;
-	mr->promised = false;
-	mr->retry = false;
+	mr->exports = NULL;
 	ranges = mr_reset(mr);
-	if (promised)
+	if (op->promised)
 		nic_object_emit(&mr->object, NIC_EVENT_REVOKE_CONFIRMED, mr->object.serial, NULL);
 	else
-		nic_done_end(done, NULL);
+		nic_done_end(op->done, NULL);
 	if (closing)
-		mr_end(mr);
+		mr_end(mr, op->closed);
+	op_end(nic, op);
+	exports_free(nic, exports);
 	ranges_let_go(&ranges);
 }
 
 /* The device refused. Whoever waits for it may try again; when only the close or a promise is left, the deadline does. */
 static void mr_not_dropped(struct nic_mr *mr, const struct nicd_error *cause)
 {
-	struct nic_done *done = nic_done_steal(&mr->done);
+	struct nic *nic = mr_nic(mr);
+	struct nic_mr_op *op = mr->op;
 	struct nicd_error error;
 
 	nicd_refuse(&error, NICD_R_DEVICE_FAILED);
 	error.provider_error = cause->provider_error ? cause->provider_error : nicd_reason_info(cause->reason)->err;
 	error.observed = cause->reason;
-	if (mr->closing || mr->promised) {
-		mr->retry = true;
-		if (!mr->deadline.armed)
-			nic_deadline_arm(mr_nic(mr), &mr->deadline);
-	} else {
-		mr->state = NIC_MR_ERROR;
-		nic_deadline_disarm(mr_nic(mr), &mr->deadline);
+	if (mr->closing || op->promised) {
+		op->retry = true;
+		if (!op->deadline.armed)
+			nic_deadline_arm(nic, &op->deadline);
+		nic_done_end(nic_done_steal(&op->done), &error);
+		return;
 	}
-	nic_done_end(done, &error);
+	mr->state = NIC_MR_ERROR;
+	nic_deadline_disarm(nic, &op->deadline);
+	if (op->unconfirmed)   /* it has answered, after all */
+		nic->quarantined--;
+	op_steal(mr);
+	nic_done_end(op->done, &error);
+	op_end(nic, op);
 }
 
 static void mr_dropped(struct nic_cmd *cmd)
 {
-	struct nic_mr *mr = mr_of(cmd, cmd);
+	struct nic_mr_op *op = op_of(cmd, cmd);
 	struct nicd_error error = cmd->error;
 
 	if (nic_cmd_gone(cmd)) {
-		mr->last.streams_cut += error.reason == NICD_R_NONE ? cmd->dropped.streams_cut : 0;
-		mr_confirmed(mr);
+		op->receipt.streams_cut += error.reason == NICD_R_NONE ? cmd->dropped.streams_cut : 0;
+		mr_confirmed(op->mr);
 	} else {
-		mr_not_dropped(mr, &error);
+		mr_not_dropped(op->mr, &error);
 	}
 }
 
 static void mr_drop(struct nic_mr *mr)
 {
-	nic_cmd_begin(&mr->cmd, mr_dropped);
-	nic_adapter_tag_drop(mr->pd->adapter, mr->object.serial, mr->generation, &mr->cmd);
+	nic_cmd_begin(&mr->op->cmd, mr_dropped);
+	nic_adapter_tag_drop(mr->pd->adapter, mr->object.serial, mr->generation, &mr->op->cmd);
 }
 
 /*
- * From REGISTERED or ERROR: the tokens are void from here on. Exports that are being killed stand behind the others in the list, so the
- * loop ends at the first of them; each that dies leaves the list, and the last one goes on with mr_drop.
+ * Tells its exports to die, so many at a time that thousands of them take no turn for themselves; the next one is told when one has died.
+ * Those that are dying stand behind the others in the list, so the loop ends at the first of them. The last one goes on with mr_drop.
  */
+static void mr_kill_exports(struct nic_mr *mr)
+{
+	struct nic_mr_op *op = mr->op;
+	struct nic_export *door;
+
+	op->killing = true;
+	while (mr->exports && op->n_dying < KILLS && (door = TAILQ_FIRST(&mr->exports->live)) && !door->killed) {
+		op->n_dying++;
+		nic_door_kill(door, NULL);
+	}
+	op->killing = false;
+	if (!mr->exports || TAILQ_EMPTY(&mr->exports->live))
+		mr_drop(mr);
+}
+
+/* From REGISTERED or ERROR, with an op: the tokens are void from here on. */
 static void mr_revoke_start(struct nic_mr *mr, const struct nicd_error *why)
 {
-	struct nic_export *door;
+	struct nic_mr_op *op = mr->op;
 
 	mr->state = NIC_MR_REVOKING;
 	mr->local_token = 0;
 	mr->remote_token = 0;
-	mr->last.at_ns = 0;
-	mr->last.streams_cut = 0;
-	mr->last.grants = 0;
-	mr->last.n_exports = 0;
-	nic_deadline_arm(mr_nic(mr), &mr->deadline);
-	mr->killing = true;
+	op->receipt.exports = mr->exports ? mr->exports->died : NULL;
+	nic_deadline_arm(mr_nic(mr), &op->deadline);
+	op->killing = true;
 	if (why)
 		nic_object_emit(&mr->object, NIC_EVENT_REVOKED, mr->object.serial, why);
-	while ((door = TAILQ_FIRST(&mr->exports)) && !door->killed)
-		nic_door_kill(door, NULL);
-	mr->killing = false;
-	if (TAILQ_EMPTY(&mr->exports))
-		mr_drop(mr);
+	mr_kill_exports(mr);
 }
 
 void nic_mr_export_died(struct nic_mr *mr, const struct nic_export *door)
 {
+	struct nic_mr_op *op = mr->op;
+	struct nic_receipt *receipt;
+
 	if (mr->state != NIC_MR_REVOKING)
 		return;
-	if (mr->last.n_exports < NIC_RECEIPT_EXPORTS)
-		mr->last.exports[mr->last.n_exports] = door->object.serial;
-	mr->last.n_exports++;
-	mr->last.grants += door->grants;
-	mr->last.streams_cut += door->streams_cut;
-	if (TAILQ_EMPTY(&mr->exports) && !mr->killing)
-		mr_drop(mr);
+	receipt = &op->receipt;
+	if (receipt->n_exports < NIC_RECEIPT_EXPORTS)
+		receipt->exports[receipt->n_exports] = door->object.serial;
+	receipt->n_exports++;
+	receipt->grants += door->grants;
+	receipt->streams_cut += door->streams_cut;
+	if (op->n_dying > 0)
+		op->n_dying--;
+	if (!op->killing)
+		mr_kill_exports(mr);
 }
 
 int nic_mr_expect_exports(struct nic_mr *mr, struct nicd_error *err)
 {
 	struct nic_env *env = mr_nic(mr)->env;
 
-	if (!mr->last.exports)
-		mr->last.exports = env->alloc(env, NIC_RECEIPT_EXPORTS * sizeof(*mr->last.exports));
-	return mr->last.exports ? 0 : nicd_refuse(err, NICD_R_NO_MEMORY);
+	if (mr->exports)
+		return 0;
+	mr->exports = env->alloc(env, sizeof(*mr->exports));
+	if (!mr->exports)
+		return nicd_refuse(err, NICD_R_NO_MEMORY);
+	TAILQ_INIT(&mr->exports->live);
+	return 0;
 }
 
 /* Not confirmed in time. An answer is owed by now to whoever asked; a refused drop is asked for again. */
 static void mr_deadline(struct nic_deadline *deadline)
 {
-	struct nic_mr *mr = mr_of(deadline, deadline);
-	struct nic_done *done = nic_done_steal(&mr->done);
+	struct nic_mr_op *op = op_of(deadline, deadline);
+	struct nic_mr *mr = op->mr;
+	struct nic_done *done = nic_done_steal(&op->done);
 	struct nicd_error error;
 
-	if (!mr->unconfirmed)
+	if (!op->unconfirmed)
 		mr_nic(mr)->quarantined++;
-	mr->unconfirmed = true;
+	op->unconfirmed = true;
 	if (done) {
-		mr->promised = true;
+		op->promised = true;
 		nicd_refuse(&error, NICD_R_REVOKE_UNCONFIRMED);
 		nic_done_end(done, &error);
-	} else if (mr->retry) {
-		mr->retry = false;
-		nic_deadline_arm(mr_nic(mr), &mr->deadline);
+	} else if (op->retry) {
+		op->retry = false;
+		nic_deadline_arm(mr_nic(mr), &op->deadline);
 		mr_drop(mr);
 	}
 }
 
 int nic_mr_revoke(struct nic_mr *mr, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err)
 {
+	int r;
+
 	if (mr->closing || (mr->state != NIC_MR_REGISTERED && mr->state != NIC_MR_ERROR))
 		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
-	mr->done = done;
+	r = op_begin(mr, true, err);
+	if (r < 0)
+		return r;
+	mr->op->done = done;
 	mr_revoke_start(mr, why);
 	return 0;
 }
@@ -590,32 +789,45 @@ int nic_mr_deregister(struct nic_mr *mr, struct nic_done *done, struct nicd_erro
 }
 
 /* A drop under way is the provider's to end; one that waits for its next try has nothing to wait for any more. */
-void nic_mr_lost(struct nic_mr *mr)
+bool nic_mr_lost(struct nic_mr *mr)
 {
 	struct nicd_error why;
 
-	if (mr->state == NIC_MR_REGISTERED) {
+	if (mr->state == NIC_MR_REGISTERED || mr->state == NIC_MR_ERROR) {
+		if (op_begin(mr, true, NULL) < 0)
+			return false;
 		nicd_refuse(&why, NICD_R_DEVICE_LOST);
-		mr_revoke_start(mr, &why);
-	} else if (mr->state == NIC_MR_ERROR) {
-		mr_revoke_start(mr, NULL);
-	} else if (mr->retry) {
-		mr->retry = false;
+		mr_revoke_start(mr, mr->state == NIC_MR_REGISTERED ? &why : NULL);
+	} else if (mr->op && mr->op->retry) {
+		mr->op->retry = false;
 		mr_drop(mr);
 	}
+	return true;
+}
+
+int nic_mr_prepare_close(struct nic_mr *mr, struct nicd_error *err)
+{
+	return mr->state == NIC_MR_CREATED ? 0 : op_begin(mr, true, err);
 }
 
 void nic_mr_close(struct nic_mr *mr, struct nic_done *done)
 {
-	assert(!mr->closed || !done);
-	if (done)
-		mr->closed = done;
+	struct nicd_error none;
+	int r;
+
+	if (mr->state != NIC_MR_CREATED) {
+		r = nic_mr_prepare_close(mr, &none);
+		assert(r == 0 && (!mr->op->closed || !done));
+		(void)r;
+		if (done)
+			mr->op->closed = done;
+	}
 	if (mr->closing)
 		return;
 	mr->closing = true;
 	nic_object_unname(&mr->object);
 	if (mr->state == NIC_MR_CREATED)
-		mr_end(mr);
+		mr_end(mr, done);
 	else if (mr->state == NIC_MR_REGISTERED || mr->state == NIC_MR_ERROR)
 		mr_revoke_start(mr, NULL);
 }

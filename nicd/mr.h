@@ -38,43 +38,48 @@ struct nic_register {
 	uint32_t flags;
 };
 
-/* What the last revocation did; valid in its done callback and after it. */
+/* What a revocation did. */
 struct nic_receipt {
 	uint64_t at_ns;             /* wall clock */
 	uint32_t streams_cut;
 	uint32_t grants;
 	uint32_t n_exports;         /* how many died; the serials of the first NIC_RECEIPT_EXPORTS of them: */
-	uint64_t *exports;          /* owned by the MR */
+	uint64_t *exports;          /* as long as the receipt; NULL: there never were any */
 };
 enum { NIC_RECEIPT_EXPORTS = 64 };
 
+/* What only an MR with exports has: those that live, and room for the receipt to name those that died. */
+struct nic_mr_exports {
+	TAILQ_HEAD(, nic_export) live;
+	uint64_t died[NIC_RECEIPT_EXPORTS];
+};
+
+/*
+ * There may be a million of them: what an MR needs only while it is registered or revoked is in its `op`, made then. Nearly all have
+ * one range, which is in the MR itself.
+ */
 struct nic_mr {
 	struct nic_object object;
-	struct nic_pd *pd;              /* referenced */
-	enum nic_mr_state state;
-	uint32_t generation;
-	uint32_t rights;                /* effective */
-	uint64_t iova, length;
 	uint32_t local_token, remote_token;
-	struct nic_range *ranges;       /* n_ranges, each a user of its memory; &one when there is only one */
-	struct nic_range one;
-	unsigned n_ranges;
-	unsigned n_attached;            /* registering: the first of them whose memories the device has */
-	struct nic_waiter waiter;
-	struct nic_charge charge, charge_pinned;
-	TAILQ_HEAD(, nic_export) exports;
-	struct nic_cmd cmd;
-	struct nic_done *done;          /* of the register or deregister under way */
-	struct nic_done *closed;
-	struct nic_deadline deadline;
-	struct nic_receipt *receipt;    /* = &last */
-	struct nic_receipt last;
+	uint32_t generation;
+	uint8_t state;                  /* enum nic_mr_state */
+	uint8_t rights;                 /* effective */
+	uint8_t n_ranges;
 	bool closing;
-	bool unconfirmed;               /* counted in nic->quarantined */
-	bool promised;                  /* REVOKE_UNCONFIRMED was answered: the owner is owed REVOKE_CONFIRMED */
-	bool retry;                     /* the device refused, nobody is there to ask again: the deadline will */
-	bool killing;                   /* its exports are being told */
+	uint64_t iova, length;
+	struct nic_pd *pd;              /* referenced */
+	union {
+		struct {                /* n_ranges 1: `length` bytes of */
+			struct nic_memory *memory;
+			uint64_t offset;
+		} one;
+		struct nic_range *many; /* n_ranges of them */
+	};                              /* each range is a user of its memory */
+	uint64_t pinned;                /* charged */
+	struct nic_mr_op *op;           /* NULL: nothing is under way */
+	struct nic_mr_exports *exports; /* NULL: there were none since it was registered */
 };
+_Static_assert(sizeof(struct nic_mr) <= 168, "with its place in the tables an MR stays well below 192 bytes");
 
 /* PD closing, QUOTA, NO_MEMORY. */
 int nic_mr_new(struct nic_mr **ret, struct nic_pd *pd, struct nicd_error *err);
@@ -87,21 +92,30 @@ int nic_mr_new(struct nic_mr **ret, struct nic_pd *pd, struct nicd_error *err);
  */
 int nic_mr_register(struct nic_mr *mr, const struct nic_register *what, struct nic_done *done, struct nicd_error *err);
 
-/* MR_STATE when not REGISTERED (or ERROR), else done is called: success, REVOKE_UNCONFIRMED, or DEVICE_FAILED. */
+/* MR_STATE when not REGISTERED (or ERROR), NO_MEMORY; else done is called: success, REVOKE_UNCONFIRMED, or DEVICE_FAILED. */
 int nic_mr_deregister(struct nic_mr *mr, struct nic_done *done, struct nicd_error *err);
 
-/* Cannot fail. */
+/* Sees to it that closing cannot fail for lack of memory. NO_MEMORY. */
+int nic_mr_prepare_close(struct nic_mr *mr, struct nicd_error *err);
+/* Cannot fail; aborts when there is no memory and nic_mr_prepare_close was not asked. */
 void nic_mr_close(struct nic_mr *mr, struct nic_done *done);
 
 int nic_mr_local_token(const struct nic_mr *mr, uint32_t *ret, struct nicd_error *err);   /* MR_STATE */
 int nic_mr_remote_token(const struct nic_mr *mr, uint32_t *ret, struct nicd_error *err);  /* MR_STATE, NO_REMOTE_RIGHTS */
 
+/* Inside the done callback of a revocation or close: what it did. All zero when there was nothing to revoke. */
+const struct nic_receipt *nic_mr_receipt(const struct nic *nic);
+
 /* Only for nicd/. Deregisters; `why` (may be NULL): the owner hears REVOKED. */
 int nic_mr_revoke(struct nic_mr *mr, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
-void nic_mr_lost(struct nic_mr *mr);
+/* False: there is no memory for it now; ask again. */
+bool nic_mr_lost(struct nic_mr *mr);
+/* Memory for so many operations is kept ready, for those that may not fail. -ENOMEM. */
+int nic_mr_ops_reserve(struct nic *nic);
+void nic_mr_ops_free(struct nic *nic);
 /* Room for the receipt to list exports. NO_MEMORY. */
 int nic_mr_expect_exports(struct nic_mr *mr, struct nicd_error *err);
-/* An export died and is out of mr->exports; the MR may be gone afterwards. */
+/* An export died and is out of mr->exports->live; the MR may be gone afterwards. */
 void nic_mr_export_died(struct nic_mr *mr, const struct nic_export *door);
 /* The ranges of [offset, offset + length) of the MR, for a tag; returns how many. */
 unsigned nic_mr_tag_ranges(const struct nic_mr *mr, uint64_t offset, uint64_t length, struct nic_tag_range *ret);

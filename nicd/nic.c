@@ -7,6 +7,8 @@
 
 #include "nicd/qp.h"
 
+enum { TICK = 256 };   /* deadlines, and lost objects, of one nic_tick */
+
 static const uint64_t default_revoke_timeout_ns = UINT64_C(5) * 1000 * 1000 * 1000;
 
 void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *limits, const struct nic_settings *settings)
@@ -21,6 +23,7 @@ void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *lim
 	for (unsigned i = 0; i < NIC_TYPE_COUNT; i++)
 		RB_INIT(&nic->registry[i]);
 	RB_INIT(&nic->names);
+	nic_pool_init(&nic->mrs, env, sizeof(struct nic_mr));
 	TAILQ_INIT(&nic->deadlines);
 	TAILQ_INIT(&nic->adapters);
 	TAILQ_INIT(&nic->owners);
@@ -37,6 +40,9 @@ void nic_deinit(struct nic *nic)
 	assert(TAILQ_EMPTY(&nic->owners));
 	assert(TAILQ_EMPTY(&nic->deadlines));
 	assert(nic->held_fds == 0 && nic->quarantined == 0);
+	assert(!nic->telling);
+	nic_mr_ops_free(nic);
+	nic_pool_deinit(&nic->mrs);
 	nic_accounts_deinit(&nic->accounts);
 }
 
@@ -98,7 +104,11 @@ void nic_deadline_disarm(struct nic *nic, struct nic_deadline *deadline)
 uint64_t nic_next_deadline(const struct nic *nic)
 {
 	const struct nic_deadline *first = TAILQ_FIRST(&nic->deadlines);
+	const struct nic_object *object;
 
+	TAILQ_FOREACH(object, &nic->adapters, of_owner)
+		if (((const struct nic_adapter *)object)->ending)
+			return 0;
 	return first ? first->at : UINT64_MAX;
 }
 
@@ -106,11 +116,18 @@ void nic_tick(struct nic *nic)
 {
 	uint64_t now = nic->env->now(nic->env);
 	struct nic_deadline *first;
+	struct nic_object *object;
 
-	while ((first = TAILQ_FIRST(&nic->deadlines)) && first->at <= now) {
+	for (unsigned n = 0; n < TICK && (first = TAILQ_FIRST(&nic->deadlines)) && first->at <= now; n++) {
 		nic_deadline_disarm(nic, first);
 		first->fn(first);
 	}
+	/* One of them is enough for one turn, and anything may be gone after it. */
+	TAILQ_FOREACH(object, &nic->adapters, of_owner)
+		if (((struct nic_adapter *)object)->ending) {
+			nic_adapter_go_on((struct nic_adapter *)object, TICK);
+			break;
+		}
 }
 
 void nic_push(struct nic *nic)

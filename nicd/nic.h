@@ -4,8 +4,10 @@
  * The NIC layer as a whole: registries by serial, adapters, accounts, deadlines. Single-threaded; one per process.
  */
 #include "nicd/object.h"
+#include "nicd/pool.h"
 
 struct nic_adapter;
+struct nic_mr_op;
 struct nic_deadline;
 struct nic_export;
 
@@ -20,6 +22,10 @@ struct nic {
 	struct nic_registry registry[NIC_TYPE_COUNT];
 	uint64_t count[NIC_TYPE_COUNT];       /* live objects */
 	uint64_t last_serial;
+	struct nic_pool mrs;
+	struct nic_mr_op *spare_ops;          /* of mr.c */
+	uint32_t n_spare_ops;
+	struct nic_mr_op *telling;            /* whose callbacks are being called */
 	uint64_t held_fds;
 	uint64_t quarantined;                 /* objects whose revocation is not confirmed in time */
 	TAILQ_HEAD(, nic_deadline) deadlines; /* in order: all have the same length */
@@ -42,7 +48,10 @@ struct nic_object *nic_find(struct nic *nic, enum nic_type type, uint64_t serial
 /* The first one with a serial above `after`, or NULL: for paging. */
 struct nic_object *nic_next(struct nic *nic, enum nic_type type, uint64_t after);
 
-/* When nic_tick wants to be called, on env's clock; UINT64_MAX: never. */
+/*
+ * When nic_tick wants to be called, on env's clock; 0: as soon as others had their turn; UINT64_MAX: never. It does a piece of what
+ * there is to do: of the deadlines that are over, and of the objects of devices that are lost.
+ */
 uint64_t nic_next_deadline(const struct nic *nic);
 void nic_tick(struct nic *nic);
 /* The caller's turn ends: providers send what they queued. */
@@ -50,8 +59,9 @@ void nic_push(struct nic *nic);
 
 /*
  * Ends remote access by order of somebody else than the owner, who hears REVOKED: an MR is deregistered with its exports, an export or
- * ticket revoked (and stays listed, dead), a Qp or a grant's Qp disconnected. done as in nic_mr_deregister; the receipt is in mr->receipt,
- * the counts in the door. Refuses with MR_STATE, DEAD, QP_STATE, DEVICE_BUSY (a revocation is under way), HANDLE_TYPE (other objects).
+ * ticket revoked (and stays listed, dead), a Qp or a grant's Qp disconnected. done as in nic_mr_deregister; the receipt is
+ * nic_mr_receipt's, the counts in the door. Refuses with MR_STATE, NO_MEMORY, DEAD, QP_STATE, DEVICE_BUSY (a revocation is under way),
+ * HANDLE_TYPE (other objects).
  */
 int nic_revoke(struct nic *nic, struct nic_object *object, struct nic_done *done, struct nicd_error *err);
 

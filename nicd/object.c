@@ -11,7 +11,7 @@
 
 #include "nicd/nic.h"
 
-enum { FIRST_SLOTS = 16, GENERATIONS = 1 << 24 };
+enum { FIRST_PAGES = 4 };
 static const uint32_t no_slot = UINT32_MAX;
 
 static int nic_object_compare(struct nic_object *a, struct nic_object *b)
@@ -35,85 +35,156 @@ void nic_table_init(struct nic_table *table, struct nic_env *env)
 	*table = (struct nic_table){ .env = env, .first_free = no_slot };
 }
 
+static void page_free(struct nic_table *table, uint32_t i)
+{
+	if (table->pages[i])
+		table->env->free(table->env, table->pages[i], sizeof(*table->pages[i]));
+	table->pages[i] = NULL;
+}
+
 void nic_table_deinit(struct nic_table *table)
 {
 	assert(table->n_used == 0);
-	if (table->slots)
-		table->env->free(table->env, table->slots, table->n_slots * sizeof(*table->slots));
+	for (uint32_t i = 0; i < table->n_pages; i++)
+		page_free(table, i);
+	if (table->pages)
+		table->env->free(table->env, table->pages, table->max_pages * sizeof(*table->pages));
 	nic_table_init(table, table->env);
+}
+
+/* Room for one more page; what is copied are pointers, 8 bytes for NIC_TABLE_PAGE objects. */
+static int pages_grow(struct nic_table *table)
+{
+	uint32_t max = table->max_pages ? table->max_pages * 2 : FIRST_PAGES;
+	struct nic_table_page **pages;
+
+	if (table->n_pages < table->max_pages)
+		return 0;
+	if (max > UINT32_MAX / NIC_TABLE_PAGE / 2)
+		return -ENOMEM;
+	pages = table->env->alloc(table->env, max * sizeof(*pages));
+	if (!pages)
+		return -ENOMEM;
+	if (table->pages) {
+		memcpy(pages, table->pages, table->n_pages * sizeof(*pages));
+		table->env->free(table->env, table->pages, table->max_pages * sizeof(*pages));
+	}
+	table->pages = pages;
+	table->max_pages = max;
+	return 0;
 }
 
 static int table_grow(struct nic_table *table)
 {
-	uint32_t n = table->n_slots ? table->n_slots * 2 : FIRST_SLOTS;
-	struct nic_table_slot *slots;
+	uint32_t first = table->n_pages * NIC_TABLE_PAGE;
+	struct nic_table_page *page;
 
-	if (table->n_slots > UINT32_MAX / 4)
+	if (pages_grow(table) < 0)
 		return -ENOMEM;
-	slots = table->env->alloc(table->env, n * sizeof(*slots));
-	if (!slots)
+	page = table->env->alloc(table->env, sizeof(*page));
+	if (!page)
 		return -ENOMEM;
-	if (table->slots) {
-		memcpy(slots, table->slots, table->n_slots * sizeof(*slots));
-		table->env->free(table->env, table->slots, table->n_slots * sizeof(*slots));
-	}
-	for (uint32_t i = table->n_slots; i < n; i++)
-		slots[i].next_free = i + 1 < n ? i + 1 : no_slot;
-	table->first_free = table->n_slots;
-	table->slots = slots;
-	table->n_slots = n;
+	for (uint32_t i = 0; i < NIC_TABLE_PAGE; i++)
+		page->slots[i].next_free = i + 1 < NIC_TABLE_PAGE ? first + i + 1 : no_slot;
+	table->pages[table->n_pages++] = page;
+	table->first_free = first;
 	return 0;
 }
 
 int nic_table_add(struct nic_table *table, struct nic_object *object)
 {
-	struct nic_table_slot *slot;
-	uint32_t index;
+	struct nic_table_page *page;
+	uint32_t index, i;
 
+	assert(!table->closing && object->type != NIC_NONE);
 	if (table->first_free == no_slot && table_grow(table) < 0)
 		return -ENOMEM;
 	index = table->first_free;
-	slot = &table->slots[index];
-	table->first_free = slot->next_free;
-	slot->object = object;
-	slot->generation = (slot->generation + 1) % GENERATIONS;
+	page = table->pages[index / NIC_TABLE_PAGE];
+	i = index % NIC_TABLE_PAGE;
+	table->first_free = page->slots[i].next_free;
+	page->slots[i].object = object;
+	page->keys[i] = (uint32_t)object->type << 24 | (page->keys[i] + 1);
+	page->n_used++;
 	table->n_used++;
-	object->id = (uint64_t)object->type << 56 | (uint64_t)slot->generation << 32 | index;
+	object->id = (uint64_t)page->keys[i] << 32 | index;
 	return 0;
 }
 
 void nic_table_remove(struct nic_table *table, struct nic_object *object)
 {
-	uint32_t index = (uint32_t)object->id;
+	uint32_t index = (uint32_t)object->id, i = index % NIC_TABLE_PAGE;
+	struct nic_table_page *page;
 
 	if (object->id == 0)
 		return;
-	assert(index < table->n_slots && table->slots[index].object == object);
-	table->slots[index].object = NULL;
-	table->slots[index].next_free = table->first_free;
-	table->first_free = index;
-	table->n_used--;
+	page = table->pages[index / NIC_TABLE_PAGE];
+	assert(page->slots[i].object == object && page->keys[i] == object->id >> 32);
 	object->id = 0;
+	page->keys[i] %= NIC_TABLE_GENERATIONS;
+	page->n_used--;
+	table->n_used--;
+	if (table->closing && page->n_used == 0) {
+		page_free(table, index / NIC_TABLE_PAGE);
+	} else if (page->keys[i] == NIC_TABLE_GENERATIONS - 1) {
+		table->n_retired++;
+	} else {
+		page->slots[i].next_free = table->first_free;
+		table->first_free = index;
+	}
+}
+
+/* NULL: there is no such place. */
+static struct nic_table_page *table_page(const struct nic_table *table, uint64_t id)
+{
+	uint32_t i = (uint32_t)id / NIC_TABLE_PAGE;
+
+	return i < table->n_pages ? table->pages[i] : NULL;
 }
 
 struct nic_object *nic_table_find(const struct nic_table *table, uint64_t id)
 {
-	uint32_t index = (uint32_t)id;
-	struct nic_object *object;
+	const struct nic_table_page *page = table_page(table, id);
+	uint32_t i = (uint32_t)id % NIC_TABLE_PAGE;
 
-	if (index >= table->n_slots)
-		return NULL;
-	object = table->slots[index].object;
-	return object && object->id == id ? object : NULL;
+	/* A slot that nobody has would match an id without a type. */
+	return page && id >> 56 != NIC_NONE && page->keys[i] == id >> 32 ? page->slots[i].object : NULL;
+}
+
+void nic_table_prefetch_slot(const struct nic_table *table, uint64_t id)
+{
+	const struct nic_table_page *page = table_page(table, id);
+	uint32_t i = (uint32_t)id % NIC_TABLE_PAGE;
+
+	if (!page)
+		return;
+	__builtin_prefetch(&page->slots[i]);
+	__builtin_prefetch(&page->keys[i]);
+}
+
+void nic_table_prefetch_object(const struct nic_table *table, uint64_t id)
+{
+	const struct nic_object *object = nic_table_find(table, id);
+
+	if (object)
+		__builtin_prefetch(&object->id);
+}
+
+void nic_table_close(struct nic_table *table)
+{
+	table->closing = true;
+	for (uint32_t i = 0; i < table->n_pages && table->n_used == 0; i++)
+		page_free(table, i);
 }
 
 /* ---- places */
 
 int nic_object_link(struct nic_object *object, struct nic *nic, struct nic_owner *owner, enum nic_type type, bool named)
 {
-	object->type = type;
+	object->type = (uint8_t)type;
 	object->owner = owner;
-	if (named && nic_table_add(&owner->ids, object) < 0)
+	/* Peers come in even while their door's owner goes, and nobody is there to name them. */
+	if (named && !owner->dying && nic_table_add(&owner->ids, object) < 0)
 		return -ENOMEM;
 	object->serial = nic_serial(nic);
 	RB_INSERT(nic_registry, &nic->registry[type], object);
@@ -125,6 +196,12 @@ int nic_object_link(struct nic_object *object, struct nic *nic, struct nic_owner
 	return 0;
 }
 
+/* What the device must be asked about before it is gone, and nothing else of its owner. */
+static bool is_closing_at_device(const struct nic_object *object)
+{
+	return object->ending && (object->type == NIC_QP || object->type == NIC_EXPORT || object->type == NIC_TICKET || object->type == NIC_MR);
+}
+
 void nic_object_unname(struct nic_object *object)
 {
 	struct nic_objects *list = &object->owner->objects[object->type];
@@ -132,6 +209,7 @@ void nic_object_unname(struct nic_object *object)
 	if (object->ending)
 		return;
 	object->ending = true;
+	object->owner->n_closing += is_closing_at_device(object);
 	nic_table_remove(&object->owner->ids, object);
 	TAILQ_REMOVE(list, object, of_owner);
 	TAILQ_INSERT_TAIL(list, object, of_owner);
@@ -144,6 +222,7 @@ void nic_object_unlink(struct nic_object *object, struct nic *nic)
 	RB_REMOVE(nic_registry, &nic->registry[object->type], object);
 	nic->count[object->type]--;
 	if (owner) {
+		owner->n_closing -= is_closing_at_device(object);
 		nic_table_remove(&owner->ids, object);
 		TAILQ_REMOVE(&owner->objects[object->type], object, of_owner);
 	}

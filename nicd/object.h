@@ -57,14 +57,16 @@ static inline bool nic_range_ok(uint64_t offset, uint64_t length, uint64_t size)
 	return length > 0 && length <= size && offset <= size - length;
 }
 
+/* What a lookup by id reads is at the end, so that it lies beside what the object begins with. */
 struct nic_object {
-	enum nic_type type;
-	uint64_t serial;
-	uint64_t id;
-	struct nic_owner *owner;              /* NULL: an adapter */
-	bool ending;                          /* its close has begun */
 	TAILQ_ENTRY(nic_object) of_owner;
 	RB_ENTRY(nic_object) by_serial;
+	struct nic_owner *owner;              /* NULL: an adapter */
+	uint64_t serial;
+	uint64_t id;
+	uint8_t type;                         /* enum nic_type */
+	bool ending;                          /* its close has begun */
+	uint16_t place;                       /* in its slab, of those that live in a nic_pool */
 };
 TAILQ_HEAD(nic_objects, nic_object);
 RB_HEAD(nic_registry, nic_object);
@@ -98,16 +100,27 @@ static inline struct nic_done *nic_done_steal(struct nic_done **slot)
 	return done;
 }
 
-/* id → object. Ids are type << 56 | generation << 32 | index; a slot's generation changes at every use. */
-struct nic_table_slot {
-	struct nic_object *object;
-	uint32_t generation;   /* 24 bits */
-	uint32_t next_free;
+/*
+ * id → object. Ids are type << 56 | generation << 32 | index; a slot's generation changes at every use, and a slot whose 2^24
+ * generations are used up is never used again: no id ever means a second object.
+ *
+ * Slots come in pages, so that a table grows by one page at a time, whatever its size.
+ */
+enum { NIC_TABLE_PAGE = 64, NIC_TABLE_GENERATIONS = 1 << 24 };
+struct nic_table_page {
+	union {
+		struct nic_object *object;
+		uint32_t next_free;
+	} slots[NIC_TABLE_PAGE];
+	uint32_t keys[NIC_TABLE_PAGE];   /* the upper half of the id; without a type: nobody has the slot */
+	uint32_t n_used;
 };
 struct nic_table {
 	struct nic_env *env;
-	struct nic_table_slot *slots;
-	uint32_t n_slots, n_used, first_free;
+	struct nic_table_page **pages;
+	uint32_t n_pages, max_pages;
+	uint32_t n_used, n_retired, first_free;
+	bool closing;                    /* nothing comes any more: a page goes with its last object */
 };
 void nic_table_init(struct nic_table *table, struct nic_env *env);
 void nic_table_deinit(struct nic_table *table);
@@ -116,6 +129,11 @@ int nic_table_add(struct nic_table *table, struct nic_object *object);
 /* Clears object->id; does nothing when it is 0. */
 void nic_table_remove(struct nic_table *table, struct nic_object *object);
 struct nic_object *nic_table_find(const struct nic_table *table, uint64_t id);
+/* Fetches what looking up `id` will read into the cache: the slot, and some time later the object. Any id will do. */
+void nic_table_prefetch_slot(const struct nic_table *table, uint64_t id);
+void nic_table_prefetch_object(const struct nic_table *table, uint64_t id);
+/* Nothing is added any more; what is not needed any more is given back with the objects. */
+void nic_table_close(struct nic_table *table);
 
 /* Who holds objects: one per session. */
 struct nic_owner {
@@ -126,8 +144,10 @@ struct nic_owner {
 	TAILQ_ENTRY(nic_owner) of_nic;
 	struct nic_objects objects[NIC_TYPE_COUNT];   /* those that are ending are behind the others */
 	uint64_t n_objects;              /* an object counts until its close was answered and its memory is freed */
+	uint32_t n_closing;              /* of these, Qps, doors and MRs whose close has begun */
 	bool dying;                      /* nic_owner_release was called; hears no more events */
 	bool releasing;                  /* we are inside that call */
+	bool held_back;                  /* so many are closing that the next one waits until one has gone */
 	/* Set by the session. event: `object` may be gone after the call. empty: the last object of a dying owner went. */
 	void (*event)(struct nic_owner *owner, struct nic_object *object, enum nic_event event, uint64_t serial,
 		      const struct nicd_error *error);
@@ -139,10 +159,12 @@ void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account
 /* Asserts that it is empty. */
 void nic_owner_deinit(struct nic_owner *owner);
 /*
- * Closes everything, Qps first, then exports and tickets, MRs, Memories, PDs; at most `budget` objects now. Returns true when there is
- * more to start; objects whose device has not answered yet are still counted in n_objects, and owner->empty is
- * called when the last has gone (never from inside this call).
+ * Closes everything, Qps first, then exports and tickets, MRs, Memories, PDs; at most `budget` objects now. Returns true when it
+ * is to be called again. Not more than NIC_OWNER_CLOSING are at the device at a time, so that others' commands don't queue behind a
+ * million: when it comes to that, it returns false, and each that has gone starts the next one. Objects whose device has not
+ * answered yet are still counted in n_objects, and owner->empty is called when the last has gone (never from inside this call).
  */
+enum { NIC_OWNER_CLOSING = 512 };
 bool nic_owner_release(struct nic_owner *owner, unsigned budget);
 
 /*

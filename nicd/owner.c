@@ -31,6 +31,8 @@ void nic_owner_leave(struct nic_owner *owner)
 {
 	assert(owner->n_objects > 0);
 	owner->n_objects--;
+	if (owner->held_back && !owner->releasing)
+		nic_owner_release(owner, 1);
 	if (owner->n_objects == 0 && owner->dying && !owner->releasing && owner->empty)
 		owner->empty(owner);
 }
@@ -53,59 +55,81 @@ int nic_owner_find(struct nic_owner *owner, uint64_t id, enum nic_type type, str
 
 /* ---- release */
 
-static void close_qp(struct nic_object *object)
+static bool close_qp(struct nic_object *object)
 {
 	nic_qp_close((struct nic_qp *)object, NULL);
+	return true;
 }
 
-static void close_door(struct nic_object *object)
+static bool close_door(struct nic_object *object)
 {
 	nic_door_close((struct nic_export *)object, NULL);
+	return true;
 }
 
-static void close_mr(struct nic_object *object)
+static bool close_mr(struct nic_object *object)
 {
+	if (nic_mr_prepare_close((struct nic_mr *)object, NULL) < 0)
+		return false;
 	nic_mr_close((struct nic_mr *)object, NULL);
+	return true;
 }
 
-static void close_memory(struct nic_object *object)
+static bool close_memory(struct nic_object *object)
 {
 	nic_memory_close((struct nic_memory *)object, NULL);
+	return true;
 }
 
-static void close_pd(struct nic_object *object)
+static bool close_pd(struct nic_object *object)
 {
 	nic_pd_close((struct nic_pd *)object, NULL);
+	return true;
 }
 
 /* Grants go with their Qps. */
 static const struct {
 	enum nic_type type;
-	void (*close)(struct nic_object *object);
+	bool at_device;                            /* only NIC_OWNER_CLOSING at a time */
+	bool (*close)(struct nic_object *object);  /* false: there is no memory for it now */
 } release_order[] = {
-	{ NIC_QP, close_qp },
-	{ NIC_EXPORT, close_door },
-	{ NIC_TICKET, close_door },
-	{ NIC_MR, close_mr },
-	{ NIC_MEMORY, close_memory },
-	{ NIC_PD, close_pd },
+	{ NIC_QP, true, close_qp },
+	{ NIC_EXPORT, true, close_door },
+	{ NIC_TICKET, true, close_door },
+	{ NIC_MR, true, close_mr },
+	{ NIC_MEMORY, false, close_memory },
+	{ NIC_PD, false, close_pd },
 };
+
+/* What a step of the release came to. */
+enum release { RELEASE_OVER, RELEASE_MORE, RELEASE_HELD_BACK };
+
+static enum release release_type(struct nic_owner *owner, size_t i, unsigned *budget)
+{
+	struct nic_object *object;
+
+	while ((object = TAILQ_FIRST(&owner->objects[release_order[i].type])) && !object->ending) {
+		if (release_order[i].at_device && owner->n_closing >= NIC_OWNER_CLOSING)
+			return RELEASE_HELD_BACK;
+		if (*budget == 0)
+			return RELEASE_MORE;
+		--*budget;
+		if (!release_order[i].close(object))
+			return owner->n_closing > 0 ? RELEASE_HELD_BACK : RELEASE_MORE;
+	}
+	return RELEASE_OVER;
+}
 
 bool nic_owner_release(struct nic_owner *owner, unsigned budget)
 {
-	struct nic_object *object;
-	bool more = false;
+	enum release release = RELEASE_OVER;
 
 	owner->dying = true;
 	owner->releasing = true;
-	for (size_t i = 0; i < sizeof(release_order) / sizeof(release_order[0]) && !more; i++)
-		while ((object = TAILQ_FIRST(&owner->objects[release_order[i].type])) && !object->ending) {
-			more = budget == 0;
-			if (more)
-				break;
-			budget--;
-			release_order[i].close(object);
-		}
+	nic_table_close(&owner->ids);
+	for (size_t i = 0; i < sizeof(release_order) / sizeof(release_order[0]) && release == RELEASE_OVER; i++)
+		release = release_type(owner, i, &budget);
 	owner->releasing = false;
-	return more;
+	owner->held_back = release == RELEASE_HELD_BACK || (owner->held_back && release == RELEASE_MORE);
+	return release == RELEASE_MORE;
 }

@@ -27,6 +27,7 @@ int nic_pd_new(struct nic_pd **ret, struct nic_owner *owner, struct nic_adapter 
 		nic->env->free(nic->env, pd, sizeof(*pd));
 		return r;
 	}
+	adapter->users++;
 	*ret = pd;
 	return 0;
 }
@@ -39,6 +40,7 @@ static void pd_end(struct nic_pd *pd)
 
 	nic_object_unlink(&pd->object, nic);
 	nic_charge_release(&pd->charge);
+	pd->adapter->users--;
 	nic_done_end(closed, NULL);
 	nic->env->free(nic->env, pd, sizeof(*pd));
 	nic_owner_leave(owner);

@@ -805,6 +805,28 @@ static void test_ledger_pages(void **state)
 	assert_int_equal(pages, 3);
 }
 
+/* mutation: let the cursor count places: then who comes after one that went is left out */
+static void test_ledger_pages_while_they_go(void **state)
+{
+	struct rig_client *clients[100], *admin = rig_hello(*state, "uid:0", CLIENT_ROLE_ADMIN);
+	const Nicd__LedgerReply *reply;
+	unsigned n;
+
+	for (unsigned i = 0; i < 100; i++) {
+		char account[16];
+
+		snprintf(account, sizeof(account), "uid:%u", 1000 + i);
+		clients[i] = rig_hello(*state, account, CLIENT_ROLE_CLIENT);
+	}
+	reply = ledger(admin, 0);
+	n = (unsigned)reply->n_accounts;
+	for (unsigned i = 0; i < 20; i++)
+		rig_end(clients[i]);
+	reply = ledger(admin, reply->cursor);
+	assert_int_equal(reply->cursor, 0);
+	assert_int_equal(n + reply->n_accounts, 101);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -831,6 +853,7 @@ int main(void)
 		rig_test(test_ledger_and_end),
 		rig_test(test_ledger_own),
 		rig_test(test_ledger_pages),
+		rig_test(test_ledger_pages_while_they_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

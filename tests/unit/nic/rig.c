@@ -5,6 +5,20 @@
 #include <string.h>
 
 unsigned rig_order;
+struct nic_receipt rig_receipt;
+static uint64_t receipt_exports[NIC_RECEIPT_EXPORTS];
+static struct nic *receipt_nic;
+
+static void receipt_keep(void)
+{
+	const struct nic_receipt *receipt = nic_mr_receipt(receipt_nic);
+
+	if (receipt->at_ns == 0)
+		return;
+	rig_receipt = *receipt;
+	if (rig_receipt.exports)
+		rig_receipt.exports = memcpy(receipt_exports, rig_receipt.exports, sizeof(receipt_exports));
+}
 
 static void done_fn(struct nic_done *d, const struct nicd_error *error)
 {
@@ -13,6 +27,8 @@ static void done_fn(struct nic_done *d, const struct nicd_error *error)
 	done->calls++;
 	done->error = *error;
 	done->order = ++rig_order;
+	if (receipt_nic)
+		receipt_keep();
 	if (done->then)
 		done->then(done);
 }
@@ -61,6 +77,7 @@ int rig_setup(void **state)
 
 	fake_env_init(&rig->env);
 	nic_init(&rig->nic, &rig->env.env, NULL, &settings);
+	receipt_nic = &rig->nic;
 	rig->fake = fake_new();
 	assert_int_equal(nic_adapter_new(&rig->adapter, &rig->nic, &rig->fake->provider), 0);
 	assert_int_equal(nic_account_get(&rig->nic.accounts, "uid:1000", &account), 0);
@@ -98,6 +115,7 @@ int rig_teardown(void **state)
 		assert_true(fake_holds_nothing(rig->fake));
 	nic_owner_deinit(&rig->owner);
 	nic_deinit(&rig->nic);
+	receipt_nic = NULL;
 	assert_int_equal(rig->env.live_blocks, 0);
 	assert_int_equal(rig->env.live_bytes, 0);
 	free(rig);

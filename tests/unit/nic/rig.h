@@ -49,6 +49,8 @@ struct rig_done {
 };
 extern unsigned rig_order;
 struct nic_done *rig_done(struct rig_done *done);   /* resets it */
+/* The last receipt that there was in a done. */
+extern struct nic_receipt rig_receipt;
 #define assert_refused(d, why) \
 	do { \
 		const struct rig_done *d_ = &(d); \

@@ -282,7 +282,7 @@ static void test_opening_fails(void **state)
 		assert_refused(done, TAGS_EXHAUSTED);
 		assert_int_equal(rig->nic.count[NIC_EXPORT], 0);
 		assert_int_equal(rig_used(rig, NIC_SLOT_DOORS), 0);
-		assert_true(TAILQ_EMPTY(&rig->mr->exports));
+		assert_true(!rig->mr->exports || TAILQ_EMPTY(&rig->mr->exports->live));
 	}
 	fake_hold(rig->fake, FAKE_TAG_DROP, true);
 	fake_fail(rig->fake, FAKE_DOOR_ADD, 0, 1, NICD_R_DEVICE_FAILED);
@@ -340,11 +340,41 @@ static void test_overtaken_opening(void **state)
 		assert_refused(done, REVOKED);
 		assert_ended(ended);
 		if (!(i & 2))
-			assert_int_equal(rig->mr->receipt->n_exports, 1);
+			assert_int_equal(rig_receipt.n_exports, 1);
 		assert_int_equal(rig->nic.count[NIC_EXPORT], 0);
 		assert_int_equal(rig->n_events, 0);
 		rig_teardown(&own);
 	}
+}
+
+/* mutation: kill all exports at once, do not tell the next one when one has died, or count one twice that its owner closes meanwhile */
+static void test_exports_die_in_pieces(void **state)
+{
+	enum { N = 1000, AT_ONCE = 256 };
+	struct rig *rig = *state;
+	struct rig_done done = { 0 }, exported = { 0 }, closed = { 0 };
+	static struct nic_export *doors[N];
+	struct nicd_error err;
+	char name[16];
+
+	rig_registered(rig);
+	for (unsigned i = 0; i < N; i++) {
+		snprintf(name, sizeof(name), "data%u", i);
+		doors[i] = rig_export(rig, rig->mr, name, 1, &exported);
+		assert_ended(exported);
+	}
+	rig->owner.event = NULL;
+	fake_hold(rig->fake, FAKE_DOOR_DROP, true);
+	assert_int_equal(nic_mr_deregister(rig->mr, rig_done(&done), &err), 0);
+	assert_int_equal(fake_pending(rig->fake, FAKE_DOOR_DROP), AT_ONCE);
+	nic_door_close(doors[0], rig_done(&closed));   /* the oldest: its turn has not come */
+	assert_int_equal(fake_pending(rig->fake, FAKE_DOOR_DROP), AT_ONCE + 1);
+	while (fake_complete(rig->fake, FAKE_DOOR_DROP))
+		assert_true(fake_pending(rig->fake, FAKE_DOOR_DROP) <= AT_ONCE + 1);
+	assert_ended(done);
+	assert_ended(closed);
+	assert_int_equal(rig_receipt.n_exports, N);
+	assert_int_equal(rig->mr->state, NIC_MR_CREATED);
 }
 
 /* mutation: drop the MR's tag before its exports are dead, or leave one out of the receipt */
@@ -380,9 +410,9 @@ static void test_deregister_with_exports(void **state)
 	assert_int_equal(rig->fake->serial, rig->mr->object.serial);
 	assert_true(fake_complete(rig->fake, FAKE_TAG_DROP));
 	assert_ended(dereg);
-	assert_int_equal(rig->mr->receipt->n_exports, 3);
-	assert_int_equal(rig->mr->receipt->grants, 3);
-	assert_int_equal(rig->mr->receipt->streams_cut, 3);
+	assert_int_equal(rig_receipt.n_exports, 3);
+	assert_int_equal(rig_receipt.grants, 3);
+	assert_int_equal(rig_receipt.streams_cut, 3);
 	for (unsigned i = 0; i < 3; i++) {
 		bool listed = false;
 
@@ -390,7 +420,7 @@ static void test_deregister_with_exports(void **state)
 		assert_null(doors[i]->mr);
 		assert_int_equal(doors[i]->mr_serial, rig->mr->object.serial);
 		for (unsigned j = 0; j < 3; j++)
-			listed |= rig->mr->receipt->exports[j] == doors[i]->object.serial;
+			listed |= rig_receipt.exports[j] == doors[i]->object.serial;
 		assert_true(listed);
 	}
 	fake_hold(rig->fake, FAKE_OPS, false);
@@ -417,12 +447,12 @@ static void test_more_exports_than_the_receipt_holds(void **state)
 	}
 	assert_int_equal(nic_mr_deregister(rig->mr, rig_done(&done), &err), 0);
 	assert_ended(done);
-	assert_int_equal(rig->mr->receipt->n_exports, 100);
+	assert_int_equal(rig_receipt.n_exports, 100);
 	for (unsigned i = 0; i < NIC_RECEIPT_EXPORTS; i++)
-		assert_int_not_equal(rig->mr->receipt->exports[i], 0);
+		assert_int_not_equal(rig_receipt.exports[i], 0);
 	rig_registered(rig);
 	assert_int_equal(nic_mr_deregister(rig->mr, rig_done(&done), &err), 0);
-	assert_int_equal(rig->mr->receipt->n_exports, 0);
+	assert_int_equal(rig_receipt.n_exports, 0);
 }
 
 /* mutation: answer success at the deadline, or forget the event */
@@ -605,6 +635,7 @@ int main(void)
 		rig_test(test_opening_fails),
 		rig_test(test_opening_fails_and_its_tag_stays),
 		cmocka_unit_test(test_overtaken_opening),
+		rig_test(test_exports_die_in_pieces),
 		rig_test(test_deregister_with_exports),
 		rig_test(test_more_exports_than_the_receipt_holds),
 		rig_test(test_revoke_unconfirmed),

@@ -406,7 +406,7 @@ static void test_revoke_by_another(void **state)
 	assert_int_equal(rig->events[0].reason, NICD_R_REVOKED);
 	assert_int_equal(rig->events[0].id, rig->mr->object.id);
 	assert_int_equal(rig->mr->state, NIC_MR_CREATED);
-	assert_int_equal(rig->mr->receipt->at_ns, rig->env.wall);
+	assert_int_equal(rig_receipt.at_ns, rig->env.wall);
 	rig->on_event = close_on_event;
 	rig_registered(rig);
 	assert_int_equal(nic_revoke(&rig->nic, &rig->mr->object, rig_done(&done), &err), 0);
@@ -440,9 +440,9 @@ static void test_receipt(void **state)
 	rig->fake->cut_by_tag = 3;
 	assert_int_equal(nic_mr_deregister(rig->mr, rig_done(&done), &err), 0);
 	assert_ended(done);
-	assert_int_equal(rig->mr->receipt->streams_cut, 3);
-	assert_int_equal(rig->mr->receipt->at_ns, rig->env.wall);
-	assert_int_equal(rig->mr->receipt->n_exports, 0);
+	assert_int_equal(rig_receipt.streams_cut, 3);
+	assert_int_equal(rig_receipt.at_ns, rig->env.wall);
+	assert_int_equal(rig_receipt.n_exports, 0);
 }
 
 /* 500,000 pairs a second leave no time for allocations. */

@@ -112,23 +112,85 @@ static void test_table_grows(void **state)
 	assert_int_equal(env.live_blocks, 0);
 }
 
-/* mutation: forget the 24 bits: a generation reaches into the type */
-static void test_generation_wraps(void **state)
+/* mutation: do not retire a slot: its generation reaches into the type, or begins anew and an old id means a new object */
+static void test_generations_end(void **state)
 {
 	struct fake_env env;
 	struct nic_table table;
 	struct nic_object object = { .type = NIC_QP };
+	uint64_t last;
 
 	fake_env_init(&env);
 	nic_table_init(&table, &env.env);
 	assert_int_equal(nic_table_add(&table, &object), 0);
 	nic_table_remove(&table, &object);
-	table.slots[0].generation = (1 << 24) - 1;
+	table.pages[0]->keys[0] = NIC_TABLE_GENERATIONS - 2;
 	assert_int_equal(nic_table_add(&table, &object), 0);
-	assert_int_equal(object.id >> 56, NIC_QP);
-	assert_ptr_equal(nic_table_find(&table, object.id), &object);
+	last = object.id;
+	assert_int_equal(last >> 32, (uint64_t)NIC_QP << 24 | (NIC_TABLE_GENERATIONS - 1));
+	assert_ptr_equal(nic_table_find(&table, last), &object);
 	nic_table_remove(&table, &object);
+	assert_int_equal(table.n_retired, 1);
+	for (unsigned i = 0; i < 3 * NIC_TABLE_PAGE; i++) {
+		assert_int_equal(nic_table_add(&table, &object), 0);
+		assert_int_not_equal((uint32_t)object.id, 0);
+		assert_null(nic_table_find(&table, last));
+		nic_table_remove(&table, &object);
+	}
 	nic_table_deinit(&table);
+	assert_int_equal(env.live_blocks, 0);
+}
+
+/* mutation: look at the slot alone: an id without a type finds what its last owner left */
+static void test_free_slots(void **state)
+{
+	struct fake_env env;
+	struct nic_table table;
+	struct nic_object object = { .type = NIC_MR };
+	uint64_t id;
+
+	fake_env_init(&env);
+	nic_table_init(&table, &env.env);
+	assert_int_equal(nic_table_add(&table, &object), 0);
+	id = object.id;
+	nic_table_remove(&table, &object);
+	for (uint64_t generation = 0; generation < 4; generation++)
+		for (unsigned type = 0; type < NIC_TYPE_COUNT; type++)
+			assert_null(nic_table_find(&table, (uint64_t)type << 56 | generation << 32 | (uint32_t)id));
+	nic_table_prefetch_slot(&table, id);
+	nic_table_prefetch_object(&table, id);
+	nic_table_prefetch_slot(&table, UINT64_MAX);
+	nic_table_prefetch_object(&table, UINT64_MAX);
+	nic_table_deinit(&table);
+}
+
+/* mutation: a closing table keeps its pages to the last: then they all go in one turn of the loop */
+static void test_table_closes(void **state)
+{
+	enum { N = 100 * NIC_TABLE_PAGE };
+	static struct nic_object objects[N];
+	struct fake_env env;
+	struct nic_table table;
+	uint64_t blocks;
+
+	fake_env_init(&env);
+	nic_table_init(&table, &env.env);
+	for (unsigned i = 0; i < N; i++) {
+		objects[i].type = NIC_MR;
+		assert_int_equal(nic_table_add(&table, &objects[i]), 0);
+	}
+	blocks = env.live_blocks;
+	nic_table_close(&table);
+	assert_int_equal(env.live_blocks, blocks);
+	for (unsigned i = 0; i < N; i++) {
+		uint64_t id = objects[i].id;
+
+		nic_table_remove(&table, &objects[i]);
+		assert_null(nic_table_find(&table, id));
+		assert_int_equal(env.live_blocks, blocks - (i + 1) / NIC_TABLE_PAGE);
+	}
+	nic_table_deinit(&table);
+	assert_int_equal(env.live_blocks, 0);
 }
 
 /* mutation: leave out the type check in nic_owner_find, or the ids of another owner's table would do */
@@ -275,7 +337,9 @@ int main(void)
 		cmocka_unit_test(test_rights),
 		cmocka_unit_test(test_stale_ids),
 		cmocka_unit_test(test_table_grows),
-		cmocka_unit_test(test_generation_wraps),
+		cmocka_unit_test(test_generations_end),
+		cmocka_unit_test(test_free_slots),
+		cmocka_unit_test(test_table_closes),
 		rig_test(test_find_by_owner),
 		rig_test(test_serials_and_paging),
 		rig_test(test_deadlines),

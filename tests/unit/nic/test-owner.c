@@ -296,7 +296,7 @@ static void test_every_allocation_fails(void **state)
 
 			rig_setup(&own);
 			rig = own;
-			blocks = rig->env.live_blocks;
+			blocks = rig->env.live_blocks - rig->nic.n_spare_ops;
 			fds = rig->env.n_closed;
 			nic_owner_init(&owner, &rig->nic, rig->owner.account, nic_serial(&rig->nic));
 			rig->env.fail_at = rig->env.allocs + k;
@@ -306,7 +306,7 @@ static void test_every_allocation_fails(void **state)
 				;
 			assert_int_equal(owner.n_objects, 0);
 			nic_owner_deinit(&owner);
-			assert_int_equal(rig->env.live_blocks, blocks);
+			assert_int_equal(rig->env.live_blocks - rig->nic.n_spare_ops, blocks);
 			assert_int_equal(rig->env.n_closed, fds + 1);
 			rig->env.fail_at = 0;
 			if (!rig->env.failed) {
@@ -317,6 +317,96 @@ static void test_every_allocation_fails(void **state)
 		}
 		assert_true(k > 10 && k < 100);
 	}
+}
+
+/* mutation: close all at once, start the next one only when all have gone, or forget to start it */
+static void test_release_in_pieces(void **state)
+{
+	enum { N = 3 * NIC_OWNER_CLOSING };
+	struct rig *rig = *state;
+	struct rig_done done = { 0 };
+	struct nicd_error err;
+
+	for (unsigned i = 0; i < N; i++) {
+		struct nic_mr *mr;
+
+		assert_int_equal(nic_mr_new(&mr, rig->pd, &err), 0);
+		assert_int_equal(rig_register(mr, rig->memory, i % 16, 1, NIC_REMOTE_READ, &done), 0);
+	}
+	fake_hold(rig->fake, FAKE_TAG_DROP, true);
+	while (nic_owner_release(&rig->owner, 100))
+		;
+	assert_int_equal(fake_pending(rig->fake, FAKE_TAG_DROP), NIC_OWNER_CLOSING);
+	assert_true(rig->owner.held_back);
+	for (unsigned i = 0; i < N - NIC_OWNER_CLOSING; i++) {
+		assert_true(fake_complete(rig->fake, FAKE_TAG_DROP));
+		assert_int_equal(fake_pending(rig->fake, FAKE_TAG_DROP), NIC_OWNER_CLOSING);
+		assert_int_equal(rig->n_empty, 0);
+	}
+	fake_complete_all(rig->fake);
+	assert_int_equal(rig->owner.n_objects, 0);
+	assert_int_equal(rig->n_empty, 1);
+}
+
+/* mutation: abort, or leave the MR alone, when there is no memory for its revocation: the release must try again */
+static void test_release_without_memory(void **state)
+{
+	enum { N = 100 };
+	struct rig *rig = *state;
+	struct rig_done done = { 0 };
+	unsigned laps = 0;
+
+	for (unsigned i = 0; i < N; i++) {
+		struct nic_mr *mr = rig_mr(rig);
+
+		assert_int_equal(rig_register(mr, rig->memory, i % 16, 1, NIC_REMOTE_READ, &done), 0);
+	}
+	fake_hold(rig->fake, FAKE_TAG_DROP, true);
+	rig->env.fail_at = rig->env.allocs + 1;
+	rig->env.fail_on = true;
+	while (nic_owner_release(&rig->owner, 7) && laps++ < 1000)
+		;
+	assert_true(laps < 1000);   /* one that ends starts the next one */
+	assert_true(rig->owner.held_back);
+	assert_true(fake_pending(rig->fake, FAKE_TAG_DROP) >= 8);
+	assert_true(fake_pending(rig->fake, FAKE_TAG_DROP) < N);
+	fake_complete_all(rig->fake);
+	assert_int_equal(rig->owner.n_objects, 0);
+	assert_int_equal(rig->n_empty, 1);
+	rig->env.fail_at = 0;
+}
+
+/* mutation: end everything of a lost device in one go, skip what a step left, or tell the tokens of those that come later */
+static void test_device_lost_in_pieces(void **state)
+{
+	enum { N = 3000 };
+	struct rig *rig = *state;
+	struct rig_done done = { 0 };
+	static struct nic_mr *mrs[N];
+	unsigned left = N, laps = 0;
+
+	for (unsigned i = 0; i < N; i++) {
+		mrs[i] = rig_mr(rig);
+		assert_int_equal(rig_register(mrs[i], rig->memory, i % 16, 1, NIC_REMOTE_READ, &done), 0);
+	}
+	rig->n_events = 0;
+	rig->owner.event = NULL;
+	fake_lose(rig->fake, true);
+	while (left > 0 && laps++ < 100) {
+		unsigned still = 0;
+
+		for (unsigned i = 0; i < N; i++)
+			still += mrs[i]->state == NIC_MR_REGISTERED;
+		assert_true(left - still <= 1024);
+		left = still;
+		assert_int_equal(nic_next_deadline(&rig->nic), left > 0 ? 0 : nic_next_deadline(&rig->nic));
+		nic_tick(&rig->nic);
+	}
+	assert_true(laps > 3 && laps < 100);
+	while (nic_next_deadline(&rig->nic) == 0)
+		nic_tick(&rig->nic);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(mrs[i]->state, NIC_MR_CREATED);
 }
 
 /* mutation: lose the provider, or the adapter, when there is no memory */
@@ -547,6 +637,9 @@ int main(void)
 		rig_test(test_device_lost_while_detaching),
 		cmocka_unit_test(test_deinit_ends_what_is_owed),
 		cmocka_unit_test(test_every_allocation_fails),
+		rig_test(test_release_in_pieces),
+		rig_test(test_release_without_memory),
+		rig_test(test_device_lost_in_pieces),
 		rig_test(test_no_memory_for_an_adapter),
 		cmocka_unit_test(test_at_random),
 	};
