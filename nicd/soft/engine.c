@@ -520,6 +520,12 @@ unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial)
 	return n;
 }
 
+void soft_engine_framing(struct soft_engine *engine, uint32_t fpdu, bool crc)
+{
+	engine->options.fpdu = fpdu;
+	engine->options.crc = crc;
+}
+
 void soft_engine_reset(struct soft_engine *engine)
 {
 	struct soft_stream *s;

@@ -50,6 +50,8 @@ void soft_engine_free(struct soft_engine *engine);
 /* To be set before there are connections, or to be raised at any time; what has been refused is there to be read. */
 struct soft_caps *soft_engine_caps(struct soft_engine *engine);
 
+/* For streams to come, as in the options. */
+void soft_engine_framing(struct soft_engine *engine, uint32_t fpdu, bool crc);
 /* Port 0: any; *bound is the real address. Negative errno. */
 int soft_engine_listen(struct soft_engine *engine, const struct sockaddr *addr, struct sockaddr_storage *bound);
 /* Takes a listening socket made by someone else. */

@@ -14,9 +14,11 @@
 #include "nicd/soft/control.h"
 #include "nicd/soft/device.h"
 #include "nicd/soft/listen.h"
+#include "nicd/soft/mpa.h"
 
 enum {
 	EXIT_USAGE = 2,
+	FPDU_MIN = 128,
 	MAPPINGS_OWN = 4096,   /* for libraries, stacks, the heap, and memories that are being unmapped */
 };
 
@@ -25,6 +27,8 @@ struct options {
 	const char *data_listen;
 	const char *data_advertise;
 	uid_t controller_uid;
+	uint32_t fpdu;
+	bool crc;
 	bool exit_with_controller;
 	uint32_t caps[SOFT_CAPS];
 	uint32_t max_mappings;
@@ -80,6 +84,23 @@ static int set_data_advertise(struct options *o, const char *value)
 	return locator_addr_parse(value, &addr);
 }
 
+static int set_crc(struct options *o, const char *value)
+{
+	o->crc = true;
+	return 0;
+}
+
+static int set_fpdu(struct options *o, const char *value)
+{
+	char *end;
+	unsigned long n = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || n < FPDU_MIN || n > FPDU_ULPDU_MAX)
+		return -EINVAL;
+	o->fpdu = n;
+	return 0;
+}
+
 static int set_exit_with_controller(struct options *o, const char *value)
 {
 	o->exit_with_controller = true;
@@ -121,6 +142,8 @@ static const struct option_row {
 	{"--data-listen", "ADDR:PORT", "where peers connect (default 127.0.0.1:7190); port 0: any", set_data_listen},
 	{"--data-advertise", "ADDR:PORT", "what peers are told to connect to (default: where it listens)", set_data_advertise},
 	{"--max-mappings", "N", "memories of all accounts mapped at once (default: vm.max_map_count - 4096)", set_max_mappings},
+	{"--crc", NULL, "protect every frame by a checksum, also where the peer does not ask for it", set_crc},
+	{"--fpdu", "BYTES", "largest frame sent (default: what fits a TCP segment; 64 KiB on this host)", set_fpdu},
 	{"--exit-with-controller", NULL, "end when the controller goes", set_exit_with_controller},
 	{"--version", NULL, "print the version", print_version},
 	{"--help", NULL, "print this", print_help},
@@ -385,6 +408,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (process_start(&process) < 0)
 		return EXIT_FAILURE;
+	soft_engine_framing(soft_device_engine(soft_control_device(process.control)), process.options.fpdu, process.options.crc);
 	r = sockets_open(&process);
 	if (r < 0)
 		stop(&process);
