@@ -41,6 +41,8 @@ enum {
 	NIC_REMOTE_WRITE = 0x5,
 	NIC_READ_SINK = 0x8,
 	NIC_RIGHTS_ALL = 0xf,
+	/* nicd's own, and never a client's to ask for: peers may invalidate the tag. */
+	NIC_INVALIDATABLE = 0x100,
 };
 static inline bool nic_rights_has(uint32_t rights, uint32_t want)
 {

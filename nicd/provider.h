@@ -119,7 +119,7 @@ struct nic_connect {
 	uint32_t timeout_ms;
 };
 
-enum nic_operation { NIC_READ, NIC_WRITE };
+enum nic_operation { NIC_READ, NIC_WRITE, NIC_SEND, NIC_RECEIVE };
 
 struct nic_post {
 	uint64_t qp;

@@ -184,6 +184,15 @@ enum nicd_status {
 	X(136, NETWORK, CONNECTION_REFUSED, EACCES, \
 	  "the address is not among the networks that policy allows connections to; observed is its port", \
 	  "add it with --allow-connect or [connect] allow in nicd.conf") \
+	X(137, NO_RECEIVE, REMOTE_RESOURCES, ENOBUFS, "the peer had no receive posted for the message in time", \
+	  "let the peer post its receives first") \
+	X(138, REMOTE_RECEIVE, REMOTE_RESOURCES, EMSGSIZE, "the message is longer than the receive that the peer posted for it", \
+	  "send less, or let the peer post longer receives") \
+	X(139, REMOTE_INVALIDATE, REMOTE_ERROR, EREMOTEIO, "the peer has no such token that others may invalidate", \
+	  "invalidate only what the peer asked to be invalidated") \
+	X(140, RECEIVE_TOO_SMALL, BUFFER_TOO_SMALL, EMSGSIZE, \
+	  "a message came that is longer than the receive: limit is the receive's length, observed how much had come", \
+	  "post longer receives") \
 	/* ---- device */ \
 	X(150, NO_ADAPTER, DEVICE_REMOVED, ENODEV, "there is no such adapter, or it is down", "see nicctl device show") \
 	X(151, DEVICE_LOST, DEVICE_REMOVED, ENODEV, "the device went away", "connect again when it is back") \

@@ -63,6 +63,12 @@ static inline uint64_t get_le64(const uint8_t *p)
 	return le64toh(v);
 }
 
+static inline void put_le64(uint8_t *p, uint64_t v)
+{
+	v = htole64(v);
+	memcpy(p, &v, sizeof(v));
+}
+
 static inline void put_le32(uint8_t *p, uint32_t v)
 {
 	v = htole32(v);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nicd/soft/bytes.h"
 #include "nicd/soft/device-private.h"
 
 /* A reply and the message inside it. */
@@ -258,6 +259,9 @@ static void on_posted(void *userdata, const struct nicd_error *error, const stru
 		completion.bytes = result->bytes;
 		completion.failed = result->failed;
 		completion.inexact = result->inexact;
+		completion.solicited = result->solicited;
+		completion.invalidated = result->invalidated;
+		completion.invalidated_token = result->token;
 		reply.result_case = SOFT__REPLY__RESULT_COMPLETION;
 		reply.completion = &completion;
 	}
@@ -268,20 +272,40 @@ static int run_post(struct run *run)
 {
 	static const enum nic_operation operations[] = {
 		[SOFT__POST__OPERATION__READ] = NIC_READ, [SOFT__POST__OPERATION__WRITE] = NIC_WRITE,
+		[SOFT__POST__OPERATION__SEND] = NIC_SEND,
 	};
 	const Soft__Post *post = run->request->post;
 	size_t n = post->entries.len / NICD_TRANSFER_ENTRY_SIZE;
+	struct soft_post what = {
+		.notify = post->notify, .solicited = post->solicited, .invalidate = post->invalidate,
+		.invalidate_token = post->invalidate_token, .entries = post->entries.data, .n_entries = (uint32_t)n,
+	};
 	struct soft_pending *pending;
 
 	if (post->entries.len % NICD_TRANSFER_ENTRY_SIZE || n == 0 || n > NICD_TRANSFER_ENTRIES)
 		return nicd_refuse_at(&run->err, NICD_R_TRANSFER_ENTRIES, NICD_TRANSFER_ENTRIES, n);
 	if ((size_t)post->operation >= sizeof(operations) / sizeof(operations[0]))
-		return nicd_refuse_at(&run->err, NICD_R_VALUE, SOFT__POST__OPERATION__WRITE, (uint64_t)post->operation);
+		return nicd_refuse_at(&run->err, NICD_R_VALUE, SOFT__POST__OPERATION__SEND, (uint64_t)post->operation);
+	what.operation = operations[post->operation];
 	pending = soft_pending_new(run->device, run->request->id);
 	if (!pending)
 		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
-	soft_post(run->device->engine, post->stream, operations[post->operation], post->entries.data, (uint32_t)n, on_posted,
-		  pending);
+	soft_post(run->device->engine, post->stream, &what, on_posted, pending);
+	return RUN_LATER;
+}
+
+static int run_receive(struct run *run)
+{
+	const Soft__Receive *receive = run->request->receive;
+	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = {0};
+	struct soft_pending *pending = soft_pending_new(run->device, run->request->id);
+
+	if (!pending)
+		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+	put_le32(entry, receive->local_token);
+	put_le64(entry + 8, receive->local_addr);
+	put_le32(entry + 24, receive->length);
+	soft_receive(run->device->engine, receive->stream, entry, on_posted, pending);
 	return RUN_LATER;
 }
 
@@ -447,6 +471,7 @@ static const struct command {
 	[SOFT__REQUEST__CALL_QUERY_STREAM] = {run_query_stream},
 	[SOFT__REQUEST__CALL_LIST] = {run_list},
 	[SOFT__REQUEST__CALL_STATS] = {run_stats},
+	[SOFT__REQUEST__CALL_RECEIVE] = {run_receive},
 };
 
 static int run_checked(struct run *run, struct wire_packet *packet)

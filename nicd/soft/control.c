@@ -25,6 +25,7 @@ enum {
 
 	READS = 16,                    /* frames per turn; streams want their share */
 	QUEUED_MAX = 1 << 20,          /* bytes of replies above which nothing more is read */
+	NOTICES_MAX = 64 * 1024,       /* bytes above which no more notices are put */
 	EVENTS_MAX = 8 << 20,          /* bytes above which a controller that does not read is given up */
 	RETRY_MS = 100,                /* until accept is tried again after it failed */
 	SEEN = 2 * NICD_FRAME_REQUESTS,
@@ -105,6 +106,9 @@ static void controller_turn(struct controller *controller)
 {
 	int r;
 
+	/* Those that do not fit are told later, and then only how many there were: peers cannot make them pile up. */
+	while (!controller->broken && controller->out.bytes < NOTICES_MAX && soft_device_notice(controller->control->device))
+		;
 	if (!controller->broken && !frame_out_empty(&controller->out)) {
 		r = frame_flush(&controller->out, controller->fd);
 		if (r < 0 && r != -EAGAIN)

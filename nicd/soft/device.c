@@ -139,6 +139,33 @@ static void on_closed(void *userdata, uint64_t stream, const struct nicd_error *
 	tell(device, &event);
 }
 
+static void on_notified(void *userdata, uint64_t stream, uint64_t door, uint64_t count)
+{
+	Soft__Event event = SOFT__EVENT__INIT;
+
+	event.kind = SOFT__EVENT__KIND__NOTIFIED;
+	event.stream = stream;
+	event.door = door;
+	event.count = count;
+	tell(userdata, &event);
+}
+
+bool soft_device_notice(struct soft_device *device)
+{
+	return device->controlled && soft_engine_notices(device->engine, 1) > 0;
+}
+
+static void on_invalidated(void *userdata, uint64_t stream, uint64_t tag, uint32_t generation)
+{
+	Soft__Event event = SOFT__EVENT__INIT;
+
+	event.kind = SOFT__EVENT__KIND__REMOTE_INVALIDATED;
+	event.stream = stream;
+	event.tag = tag;
+	event.generation = generation;
+	tell(userdata, &event);
+}
+
 static void on_expired(void *userdata, struct soft_ticket *ticket)
 {
 	Soft__Event event = SOFT__EVENT__INIT;
@@ -232,7 +259,9 @@ void soft_device_advertise(struct soft_device *device, const char *address)
 int soft_device_new(struct soft_device **ret, uv_loop_t *loop, const struct soft_device_hooks *hooks)
 {
 	struct soft_device *device = calloc(1, sizeof(*device));
-	struct soft_engine_events events = {.opened = on_opened, .closed = on_closed, .userdata = device};
+	struct soft_engine_events events = {
+		.opened = on_opened, .closed = on_closed, .notified = on_notified, .invalidated = on_invalidated, .userdata = device,
+	};
 	struct soft_engine_options options = {
 		.max_ird = SOFT_MAX_READS, .max_ord = SOFT_MAX_READS,
 	};

@@ -37,6 +37,9 @@ void soft_device_turn_end(struct soft_device *device);
 /* What Hello answers as the address for peers: "127.0.0.1:7190"; empty: not listening. */
 void soft_device_advertise(struct soft_device *device, const char *address);
 
+/* Tells of one stream whose peer has notified; false: there is none, or nobody to tell. */
+bool soft_device_notice(struct soft_device *device);
+
 /* A controller went. What it asked for and was not answered is answered to nobody; without `keep` all is dropped. */
 void soft_device_abandon(struct soft_device *device);
 

@@ -37,7 +37,7 @@ RB_GENERATE_INTERNAL(soft_streams, soft_stream, by_number, stream_compare, stati
 
 /* ---- registry */
 
-static struct soft_stream *stream_find(struct soft_engine *engine, uint64_t number)
+struct soft_stream *engine_find(struct soft_engine *engine, uint64_t number)
 {
 	struct soft_stream key = {.number = number};
 
@@ -115,10 +115,13 @@ void engine_news(struct soft_stream *s)
 
 static void deliver_ended(struct soft_stream *s)
 {
+	const struct soft_engine_events *events = &s->engine->events;
 	struct soft_work *work;
 
 	while ((work = TAILQ_FIRST(&s->ended))) {
 		TAILQ_REMOVE(&s->ended, work, next);
+		if (work->completion.invalidated && events->invalidated)
+			events->invalidated(events->userdata, s->number, work->tag, work->generation);
 		work->done(work->userdata, &work->error, &work->completion);
 		free(work);
 	}
@@ -141,6 +144,7 @@ static void deliver(struct soft_stream *s)
 	}
 	deliver_ended(s);
 	if (s->tell_closed) {
+		message_notice_tell(s);
 		s->tell_closed = false;
 		events->closed(events->userdata, s->number, &why, &s->counters);
 	}
@@ -215,9 +219,11 @@ static void on_idle(uv_idle_t *idle)
 static void on_prepare(uv_prepare_t *prepare)
 {
 	struct soft_engine *engine = prepare->data;
+	bool told = !TAILQ_EMPTY(&engine->news);
 
 	engine_deliver(engine);
-	if (!TAILQ_EMPTY(&engine->ready)) {
+	/* Whoever was told may have something to send before the loop sleeps, and its own turn may be over. */
+	if (told || !TAILQ_EMPTY(&engine->ready)) {
 		uv_idle_start(&engine->idle, on_idle);
 	} else if (engine->spins && uv_hrtime() - engine->quiet_at < SPIN_NS) {
 		uv_idle_start(&engine->idle, on_idle);
@@ -423,7 +429,7 @@ void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *t
 	const struct soft_connected nothing = {0};
 	struct soft_stream *s = NULL;
 
-	if (!engine->closing && !stream_find(engine, terms->stream))
+	if (!engine->closing && !engine_find(engine, terms->stream))
 		s = stream_new(engine, terms->stream, false);
 	if (!s) {
 		done(userdata, &error, &nothing);
@@ -438,26 +444,39 @@ void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *t
 	stream_connect(s, terms->timeout_ms ? terms->timeout_ms : engine->options.handshake_timeout_ms);
 }
 
-void soft_post(struct soft_engine *engine, uint64_t stream, enum nic_operation operation, const uint8_t *entries,
-	       uint32_t n_entries,
-	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
-	       void *userdata)
+/* NULL: *error. */
+static struct soft_work *post_new(struct soft_stream *s, const struct soft_post *what, struct nicd_error *error)
 {
-	struct soft_stream *s = stream_find(engine, stream);
-	const struct soft_completion nothing = {0};
-	struct nicd_error error = {0};
+	uint32_t max = what->operation == NIC_SEND ? 1 : NICD_TRANSFER_ENTRIES;
 	struct soft_work *work = NULL;
 
 	if (!s || s->state != STREAM_OPEN || s->ord == 0)
-		nicd_refuse(&error, NICD_R_QP_STATE);
-	else if (n_entries == 0 || n_entries > NICD_TRANSFER_ENTRIES)
-		nicd_refuse_at(&error, NICD_R_TRANSFER_ENTRIES, NICD_TRANSFER_ENTRIES, n_entries);
-	else if ((!s->out && !(s->out = calloc(s->ord, sizeof(*s->out)))) || !(work = work_new(operation, entries, n_entries)))
-		nicd_refuse(&error, NICD_R_NO_MEMORY);
+		nicd_refuse(error, NICD_R_QP_STATE);
+	else if (what->n_entries == 0 || what->n_entries > max)
+		nicd_refuse_at(error, NICD_R_TRANSFER_ENTRIES, max, what->n_entries);
+	else if ((!s->out && !(s->out = calloc(s->ord, sizeof(*s->out)))) ||
+		 !(work = work_new(what->operation, what->entries, what->n_entries)))
+		nicd_refuse(error, NICD_R_NO_MEMORY);
+	return work;
+}
+
+void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_post *what,
+	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
+	       void *userdata)
+{
+	struct soft_stream *s = engine_find(engine, stream);
+	const struct soft_completion nothing = {0};
+	struct nicd_error error = {0};
+	struct soft_work *work = post_new(s, what, &error);
+
 	if (!work) {
 		done(userdata, &error, &nothing);
 		return;
 	}
+	work->notify = what->operation == NIC_WRITE && what->notify;
+	work->solicited = what->solicited;
+	work->invalidate = what->invalidate;
+	work->invalidate_token = what->invalidate_token;
 	work->done = done;
 	work->userdata = userdata;
 	TAILQ_INSERT_TAIL(&s->posted, work, next);
@@ -469,13 +488,13 @@ void soft_post(struct soft_engine *engine, uint64_t stream, enum nic_operation o
 
 void soft_flush(struct soft_engine *engine, uint64_t stream)
 {
-	struct soft_stream *s = stream_find(engine, stream);
+	struct soft_stream *s = engine_find(engine, stream);
 	const struct nicd_error why = {.reason = NICD_R_FLUSHED};
 	bool on_wire;
 
 	if (!s || s->state != STREAM_OPEN)
 		return;
-	on_wire = work_on_wire(s);
+	on_wire = work_on_wire(s) || message_is_half(s);
 	work_lost(s, NICD_R_FLUSHED, 0);
 	if (on_wire)
 		stream_finish(s, &why);
@@ -484,7 +503,7 @@ void soft_flush(struct soft_engine *engine, uint64_t stream)
 
 bool soft_disconnect(struct soft_engine *engine, uint64_t stream)
 {
-	struct soft_stream *s = stream_find(engine, stream);
+	struct soft_stream *s = engine_find(engine, stream);
 
 	if (!s)
 		return false;
@@ -548,7 +567,7 @@ static void info_fill(const struct soft_stream *s, struct soft_stream_info *ret)
 
 bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret)
 {
-	const struct soft_stream *s = stream_find(engine, stream);
+	const struct soft_stream *s = engine_find(engine, stream);
 
 	if (s)
 		info_fill(s, ret);
@@ -580,6 +599,7 @@ static void options_fill(struct soft_engine_options *o)
 {
 	o->handshake_timeout_ms = o->handshake_timeout_ms ? o->handshake_timeout_ms : 5000;
 	o->first_frame_timeout_ms = o->first_frame_timeout_ms ? o->first_frame_timeout_ms : 60000;
+	o->receive_wait_ms = o->receive_wait_ms ? o->receive_wait_ms : 5000;
 	o->max_ird = o->max_ird ? o->max_ird : 64;
 	o->max_ord = o->max_ord ? o->max_ord : 64;
 	if (o->max_ird >= MPA_NOT_NEGOTIATED)
@@ -618,8 +638,9 @@ int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags 
 	uv_check_init(loop, &engine->check);
 	uv_idle_init(loop, &engine->idle);
 	uv_timer_init(loop, &engine->accept_again);
+	message_engine_init(engine);
 	engine->prepare.data = engine->check.data = engine->idle.data = engine->accept_again.data = engine;
-	engine->handles = 4;
+	engine->handles = 5;
 	uv_prepare_start(&engine->prepare, on_prepare);
 	uv_check_start(&engine->check, on_check);
 	uv_unref((uv_handle_t *)&engine->prepare);
@@ -674,6 +695,7 @@ void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata
 	uv_close((uv_handle_t *)&engine->check, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->idle, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->accept_again, on_handle_closed);
+	uv_close((uv_handle_t *)&engine->stall_timer, on_handle_closed);
 }
 
 void soft_engine_free(struct soft_engine *engine)

@@ -6,7 +6,7 @@
  *
  * Files: mpa.c (handshake and FPDU framing, pure functions on bytes), rdmap.c (DDP/RDMAP headers and Terminate, pure), stream.c
  * (one connection: states and end), handshake.c (its beginning), receive.c and transmit.c (its two halves), work.c (posted
- * transfer lists), engine.c (listeners, connects, registry, turns).
+ * transfer lists), message.c (Send and receive), engine.c (listeners, connects, registry, turns).
  */
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -26,6 +26,10 @@ struct soft_engine_events {
 	void (*opened)(void *userdata, uint64_t stream, const struct soft_ticket *ticket, const char *peer);
 	/* A stream that was told as opened or connected ended; not for those that soft_disconnect was called on. */
 	void (*closed)(void *userdata, uint64_t stream, const struct nicd_error *why, const struct nic_counters *counters);
+	/* The peer of an inbound stream says that what it wrote is there; `count` times so far. Only from soft_engine_notices. */
+	void (*notified)(void *userdata, uint64_t stream, uint64_t door, uint64_t count);
+	/* A message invalidated this tag: it is gone. Told before the message's receive ends. */
+	void (*invalidated)(void *userdata, uint64_t stream, uint64_t tag, uint32_t generation);
 	void *userdata;
 };
 
@@ -34,6 +38,7 @@ struct soft_engine_options {
 	uint32_t handshake_timeout_ms;   /* 5,000: from the connection to the request, and from the request to the end of an outbound one */
 	uint32_t first_frame_timeout_ms; /* 60,000: a peer that was let in and did not promise its first frame at once */
 	uint32_t max_half_open;          /* as in soft_engine_caps; 0: the default */
+	uint32_t receive_wait_ms;        /* 5,000: how long a message waits for a receive */
 	uint32_t max_ird, max_ord;       /* 64 */
 	uint32_t fpdu;                   /* 0: by the path's MSS between strangers, 64 KiB on loopback */
 	bool crc;                        /* ask for CRC; a peer that asks gets it in any case */
@@ -83,19 +88,38 @@ struct soft_completion {
 	uint64_t bytes;
 	uint32_t failed;
 	bool inexact;
+	bool solicited, invalidated;   /* of a message received */
+	uint32_t token;                /* what it invalidated */
+};
+struct soft_post {
+	enum nic_operation operation;  /* NIC_READ, NIC_WRITE, NIC_SEND */
+	bool notify;                   /* NIC_WRITE: tell the peer's owner, once it is placed */
+	bool solicited, invalidate;    /* NIC_SEND */
+	uint32_t invalidate_token;
+	const uint8_t *entries;        /* NIC_SEND: one, of which the remote side means nothing */
+	uint32_t n_entries;
 };
 /*
- * Posts a transfer list (copied). Local tokens are checked when an entry's turn comes; failing there ends the stream like a remote error,
- * after what was posted before has completed. `done` exactly once. QP_STATE when there is no such connected stream.
+ * Posts a transfer list or a message (copied). Local tokens are checked when an entry's turn comes; failing there ends the stream like a
+ * remote error, after what was posted before has completed. Writes and messages are done when the peer has placed them. `done`
+ * exactly once. QP_STATE when there is no such connected stream.
  */
-void soft_post(struct soft_engine *engine, uint64_t stream, enum nic_operation operation, const uint8_t *entries,
-	       uint32_t n_entries,
+void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_post *what,
 	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
 	       void *userdata);
-/* Posted work ends with FLUSHED before it returns. */
+/*
+ * Posts a receive: the local side of one entry, checked now. Filled by the messages of the peer, in order. A message that finds none
+ * waits for receive_wait_ms, and what follows it in the stream with it.
+ */
+void soft_receive(struct soft_engine *engine, uint64_t stream, const uint8_t *entry,
+		  void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
+		  void *userdata);
+/* Posted work and receives end with FLUSHED before it returns. */
 void soft_flush(struct soft_engine *engine, uint64_t stream);
 /* Flushes, closes gracefully; no closed event. False: no such stream. */
 bool soft_disconnect(struct soft_engine *engine, uint64_t stream);
+/* Tells of at most `max` streams whose peers have notified; returns of how many. Whoever is told calls it when there is room. */
+unsigned soft_engine_notices(struct soft_engine *engine, unsigned max);
 /* Ends, at once, every stream that came in by this ticket or holds this grant; returns how many. */
 unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial);
 

@@ -41,9 +41,11 @@ enum rdmap_code {
 	RDMAP_E_RIGHTS = 0x0102,
 	RDMAP_E_STREAM = 0x0103,     /* the STag is another stream's */
 	RDMAP_E_WRAP = 0x0104,
+	RDMAP_E_INVALIDATE = 0x0109,
 	RDMAP_E_VERSION = 0x0205,
 	RDMAP_E_OPCODE = 0x0206,
 	RDMAP_E_STREAM_BROKEN = 0x0207,
+	RDMAP_E_INVALIDATE_UNKNOWN = 0x0209,   /* what siw says of a token that is none */
 	DDP_E_CATASTROPHIC = 0x1000,
 	DDP_E_STAG = 0x1100,         /* also for a missing right: DDP has no code for that */
 	DDP_E_BOUNDS = 0x1101,

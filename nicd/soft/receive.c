@@ -7,7 +7,7 @@
  *           -> one process_vm_writev for the batch -> reads that are now complete are confirmed
  *
  * With CRC a frame is staged whole and judged before a byte of it is placed. What is not whole at the end of a turn is kept in rx->rest
- * (without CRC never more than a header); a segment that is half placed holds a soft_use, by which a tag that goes cuts
+ * (without CRC never more than a header, but for a message that waits for a receive); a segment that is half placed holds a soft_use, by which a tag that goes cuts
  * the stream. Neither half ever waits for the other: reading goes on while nothing can be sent.
  */
 #include <errno.h>
@@ -22,7 +22,7 @@
 
 static bool reads(const struct soft_stream *s)
 {
-	return s->state != STREAM_CONNECTING && s->state != STREAM_FAILED && s->state != STREAM_CLOSED;
+	return !s->rx.stalled && s->state != STREAM_CONNECTING && s->state != STREAM_FAILED && s->state != STREAM_CLOSED;
 }
 
 /* ---- placing */
@@ -61,6 +61,7 @@ static void rx_fault(struct soft_stream *s)
 	const struct nicd_error why = {.reason = NICD_R_LOCAL_GONE, .provider_error = EFAULT};
 	struct stream_rx *rx = &s->rx;
 
+	message_blame(s, &why);
 	if (rx->staged_own || (rx->in_segment && rx->header.opcode == RDMAP_READ_RESPONSE)) {
 		struct stream_sink *sink = &s->out[s->out_head % s->ord];
 
@@ -70,8 +71,7 @@ static void rx_fault(struct soft_stream *s)
 	stream_terminate(s, &terminate, NICD_R_LOCAL_GONE);
 }
 
-/* What is staged is placed, and then what depends on it is told. False: the stream has ended. */
-static bool rx_flush(struct soft_stream *s)
+bool rx_flush(struct soft_stream *s)
 {
 	struct nicd_error why;
 
@@ -82,6 +82,8 @@ static bool rx_flush(struct soft_stream *s)
 	s->rx.staged_own = false;
 	for (; s->rx.arrived; s->rx.arrived--)
 		work_confirm(s);
+	if (!message_flush(s))
+		return false;
 	if (work_settle(s, &why)) {
 		stream_finish(s, &why);
 		return false;
@@ -107,10 +109,10 @@ static void rx_refuse(struct soft_stream *s, enum rdmap_code code, const struct 
 
 static void count_placed(struct soft_stream *s, size_t n)
 {
-	if (s->rx.header.opcode == RDMAP_WRITE)
-		s->counters.peer_written += n;
-	else
+	if (s->rx.header.opcode == RDMAP_READ_RESPONSE)
 		s->counters.bytes_read += n;
+	else
+		s->counters.peer_written += n;
 }
 
 static void segment_end(struct soft_stream *s)
@@ -125,6 +127,10 @@ static void segment_end(struct soft_stream *s)
 	rx->in_message = !rx->header.last;
 	rx->opcode = rx->header.opcode;
 	rx->stag = rx->header.stag;
+	if (!rx->header.tagged) {
+		message_segment_end(s, rx->ulpdu - DDP_UNTAGGED_SIZE);
+		return;
+	}
 	rx->to = rx->header.to + (rx->ulpdu - DDP_TAGGED_SIZE);
 	if (rx->header.opcode == RDMAP_READ_RESPONSE && rx->header.last)
 		rx->arrived++;
@@ -169,11 +175,15 @@ static void rx_cut(struct soft_use *use)
 		.code = DDP_E_STAG, .has_header = true, .header = s->rx.header, .ulpdu = s->rx.ulpdu,
 	};
 	const struct nicd_error why = {.reason = NICD_R_LOCAL_GONE};
-	bool own = s->rx.header.opcode == RDMAP_READ_RESPONSE;
+	bool own = s->rx.header.opcode != RDMAP_WRITE;
 
 	soft_use_end(use);
-	if (own)
+	if (!s->rx.header.tagged) {
+		terminate = (struct rdmap_terminate){.code = DDP_E_CATASTROPHIC};
+		message_blame(s, &why);
+	} else if (own) {
 		work_blame(s, sink_current(s)->work, sink_current(s)->entry, false, &why);
+	}
 	stream_terminate(s, &terminate, own ? NICD_R_LOCAL_GONE : NICD_R_REVOKED);
 }
 
@@ -241,29 +251,34 @@ static enum rdmap_code tagged_check(struct soft_stream *s, const struct rdmap_he
 	return h->opcode == RDMAP_WRITE ? write_check(s, h, n, tag) : response_check(s, h, n, tag);
 }
 
-/* Returns the bytes before the payload; 0: the stream has ended. */
-static size_t rx_tagged(struct soft_stream *s, const struct rdmap_header *h, uint16_t ulpdu)
+/* The segment's payload is next. Returns the bytes before it. */
+static size_t segment_begin(struct soft_stream *s, const struct rdmap_header *h, uint16_t ulpdu, struct soft_tag *tag)
 {
-	uint32_t n = ulpdu - DDP_TAGGED_SIZE;
 	struct stream_rx *rx = &s->rx;
-	struct soft_tag *tag = NULL;
-	enum rdmap_code code = tagged_check(s, h, n, &tag);
 
-	if (code != RDMAP_FINE) {
-		if (stream_is_serving(s))
-			rx_refuse(s, code, h, ulpdu, NULL);
-		return 0;
-	}
 	rx->header = *h;
 	rx->ulpdu = ulpdu;
-	rx->left = n;
+	rx->left = ulpdu - h->size;
 	rx->in_segment = true;
 	s->rtr_send = false;
 	if (tag)
 		soft_use_begin(&rx->use, tag);
-	if (n == 0)
+	if (rx->left == 0)
 		segment_end(s);
-	return FPDU_LENGTH_SIZE + DDP_TAGGED_SIZE;
+	return FPDU_LENGTH_SIZE + h->size;
+}
+
+/* Returns the bytes before the payload; 0: the stream has ended. */
+static size_t rx_tagged(struct soft_stream *s, const struct rdmap_header *h, uint16_t ulpdu)
+{
+	struct soft_tag *tag = NULL;
+	enum rdmap_code code = tagged_check(s, h, ulpdu - DDP_TAGGED_SIZE, &tag);
+
+	if (code == RDMAP_FINE)
+		return segment_begin(s, h, ulpdu, tag);
+	if (stream_is_serving(s))
+		rx_refuse(s, code, h, ulpdu, NULL);
+	return 0;
 }
 
 /* ---- untagged frames */
@@ -341,6 +356,37 @@ static void rx_terminate(struct soft_stream *s, const uint8_t *payload, size_t l
 		stream_finish(s, &why);
 }
 
+/* The empty message by which a peer says that it is there: it takes no receive. Returns as rx_untagged. */
+static size_t rx_ready(struct soft_stream *s, const struct rdmap_header *h, uint16_t ulpdu, size_t have)
+{
+	if (have < fpdu_size(ulpdu))
+		return 0;
+	s->rtr_send = false;
+	s->rx.send_msn += h->msn == s->rx.send_msn;   /* whether it counts is not agreed */
+	return fpdu_size(ulpdu);
+}
+
+/* A message. Returns the bytes before the payload; 0: it must wait for a receive, or the stream has ended. */
+static size_t rx_send(struct soft_stream *s, const struct rdmap_header *h, uint16_t ulpdu, size_t have)
+{
+	uint32_t n = ulpdu - DDP_UNTAGGED_SIZE;
+	struct soft_tag *tag = NULL;
+	enum rdmap_code code;
+
+	if (s->rtr_send && n == 0)
+		return rx_ready(s, h, ulpdu, have);
+	code = message_segment(s, h, n, have, &tag);
+	if (code == RDMAP_MORE)
+		return 0;
+	if (code != RDMAP_FINE) {
+		if (stream_is_serving(s))
+			rx_refuse(s, code, h, ulpdu, NULL);
+		return 0;
+	}
+	s->rx.notice = message_is_notice(s, h, n);
+	return segment_begin(s, h, ulpdu, tag);
+}
+
 /* Returns the bytes of the whole frame; 0: more must come, or the stream has ended. */
 static size_t rx_untagged(struct soft_stream *s, const struct rdmap_header *h, const uint8_t *fpdu, size_t have, uint16_t ulpdu)
 {
@@ -349,8 +395,6 @@ static size_t rx_untagged(struct soft_stream *s, const struct rdmap_header *h, c
 
 	if (h->opcode == RDMAP_READ_REQUEST)
 		code = read_check(s, h, ulpdu);
-	else if (h->opcode != RDMAP_TERMINATE && !(s->rtr_send && ulpdu == DDP_UNTAGGED_SIZE))
-		code = DDP_E_NO_BUFFER;   /* there are no receive queues */
 	else if (ulpdu > RDMAP_TERMINATE_MAX)
 		code = DDP_E_TOO_LONG;
 	if (code != RDMAP_FINE) {
@@ -361,7 +405,7 @@ static size_t rx_untagged(struct soft_stream *s, const struct rdmap_header *h, c
 		return 0;
 	if (h->opcode == RDMAP_READ_REQUEST)
 		rx_read_request(s, h, payload);
-	else if (h->opcode == RDMAP_TERMINATE)
+	else
 		rx_terminate(s, payload, ulpdu - DDP_UNTAGGED_SIZE);
 	s->rtr_send = false;
 	s->rx.large = false;
@@ -398,6 +442,8 @@ static size_t rx_frame(struct soft_stream *s, const uint8_t *buf, size_t have)
 		return 0;
 	if (h.tagged)
 		return rx_tagged(s, &h, ulpdu);
+	if (h.queue == QUEUE_SEND)
+		return rx_send(s, &h, ulpdu, have + FPDU_LENGTH_SIZE);
 	return rx_untagged(s, &h, buf, have + FPDU_LENGTH_SIZE, ulpdu);
 }
 
@@ -457,6 +503,15 @@ static void rx_bytes(struct soft_stream *s, size_t len)
 	used = rx_parse(s, buf, len);
 	if (stream_is_serving(s))
 		rest_keep(s, buf + used, len - used);
+}
+
+void rx_resume(struct soft_stream *s)
+{
+	if (s->rx.rest_len)
+		memcpy(s->engine->rx_buffer, s->rx.rest, s->rx.rest_len);
+	rx_bytes(s, s->rx.rest_len);
+	stream_poll(s);
+	engine_readable(s);
 }
 
 /* How much to read into the staging buffer. */
@@ -538,6 +593,7 @@ void rx_init(struct soft_stream *s)
 
 void rx_stop(struct soft_stream *s)
 {
+	message_stop(s);
 	soft_use_end(&s->rx.use);
 	free(s->rx.rest);
 	s->rx.rest = NULL;

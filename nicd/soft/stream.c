@@ -49,6 +49,7 @@ void stream_gone(struct soft_stream *s)
 	if (s->state != STREAM_CLOSED || s->handles || s->has_news)
 		return;
 	LIST_REMOVE(s, of_engine);
+	message_notice_drop(s);
 	free(s->in);
 	free(s->out);
 	free(s);
@@ -235,6 +236,7 @@ void stream_eof(struct soft_stream *s)
 		stream_connect_failed(s);
 		return;
 	}
+	message_lost(s, &why);
 	work_lost(s, NICD_R_QP_LOST, 0);
 	note_end(s, s->state == STREAM_TERMINATING ? &s->why : &why);
 	stream_destroy(s);
@@ -266,7 +268,7 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 
 void stream_poll(struct soft_stream *s)
 {
-	int events = UV_READABLE;
+	int events = s->rx.stalled ? 0 : UV_READABLE;
 
 	if (s->fd < 0)
 		return;
@@ -402,6 +404,7 @@ struct soft_stream *stream_new(struct soft_engine *engine, uint64_t number, bool
 	s->remote.by_grant = true;   /* nothing, until a ticket says more */
 	TAILQ_INIT(&s->posted);
 	TAILQ_INIT(&s->ended);
+	message_init(s);
 	rx_init(s);
 	tx_init(s);
 	uv_timer_init(engine->loop, &s->timer);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The inside of the engine and of its streams, for engine.c, stream.c, handshake.c, receive.c, transmit.c and
- * work.c only.
+ * The inside of the engine and of its streams, for engine.c, stream.c, handshake.c, receive.c, transmit.c,
+ * work.c and message.c only.
  *
  * Nothing calls out of the engine while a stream is at work: what others must hear is noted (stream_news) and told by
  * engine_deliver, which runs with no stream's state on the stack. So no callback can drop a tag under a frame that is being built.
@@ -66,11 +66,13 @@ struct tx_cursor {
 	enum tx_lane message;      /* of the tagged message under way: no other may come between */
 	enum tx_lane last;         /* whose turn it was */
 	bool terminated;
+	bool notified;             /* the notice behind `work` is out */
 	bool flushed;              /* the zero-length read behind `work` is out */
 	uint32_t in_head, in_off;  /* response */
 	struct soft_work *work;    /* NULL: all posted work is out */
 	uint32_t entry, off;
 	uint32_t out_tail;         /* reads sent so far */
+	uint32_t send_msn;         /* of the last message that is out */
 };
 
 struct tx_frame {
@@ -98,11 +100,17 @@ struct stream_rx {
 	uint16_t ulpdu;
 	struct rdmap_header header;
 	bool in_segment;
-	/* The tagged message being received. */
+	bool notice;                       /* the segment is a notice */
+	/* The message being received. */
 	bool in_message;
 	uint8_t opcode;
 	uint32_t stag;
-	uint64_t to;
+	uint64_t to;                       /* tagged */
+	uint32_t mo;                       /* untagged */
+	uint32_t send_msn;                 /* expected next */
+	uint32_t notices;                  /* to be told once what is staged is placed */
+	bool stalled;                      /* a message waits for a receive: nothing is read */
+	bool overdue;                      /* it has waited long enough */
 	uint32_t read_msn;                 /* expected next */
 	uint32_t arrived;                  /* reads of ours that are complete once what is staged is placed */
 	bool staged_own;                   /* bytes for them are in the batch */
@@ -161,6 +169,13 @@ struct soft_stream {
 	uint32_t out_head;
 	struct soft_works posted, ended;
 	uint32_t n_posted;
+	struct soft_works receives, arrived;   /* posted; filled, but not placed yet */
+	uint32_t n_receives;                   /* in both */
+	TAILQ_ENTRY(soft_stream) next_stall, next_notice;
+	uint64_t stall_until;              /* loop time */
+	size_t stall_cost;
+	uint64_t notified;                 /* by the peer, so far */
+	bool noticed;                      /* not told yet */
 	struct nic_counters counters;
 
 	/* Connecting. */
@@ -199,6 +214,10 @@ struct soft_engine {
 	TAILQ_HEAD(soft_strangers, soft_stream) strangers;   /* oldest first */
 	uint64_t n_streams;
 	struct soft_caps caps;
+	TAILQ_HEAD(, soft_stream) stalls;            /* oldest first */
+	uint64_t stalled_bytes;
+	uv_timer_t stall_timer;
+	TAILQ_HEAD(, soft_stream) notices;           /* streams whose peers have notified */
 	uv_prepare_t prepare;
 	uv_check_t check;
 	uv_idle_t idle;
@@ -223,6 +242,7 @@ struct soft_engine {
 };
 
 /* engine.c */
+struct soft_stream *engine_find(struct soft_engine *engine, uint64_t number);
 void engine_ready(struct soft_stream *s);        /* it may have something to send */
 void engine_unready(struct soft_stream *s);
 void engine_readable(struct soft_stream *s);     /* it has something to read */
@@ -285,6 +305,37 @@ void rx_init(struct soft_stream *s);
 /* Reads up to a quantum. True: there is more. */
 bool rx_turn(struct soft_stream *s);
 void rx_stop(struct soft_stream *s);             /* drops what is half received */
+void rx_resume(struct soft_stream *s);           /* what is kept is looked at again */
+/* What is staged is placed, and then what depends on it is told. False: the stream has ended. */
+bool rx_flush(struct soft_stream *s);
+
+/* message.c */
+void message_engine_init(struct soft_engine *engine);
+void message_init(struct soft_stream *s);
+void message_stop(struct soft_stream *s);        /* nothing waits for a receive any more */
+/* As in work.h, of a NIC_SEND; and what a write that notifies ends with. */
+enum tx_result message_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum nicd_reason *why);
+enum tx_result message_notice_frame(const struct tx_cursor *at, struct tx_frame *frame);
+/* The posted work that a copied header is about. */
+bool message_find(struct soft_stream *s, const struct rdmap_header *h, struct soft_work **ret, uint32_t *entry);
+/*
+ * May this segment of `n` bytes come now? RDMAP_FINE, with the address in rx->addr and the tag; RDMAP_MORE: the stream is stalled, and of
+ * what was read `have` bytes are to be kept; or what to terminate with, if the stream is still serving.
+ */
+enum rdmap_code message_segment(struct soft_stream *s, const struct rdmap_header *h, uint32_t n, size_t have,
+				struct soft_tag **tag);
+bool message_is_notice(const struct soft_stream *s, const struct rdmap_header *h, uint32_t n);
+/* The segment rx->header of `n` bytes is complete. Last, for it may end the stream. */
+void message_segment_end(struct soft_stream *s, uint32_t n);
+/* What has arrived is placed. False: the stream has ended. */
+bool message_flush(struct soft_stream *s);
+/* True: one is being received, and is not complete. */
+bool message_is_half(const struct soft_stream *s);
+/* What has arrived, and the one under way, end with *why; all end with *why. */
+void message_blame(struct soft_stream *s, const struct nicd_error *why);
+void message_lost(struct soft_stream *s, const struct nicd_error *why);
+void message_notice_tell(struct soft_stream *s);
+void message_notice_drop(struct soft_stream *s);
 
 /* transmit.c */
 void tx_init(struct soft_stream *s);

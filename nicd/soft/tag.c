@@ -147,7 +147,7 @@ static int range_check(struct soft_tags *tags, const struct soft_tag_terms *term
 static int rights_check(const struct soft_tag_terms *terms, struct nicd_error *err)
 {
 	/* Bit 0x4 is remote write's own, and means nothing without the local write that is in 0x5. */
-	if ((terms->rights & ~NIC_RIGHTS_ALL) ||
+	if ((terms->rights & ~(NIC_RIGHTS_ALL | NIC_INVALIDATABLE)) ||
 	    ((terms->rights & 0x4) && !nic_rights_has(terms->rights, NIC_REMOTE_WRITE)))
 		return nicd_refuse_at(err, NICD_R_FLAGS, NIC_RIGHTS_ALL, terms->rights);
 	if (terms->door && !nic_rights_remote(terms->rights))
@@ -256,9 +256,9 @@ static unsigned tag_cut(struct soft_tag *tag)
 	unsigned n = 0;
 
 	while ((use = LIST_FIRST(&tag->uses))) {
+		n += !use->waits;
 		use->cut(use);
 		assert(LIST_FIRST(&tag->uses) != use);
-		n++;
 	}
 	return n;
 }
@@ -341,6 +341,13 @@ enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope 
 		return a->range;
 	*ret = tag;
 	return NICD_R_NONE;
+}
+
+struct soft_tag *soft_tag_invalidatable(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token)
+{
+	struct soft_tag *tag = soft_token_find(&tags->tokens.remote, token);
+
+	return tag && remote_in_scope(scope, tag) && (tag->rights & NIC_INVALIDATABLE) ? tag : NULL;
 }
 
 unsigned soft_tag_iov(const struct soft_tag *tag, uint64_t addr, uint64_t len, struct iovec *iov, unsigned max,

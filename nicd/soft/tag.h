@@ -44,12 +44,13 @@ struct soft_use {
 	LIST_ENTRY(soft_use) next;
 	struct soft_tag *tag;                     /* NULL: not in use */
 	void (*cut)(struct soft_use *use);        /* the tag goes: end it now; must unuse before it returns */
+	bool waits;                               /* not in the middle of it yet: to cut it ends no stream */
 };
 
 struct soft_tag {
 	uint64_t serial;
 	uint32_t generation;
-	uint32_t rights;        /* nicd.MrFlag */
+	uint32_t rights;        /* nicd.MrFlag; NIC_INVALIDATABLE */
 	uint64_t pd, door;
 	uint64_t iova, length;
 	uint32_t local_token, remote_token;   /* 0: none */
@@ -115,6 +116,8 @@ bool soft_token_taken(const struct soft_tags *tags, uint32_t token);
  */
 enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token, uint64_t addr,
 				uint64_t len, enum soft_access access, struct soft_tag **ret);
+/* What a peer with this scope may invalidate by this token; NULL: nothing. */
+struct soft_tag *soft_tag_invalidatable(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token);
 /* The pieces of the mapping behind [addr, addr + len), at most `max`; returns how many, *covered the bytes in them. */
 unsigned soft_tag_iov(const struct soft_tag *tag, uint64_t addr, uint64_t len, struct iovec *iov, unsigned max, uint64_t *covered);
 

@@ -4,7 +4,7 @@
  * for each segment -> confirmed by Read Responses -> ended (moved to s->ended, told by engine_deliver, freed there). Owned
  * by their stream.
  *
- * A read is confirmed by its own response. Writes are confirmed by a zero-length read behind the list, because responses
+ * A read is confirmed by its own response. Writes and messages are confirmed by a zero-length read behind them, because responses
  * come only after what was written before is placed. One failure ends the stream, for iWARP has no other way; only the blame
  * has to be found.
  */
@@ -59,7 +59,7 @@ static void cursor_next(struct tx_cursor *at, struct soft_work *work)
 {
 	at->work = TAILQ_NEXT(work, next);
 	at->entry = at->off = 0;
-	at->flushed = false;
+	at->notified = at->flushed = false;
 }
 
 /* A Read Request; its sink counts only once the cursor has moved over the frame. */
@@ -158,6 +158,16 @@ enum tx_result work_first_frame(struct soft_stream *s, const struct tx_cursor *a
 	return at->out_tail ? TX_NOTHING : read_frame(s, at, &nothing, frame);
 }
 
+static enum tx_result entry_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame,
+				  enum nicd_reason *why)
+{
+	if (at->work->operation == NIC_READ)
+		return read_entry_frame(s, at, frame, why);
+	if (at->work->operation == NIC_SEND)
+		return message_frame(s, at, frame, why);
+	return write_entry_frame(s, at, frame, why);
+}
+
 enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum nicd_reason *why)
 {
 	const struct soft_work *work = at->work;
@@ -166,8 +176,10 @@ enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, str
 	if (!work)
 		return TX_NOTHING;
 	if (at->entry < work->limit)
-		r = work->operation == NIC_READ ? read_entry_frame(s, at, frame, why) : write_entry_frame(s, at, frame, why);
-	else if (work->operation == NIC_WRITE && work->limit > 0 && !at->flushed)
+		r = entry_frame(s, at, frame, why);
+	else if (work->notify && work->limit == work->n_entries && !at->notified)
+		r = message_notice_frame(at, frame);
+	else if (work->operation != NIC_READ && work->limit > 0 && !at->flushed)
 		r = flush_frame(s, at, frame);
 	if (r == TX_FRAME)
 		frame->after.last = TX_LANE_WORK;
@@ -208,8 +220,10 @@ void work_confirm(struct soft_stream *s)
 {
 	struct stream_sink *sink = &s->out[s->out_head++ % s->ord];
 
-	if (!sink->work)
+	if (!sink->work && s->state == STREAM_CONFIRMING)
 		stream_confirmed(s);
+	else if (!sink->work)
+		;   /* a message of the peer came before */
 	else if (sink->work->operation == NIC_READ)
 		sink->work->confirmed++;
 	else
@@ -273,6 +287,7 @@ static void work_lost_all(struct soft_stream *s, const struct soft_work *except,
 		work_end(s, work);
 	}
 	s->tx.at.work = NULL;
+	message_lost(s, begun);
 }
 
 void work_lost(struct soft_stream *s, enum nicd_reason begun, int provider_error)
@@ -307,7 +322,9 @@ static enum nicd_reason terminate_reason(enum rdmap_code code)
 		{RDMAP_E_RIGHTS, NICD_R_REMOTE_RIGHTS}, {RDMAP_E_STREAM, NICD_R_REMOTE_TOKEN},
 		{RDMAP_E_WRAP, NICD_R_REMOTE_RANGE}, {DDP_E_STAG, NICD_R_REMOTE_TOKEN},
 		{DDP_E_BOUNDS, NICD_R_REMOTE_RANGE}, {DDP_E_STREAM, NICD_R_REMOTE_TOKEN},
-		{DDP_E_WRAP, NICD_R_REMOTE_RANGE},
+		{DDP_E_WRAP, NICD_R_REMOTE_RANGE}, {DDP_E_NO_BUFFER, NICD_R_NO_RECEIVE},
+		{DDP_E_TOO_LONG, NICD_R_REMOTE_RECEIVE}, {RDMAP_E_INVALIDATE, NICD_R_REMOTE_INVALIDATE},
+		{RDMAP_E_INVALIDATE_UNKNOWN, NICD_R_REMOTE_INVALIDATE},
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
@@ -362,6 +379,8 @@ void work_terminated(struct soft_stream *s, const struct rdmap_terminate *termin
 		found = read_find(s, &terminate->read, &work, &entry);
 	else if (terminate->has_header && terminate->header.tagged && terminate->header.opcode == RDMAP_WRITE)
 		found = write_find(s, &terminate->header, &work, &entry);
+	else if (terminate->has_header && !terminate->header.tagged && terminate->header.queue == QUEUE_SEND)
+		found = message_find(s, &terminate->header, &work, &entry);
 	if (!found)
 		work = TAILQ_FIRST(&s->posted);
 	if (work)

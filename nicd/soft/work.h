@@ -22,9 +22,17 @@ struct soft_work {
 	uint32_t limit;                    /* entries to send: all, or those before the one that failed here */
 	uint32_t confirmed;                /* entries that are done, from the first */
 	struct nicd_error error;           /* of the entry at `limit`, or of the end */
+	bool notify, solicited, invalidate;
+	uint32_t invalidate_token;
+	uint32_t msn;                      /* of its message, once that is on the wire */
 	struct soft_completion completion; /* valid when ended */
 	void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result);
 	void *userdata;
+	/* A receive. */
+	struct soft_stream *stream;
+	struct soft_use use;               /* of its buffer */
+	uint64_t tag;                      /* what its message invalidated */
+	uint32_t generation;
 	uint8_t entries[];
 };
 TAILQ_HEAD(soft_works, soft_work);

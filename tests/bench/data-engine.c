@@ -108,6 +108,7 @@ static void post_next(struct node *node)
 {
 	const struct order *o = node->order;
 	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
+	const struct soft_post what = { .operation = o->write ? NIC_WRITE : NIC_READ, .entries = entry, .n_entries = 1 };
 
 	if (node->posted == o->count)
 		return;
@@ -117,7 +118,7 @@ static void post_next(struct node *node)
 	memcpy(entry + 8, &(uint64_t){ htole64(at) }, 8);
 	memcpy(entry + 16, &(uint64_t){ htole64(at) }, 8);
 	put_le32(entry + 24, o->size);
-	soft_post(node->engine, STREAM, o->write ? NIC_WRITE : NIC_READ, entry, 1, on_posted, node);
+	soft_post(node->engine, STREAM, &what, on_posted, node);
 }
 
 static void run(void *userdata, const struct order *order)

@@ -79,17 +79,36 @@ void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *t
 		fake_end_connect(NICD_R_CONNECT);   /* before the call returns */
 }
 
-void soft_post(struct soft_engine *engine, uint64_t stream, enum nic_operation operation, const uint8_t *entries,
-	       uint32_t n_entries,
+void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_post *what,
 	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
 	       void *userdata)
 {
 	fake_end_post(NICD_R_FLUSHED, 0);
-	fake.operation = operation;
-	fake.post_entries = n_entries;
-	memcpy(fake.first_entry, entries, sizeof(fake.first_entry));
+	fake.post = *what;
+	fake.operation = what->operation;
+	fake.post_entries = what->n_entries;
+	memcpy(fake.first_entry, what->entries, sizeof(fake.first_entry));
 	fake.posted = done;
 	fake.post_userdata = userdata;
+}
+
+void soft_receive(struct soft_engine *engine, uint64_t stream, const uint8_t *entry,
+		  void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
+		  void *userdata)
+{
+	const struct soft_post what = {.operation = NIC_RECEIVE, .entries = entry, .n_entries = 1};
+
+	soft_post(engine, stream, &what, done, userdata);
+}
+
+unsigned soft_engine_notices(struct soft_engine *engine, unsigned max)
+{
+	unsigned n = fake.notices < max ? fake.notices : max;
+
+	for (unsigned i = 0; i < n; i++)
+		fake.events.notified(fake.events.userdata, 77, 78, ++fake.noticed);
+	fake.notices -= n;
+	return n;
 }
 
 void soft_flush(struct soft_engine *engine, uint64_t stream)

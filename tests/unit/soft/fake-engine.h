@@ -15,10 +15,13 @@ extern struct fake_engine {
 	void *connect_userdata;
 	void (*posted)(void *userdata, const struct nicd_error *error, const struct soft_completion *result);
 	void *post_userdata;
+	struct soft_post post;
 	uint32_t post_entries;
 	enum nic_operation operation;
 	uint8_t first_entry[NICD_TRANSFER_ENTRY_SIZE];
 	uint64_t disconnected, cut;
+	/* How many streams have news from their peers, and how many were told. */
+	unsigned notices, noticed;
 } fake;
 
 /* Ends what is pending, with this reason. */

@@ -47,11 +47,33 @@ static void on_closed(void *userdata, uint64_t stream, const struct nicd_error *
 	host->counters = *counters;
 }
 
+static void on_notified(void *userdata, uint64_t stream, uint64_t door, uint64_t count)
+{
+	struct host *host = userdata;
+
+	assert_int_not_equal(door, 0);
+	host->notices++;
+	host->notifier = stream;
+	host->notified = count;
+}
+
+static void on_invalidated(void *userdata, uint64_t stream, uint64_t tag, uint32_t generation)
+{
+	struct host *host = userdata;
+
+	assert_null(soft_tag_find(host->tags, tag));
+	assert_int_equal(generation, 1);
+	host->invalidated++;
+	host->invalid = tag;
+}
+
 void host_new(struct host *host, uv_loop_t *loop, const struct soft_engine_options *options)
 {
 	const struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	const struct soft_engine_events events = {.opened = on_opened, .closed = on_closed, .userdata = host};
-	const struct soft_engine_options defaults = {.incarnation = 1};
+	const struct soft_engine_events events = {
+		.opened = on_opened, .closed = on_closed, .notified = on_notified, .invalidated = on_invalidated, .userdata = host,
+	};
+	const struct soft_engine_options defaults = {.incarnation = 1, .receive_wait_ms = 100};
 
 	*host = (struct host){.loop = loop, .serial = 100};
 	host->tags = soft_tags_new(random_bytes, now_ns);
@@ -255,25 +277,51 @@ void connect_pd(struct pair *pair, uint64_t number)
 	run_until_at_least(&pair->loop, &pair->b.opened, opened + 1);
 }
 
+static void put_entry(uint8_t *p, const struct entry *e)
+{
+	put_le32(p, e->local_token);
+	put_le32(p + 4, e->remote_token);
+	put_le64(p + 8, e->local_addr);
+	put_le64(p + 16, e->remote_addr);
+	put_le32(p + 24, e->length);
+}
+
 void post(struct host *host, uint64_t stream, enum nic_operation operation, const struct entry *entries, uint32_t n,
 	  struct posted *posted)
 {
 	uint8_t *buf = calloc(n ? n : 1, NICD_TRANSFER_ENTRY_SIZE);
 
-	for (uint32_t i = 0; i < n; i++) {
-		uint8_t *p = buf + i * NICD_TRANSFER_ENTRY_SIZE;
-
-		put_le32(p, entries[i].local_token);
-		put_le32(p + 4, entries[i].remote_token);
-		put_le32(p + 8, entries[i].local_addr);
-		put_le32(p + 12, entries[i].local_addr >> 32);
-		put_le32(p + 16, entries[i].remote_addr);
-		put_le32(p + 20, entries[i].remote_addr >> 32);
-		put_le32(p + 24, entries[i].length);
-	}
+	for (uint32_t i = 0; i < n; i++)
+		put_entry(buf + i * NICD_TRANSFER_ENTRY_SIZE, &entries[i]);
 	*posted = (struct posted){0};
-	soft_post(host->engine, stream, operation, buf, n, on_posted, posted);
+	soft_post(host->engine, stream, &(struct soft_post){.operation = operation, .entries = buf, .n_entries = n}, on_posted, posted);
 	free(buf);
+}
+
+void post_send(struct host *host, uint64_t stream, const struct soft_tag *tag, uint64_t addr, uint32_t length, bool solicited,
+	       uint32_t invalidate, struct posted *posted)
+{
+	const struct entry e = {.local_token = tag->local_token, .local_addr = addr, .length = length};
+	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = {0};
+	const struct soft_post what = {
+		.operation = NIC_SEND, .solicited = solicited, .invalidate = invalidate, .invalidate_token = invalidate,
+		.entries = entry, .n_entries = 1,
+	};
+
+	put_entry(entry, &e);
+	*posted = (struct posted){0};
+	soft_post(host->engine, stream, &what, on_posted, posted);
+}
+
+void post_receive(struct host *host, uint64_t stream, const struct soft_tag *tag, uint64_t addr, uint32_t length,
+		  struct posted *posted)
+{
+	const struct entry e = {.local_token = tag->local_token, .local_addr = addr, .length = length};
+	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = {0};
+
+	put_entry(entry, &e);
+	*posted = (struct posted){0};
+	soft_receive(host->engine, stream, entry, on_posted, posted);
 }
 
 struct posted transfer(struct pair *pair, uint64_t stream, enum nic_operation operation, const struct entry *entries, uint32_t n)

@@ -27,6 +27,10 @@ struct host {
 	uint64_t stream;                 /* of the last opened */
 	struct nicd_error why;           /* of the last closed */
 	struct nic_counters counters;    /* of the last closed */
+	unsigned notices;                /* how often something was told of notices, and how many there were */
+	uint64_t notified, notifier;
+	unsigned invalidated;
+	uint64_t invalid;                /* tag */
 	bool gone;
 };
 
@@ -94,6 +98,11 @@ struct entry {
 };
 void post(struct host *host, uint64_t stream, enum nic_operation operation, const struct entry *entries, uint32_t n,
 	  struct posted *posted);
+/* A message; `invalidate` 0: none. And a receive for one. */
+void post_send(struct host *host, uint64_t stream, const struct soft_tag *tag, uint64_t addr, uint32_t length, bool solicited,
+	       uint32_t invalidate, struct posted *posted);
+void post_receive(struct host *host, uint64_t stream, const struct soft_tag *tag, uint64_t addr, uint32_t length,
+		  struct posted *posted);
 /* Posts and waits. */
 struct posted transfer(struct pair *pair, uint64_t stream, enum nic_operation operation, const struct entry *entries,
 		       uint32_t n);

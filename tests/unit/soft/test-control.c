@@ -554,7 +554,7 @@ static void test_refused(void **state)
 	REFUSED(post, post.post->entries.len = 0, , NICD_R_TRANSFER_ENTRIES);
 	REFUSED(post, post.post->entries.len = sizeof(bytes), post.post->entries.len = 32, NICD_R_TRANSFER_ENTRIES);
 	/* mutation: index the table of operations with whatever came */
-	REFUSED(post, post.post->operation = (Soft__Post__Operation)2, , NICD_R_VALUE);
+	REFUSED(post, post.post->operation = (Soft__Post__Operation)3, , NICD_R_VALUE);
 	REFUSED(post, post.post->operation = (Soft__Post__Operation)-2, , NICD_R_VALUE);
 
 	add_terms(add.add_tag, &range, ranges, 1);

@@ -737,7 +737,7 @@ static void test_ready_by_send(void **state)
 	const struct mpa_frame p2p = {
 		.revision = 2, .enhanced = true, .ird = 4, .ord = 4, .peer_to_peer = true, .rtr_send = true,
 	};
-	const struct rdmap_header h = {.last = true, .opcode = RDMAP_SEND, .queue = QUEUE_SEND, .msn = 1};
+	struct rdmap_header h = {.last = true, .opcode = RDMAP_SEND, .queue = QUEUE_SEND, .msn = 1};
 	uint8_t buf[MPA_FRAME_MAX];
 	struct world w;
 
@@ -748,6 +748,8 @@ static void test_ready_by_send(void **state)
 	raw_fpdu(&w.raw, &h, NULL, 0);
 	run_until_at_least(&w.loop, &w.host.opened, 1);
 	assert_true(raw_is_silent(&w.raw, 10));
+	/* mutation: the first one takes no number */
+	h.msn = 2;
 	raw_fpdu(&w.raw, &h, NULL, 0);
 	raw_expect_terminate(&w.raw, DDP_E_NO_BUFFER);
 	world_free(&w);
