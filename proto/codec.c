@@ -17,11 +17,11 @@ struct input {
 
 /* ---- in */
 
-static inline bool take_varint(struct input *in, uint64_t *ret)
+static inline bool take_number(struct input *in, uint64_t *ret, unsigned bits)
 {
 	uint64_t value = 0;
 
-	for (unsigned shift = 0; shift < 64 && in->at < in->end; shift += 7) {
+	for (unsigned shift = 0; shift < bits && in->at < in->end; shift += 7) {
 		uint8_t byte = *in->at++;
 
 		value |= (uint64_t)(byte & 0x7f) << shift;
@@ -42,12 +42,23 @@ static inline bool take(struct input *in, void *to, size_t n)
 	return true;
 }
 
+static inline bool take_varint(struct input *in, uint64_t *ret)
+{
+	return take_number(in, ret, 64);
+}
+
+/* A key or a length: protobuf-c takes no more than five bytes for one, however many zeros are in them. */
+static inline bool take_prefix(struct input *in, uint64_t *ret)
+{
+	return take_number(in, ret, 35);
+}
+
 /* A length, and the bytes that it promises. */
 static inline bool take_piece(struct input *in, struct input *ret)
 {
 	uint64_t len;
 
-	if (!take_varint(in, &len) || len > (uint64_t)(in->end - in->at))
+	if (!take_prefix(in, &len) || len > (uint64_t)(in->end - in->at))
 		return false;
 	*ret = (struct input){ in->at, in->at + len };
 	in->at += len;
@@ -79,7 +90,7 @@ static size_t count(struct input in, uint64_t wanted)
 	size_t n = 0;
 	uint64_t key;
 
-	while (in.at < in.end && take_varint(&in, &key) && skip(&in, key & 7))
+	while (in.at < in.end && take_prefix(&in, &key) && skip(&in, key & 7))
 		n += key == wanted;
 	return n;
 }
@@ -257,7 +268,7 @@ static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *d, struct aren
 		const ProtobufCFieldDescriptor *f;
 		uint64_t key;
 
-		if (!take_varint(in, &key) || !(f = find(d, key >> 3)) || wire_of(f) != (key & 7))
+		if (!take_prefix(in, &key) || !(f = find(d, key >> 3)) || wire_of(f) != (key & 7))
 			return NULL;
 		if (f->label == PROTOBUF_C_LABEL_REPEATED)
 			good = unpack_repeated(f, arena, in, message, key);
@@ -279,7 +290,7 @@ void codec_expose_nuls(const ProtobufCMessageDescriptor *descriptor, uint8_t *da
 	struct input in = { data, data + len }, piece;
 	uint64_t key;
 
-	while (in.at < in.end && take_varint(&in, &key)) {
+	while (in.at < in.end && take_prefix(&in, &key)) {
 		const ProtobufCFieldDescriptor *f = (key & 7) == WIRE_BYTES ? find(descriptor, key >> 3) : NULL;
 
 		if (!f ? !skip(&in, key & 7) : !take_piece(&in, &piece))

@@ -7,6 +7,8 @@
  *
  * It exists because protobuf-c takes more than half of the time of a token query (tests/bench).
  */
+#include <sys/types.h>
+
 #include "proto/frame.h"
 
 /*

@@ -241,6 +241,33 @@ static void test_agrees_on_damaged_messages(void **data)
 	arena_deinit(&arena);
 }
 
+/* Keys and lengths with zeros behind them: five bytes are taken by both, six by neither. */
+static void test_agrees_on_long_prefixes(void **data)
+{
+	/* mutation: in take_prefix, ten bytes as for any number */
+	static const struct {
+		uint8_t bytes[12];
+		size_t len;
+		bool good;
+	} cases[] = {
+		{ { 0x0a, 0x80, 0x80, 0x80, 0x80, 0x00 }, 6, true },
+		{ { 0x0a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00 }, 7, false },
+		{ { 0x8a, 0x80, 0x80, 0x80, 0x00, 0x00 }, 6, true },
+		{ { 0x8a, 0x80, 0x80, 0x80, 0x80, 0x00, 0x00 }, 7, false },
+	};
+	struct arena arena;
+
+	assert_int_equal(arena_init(&arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS), 0);
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		ProtobufCMessage *slow = protobuf_c_message_unpack(envelopes[0], NULL, cases[i].len, cases[i].bytes);
+
+		assert_int_equal(codec_unpack(envelopes[0], &arena, cases[i].bytes, cases[i].len) != NULL, cases[i].good);
+		assert_int_equal(slow != NULL, cases[i].good);
+		protobuf_c_message_free_unpacked(slow, NULL);
+	}
+	arena_deinit(&arena);
+}
+
 static int seed(void **data)
 {
 	state = 20261120;
@@ -254,6 +281,7 @@ int main(void)
 		cmocka_unit_test_setup(test_never_writes_beyond_its_room, seed),
 		cmocka_unit_test_setup(test_unpacks_the_same_message, seed),
 		cmocka_unit_test_setup(test_agrees_on_damaged_messages, seed),
+		cmocka_unit_test(test_agrees_on_long_prefixes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
