@@ -18,7 +18,11 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+/* More than a frame may have. */
+enum { FD_PACKET = 66 };
 
 static int memory(off_t size, bool populate, int seals)
 {
@@ -256,5 +260,41 @@ int fd_make(unsigned kind)
 	if (fd < 0)
 		fd = make_null();
 	assert(fd >= 0);
+	return fd;
+}
+
+void fd_send(int sock, struct input *in)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(FD_PACKET * sizeof(int))];
+	} control;
+	size_t len = input_u16(in), got;
+	unsigned n = input_u8(in) % (FD_PACKET + 1);
+	int fds[FD_PACKET];
+	struct iovec iov;
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	for (unsigned i = 0; i < n; i++)
+		fds[i] = fd_make(input_u8(in));
+	iov.iov_base = (void *)(uintptr_t)input_take(in, len, &got);
+	iov.iov_len = got;
+	if (n) {
+		control.header = (struct cmsghdr){ CMSG_LEN(n * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+		memcpy(CMSG_DATA(&control.header), fds, n * sizeof(int));
+		msg.msg_control = &control;
+		msg.msg_controllen = CMSG_LEN(n * sizeof(int));
+	}
+	(void)sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	for (unsigned i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+int fd_lowest(void)
+{
+	int fd = dup(STDERR_FILENO);
+
+	must(fd >= 0);
+	close(fd);
 	return fd;
 }

@@ -93,7 +93,7 @@ int world_init(struct world *world)
 void world_deinit(struct world *world)
 {
 	sessions_end(&world->sessions);
-	world_until_gone(world);
+	world_until_gone(world, true);
 	must(world_is_clean(world));
 	sessions_close(&world->sessions);
 	uv_close((uv_handle_t *)&world->prepare, NULL);
@@ -135,16 +135,16 @@ void world_answer(struct world *world)
 	}
 }
 
-static bool busy(const struct world *world)
+static bool threads_busy(const struct world *world)
 {
-	return world->sessions.n_all || world->sessions.burying || world->env.closing || world->env.closer.pending;
+	return world->sessions.burying || world->env.closing || world->env.closer.pending;
 }
 
-void world_until_gone(struct world *world)
+void world_until_gone(struct world *world, bool threads)
 {
 	time_t until = time(NULL) + PATIENCE_S;
 
-	while (busy(world)) {
+	while (world->sessions.n_all || world->descriptors.sessions || (threads && threads_busy(world))) {
 		world_turn(world, 1);
 		world_answer(world);
 		must(time(NULL) < until);

@@ -41,7 +41,7 @@ int world_dial(struct world *world, bool admin);
 void world_turn(struct world *world, unsigned n);
 /* All alarms go off, and the device answers all that it held. */
 void world_answer(struct world *world);
-/* Until every session is released and every descriptor closed that was on its way. */
-void world_until_gone(struct world *world);
+/* Until every session is released; and, `threads`, every descriptor closed that was on its way through a thread. */
+void world_until_gone(struct world *world, bool threads);
 /* Is everything given back that sessions held? */
 bool world_is_clean(const struct world *world);

@@ -16,7 +16,7 @@
 #include "proto/nicd.pb-c.h"
 #include "tests/unit/nic/fake.h"
 
-enum { RIG_REQUESTS = 300, RIG_REFS = 1024, RIG_FRAMES = 4096, RIG_TIMERS = 64 };
+enum { RIG_REQUESTS = 300, RIG_REFS = 1024, RIG_FRAMES = 4096, RIG_TIMERS = 4096 };
 
 struct rig_client {
 	struct rig *rig;
