@@ -83,6 +83,7 @@ static void test_what_it_gets(void **state)
 	size_t n;
 
 	strcpy(options.data_listen, "127.0.0.1:0");
+	strcpy(options.soft_options, " --max-streams  7\t--max-half-open=9 ");
 	snprintf(command, sizeof(command),
 		 "{ echo \"$$ $LISTEN_PID\"; echo \"fds $LISTEN_FDS\"; echo \"$@\"; ls -l /proc/$$/fd; "
 		 "echo \"three $(readlink /proc/$$/fd/3)\"; echo \"notify $NOTIFY_SOCKET\"; cat /proc/$$/status | grep SigIgn; } >%s/out",
@@ -107,7 +108,8 @@ static void test_what_it_gets(void **state)
 	/* mutation: the parent's pid in LISTEN_PID */
 	assert_int_equal(strncmp(text + strlen(command) + 1, command, strlen(command)), 0);
 	assert_non_null(strstr(text, "\nfds 1\n"));
-	assert_non_null(strstr(text, "--exit-with-controller --data-listen 127.0.0.1:0\n"));
+	/* mutation: all words as one argument; an empty word */
+	assert_non_null(strstr(text, "--exit-with-controller --data-listen 127.0.0.1:0 --max-streams 7 --max-half-open=9\n"));
 	/* mutation: dup2 the connection in place of the listening socket's descriptor, or leave it CLOEXEC */
 	assert_non_null(strstr(text, "\nthree socket:["));
 	/* Nothing of our loop. mutation: a loop made without CLOEXEC */
@@ -118,6 +120,7 @@ static void test_what_it_gets(void **state)
 	assert_null(strstr(text, "SigIgn:\t0000000000001000"));
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("LISTEN_PID");
+	options.soft_options[0] = '\0';
 	close(fd);
 }
 
