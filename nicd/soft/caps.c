@@ -78,12 +78,46 @@ struct soft_tally *soft_tally_of_address(struct soft_caps *caps, const struct so
 	return tally_get(caps, &key);
 }
 
+static struct soft_tally key_of(char kind, uint64_t number)
+{
+	struct soft_tally key = {.key = {(uint8_t)kind}};
+
+	memcpy(key.key + 1, &number, sizeof(number));
+	return key;
+}
+
 struct soft_tally *soft_tally_of_pd(struct soft_caps *caps, uint64_t pd)
 {
-	struct soft_tally key = {.key = {'P'}};
+	const struct soft_tally key = key_of('P', pd);
 
-	memcpy(key.key + 1, &pd, sizeof(pd));
 	return tally_get(caps, &key);
+}
+
+struct soft_tally *soft_tally_find_door(struct soft_caps *caps, uint64_t door)
+{
+	struct soft_tally key = key_of('D', door);
+
+	return RB_FIND(soft_tallies, &caps->tallies, &key);
+}
+
+bool soft_place_take(struct soft_caps *caps, struct soft_place *place, uint64_t door, struct soft_stream *stream)
+{
+	const struct soft_tally key = key_of('D', door);
+
+	place->door = tally_get(caps, &key);
+	if (!place->door)
+		return false;
+	place->stream = stream;
+	LIST_INSERT_HEAD(&place->door->places, place, next);
+	return true;
+}
+
+void soft_place_leave(struct soft_caps *caps, struct soft_place *place)
+{
+	if (!place->door)
+		return;
+	LIST_REMOVE(place, next);
+	place->door = soft_tally_put(caps, place->door);
 }
 
 struct soft_tally *soft_tally_put(struct soft_caps *caps, struct soft_tally *tally)

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 
 enum soft_cap {
@@ -31,11 +32,19 @@ struct soft_cap_row {
 };
 extern const struct soft_cap_row soft_cap_rows[SOFT_CAPS];
 
-/* One address or PD that has connections. Owned by the caps, lives as long as it is held. */
+/* One address, PD or door that has connections. Owned by the caps, lives as long as it is held. */
+struct soft_stream;
 struct soft_tally {
 	RB_ENTRY(soft_tally) by_key;
-	uint8_t key[17];             /* family or kind, then address or number */
+	LIST_HEAD(, soft_place) places;   /* of a door */
+	uint8_t key[17];                  /* family or kind, then address or number */
 	uint32_t held, half_open, streams;
+};
+/* A stream that came in by a door, in its list. */
+struct soft_place {
+	LIST_ENTRY(soft_place) next;
+	struct soft_tally *door;          /* NULL: not in a list */
+	struct soft_stream *stream;
 };
 RB_HEAD(soft_tallies, soft_tally);
 
@@ -55,6 +64,11 @@ void soft_caps_init(struct soft_caps *caps);
 /* NULL: out of memory. */
 struct soft_tally *soft_tally_of_address(struct soft_caps *caps, const struct sockaddr_storage *addr);
 struct soft_tally *soft_tally_of_pd(struct soft_caps *caps, uint64_t pd);
+/* Borrowed; NULL: nobody is here by this door. */
+struct soft_tally *soft_tally_find_door(struct soft_caps *caps, uint64_t door);
+/* False: out of memory. */
+bool soft_place_take(struct soft_caps *caps, struct soft_place *place, uint64_t door, struct soft_stream *stream);
+void soft_place_leave(struct soft_caps *caps, struct soft_place *place);
 /* NULL is allowed; returns NULL. */
 struct soft_tally *soft_tally_put(struct soft_caps *caps, struct soft_tally *tally);
 

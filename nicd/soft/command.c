@@ -40,29 +40,36 @@ enum { CONNECT_TIMEOUT_MS = 10000, CONNECT_TIMEOUT_MAX_MS = 60000 };
 
 static const uint64_t INBOUND_STREAM = 1ull << 63;
 
+void soft_hello_put(const struct soft_device *device, Soft__Reply *reply, Soft__HelloReply *hello)
+{
+	soft__hello_reply__init(hello);
+	hello->major = NICD_MAJOR;
+	hello->incarnation = device->incarnation;
+	hello->data_address = (char *)device->data_address;
+	hello->max_inbound_read = SOFT_MAX_READS;
+	hello->max_outbound_read = SOFT_MAX_READS;
+	reply->result_case = SOFT__REPLY__RESULT_HELLO;
+	reply->hello = hello;
+}
+
 static int run_hello(struct run *run)
 {
 	const Soft__Hello *hello = run->request->hello;
 	struct soft_device *device = run->device;
-	Soft__HelloReply *reply = &run->answer.hello;
 
-	if (device->controlled)
+	if (device->controlled || device->hello)
 		return nicd_refuse(&run->err, NICD_R_HELLO_AGAIN);
 	if (hello->major != NICD_MAJOR)
 		return nicd_refuse_at(&run->err, NICD_R_VERSION, NICD_MAJOR * 1000 + NICD_MINOR, hello->major * 1000ull);
-	if (!hello->keep)
-		soft_device_drop(device);
 	device->keep = hello->keep;
-	device->controlled = true;
-	soft__hello_reply__init(reply);
-	reply->major = NICD_MAJOR;
-	reply->incarnation = device->incarnation;
-	reply->data_address = device->data_address;
-	reply->max_inbound_read = SOFT_MAX_READS;
-	reply->max_outbound_read = SOFT_MAX_READS;
-	run->answer.reply.result_case = SOFT__REPLY__RESULT_HELLO;
-	run->answer.reply.hello = reply;
-	return RUN_NOW;
+	/* What an earlier controller left may be on its way out still; one that wants to keep what there is finds it gone. */
+	if ((hello->keep && !device->dropping) || soft_device_drop(device)) {
+		device->controlled = true;
+		soft_hello_put(device, &run->answer.reply, &run->answer.hello);
+		return RUN_NOW;
+	}
+	device->hello = soft_pending_new(device, run->request->id);
+	return device->hello ? RUN_LATER : nicd_refuse(&run->err, NICD_R_NO_MEMORY);
 }
 
 static int run_attach_memory(struct run *run)

@@ -40,7 +40,11 @@ struct soft_device {
 	struct soft_page *page;
 	uv_timer_t expiry;
 	uint64_t expiry_ns;              /* what it is set to; UINT64_MAX: not */
-	uv_idle_t unmapping;
+	uv_idle_t unmapping;             /* and dropping */
+	enum soft_dropping {
+		SOFT_DROP_NOTHING, SOFT_DROP_TICKETS, SOFT_DROP_STREAMS, SOFT_DROP_TAGS
+	} dropping;                      /* what is being dropped, in this order: nobody new, out with those who are in, then the rest */
+	struct soft_pending *hello;      /* waits for the end of that */
 	struct turns turns;              /* of the loop */
 	unsigned open_handles;
 	void (*closed)(void *userdata);
@@ -48,8 +52,13 @@ struct soft_device {
 };
 
 uint64_t soft_now(void);   /* ns, monotonic */
-/* Ends streams, then tickets, tags and memory, and draws a new incarnation. */
-void soft_device_drop(struct soft_device *device);
+/*
+ * Begins to end tickets, then streams, tags and memory, and to draw a new incarnation; a device may hold a million tags, so it is done in
+ * turns of DROP_NS. True: it is done already.
+ */
+bool soft_device_drop(struct soft_device *device);
+/* What Hello answers once that is done. */
+void soft_hello_put(const struct soft_device *device, Soft__Reply *reply, Soft__HelloReply *hello);
 /* After tickets or detached memories have come. */
 void soft_device_arm_expiry(struct soft_device *device);
 void soft_device_unmap(struct soft_device *device);

@@ -12,6 +12,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+enum { DROP_NS = 300000 };
+
 static int pending_compare(const struct soft_pending *a, const struct soft_pending *b)
 {
 	return a->id < b->id ? -1 : a->id > b->id;
@@ -199,13 +201,67 @@ void soft_device_arm_expiry(struct soft_device *device)
 	uv_timer_start(&device->expiry, on_expiry, next > now ? (next - now) / 1000000 + 1 : 0, 0);
 }
 
-/* One piece per turn of the loop, so that streams go on meanwhile. */
+/* One thing. False: all is dropped. */
+static bool drop_step(struct soft_device *device)
+{
+	switch (device->dropping) {
+	case SOFT_DROP_TICKETS:
+		if (soft_tickets_reset_step(device->tickets))
+			return true;
+		soft_engine_reset_begin(device->engine);
+		device->dropping = SOFT_DROP_STREAMS;
+		return true;
+	case SOFT_DROP_STREAMS:
+		if (!soft_engine_reset_step(device->engine))
+			device->dropping = SOFT_DROP_TAGS;
+		return true;
+	case SOFT_DROP_TAGS:
+		return soft_tags_reset_step(device->tags);
+	case SOFT_DROP_NOTHING:
+	default:
+		return false;
+	}
+}
+
+static void answer_hello(struct soft_device *device)
+{
+	struct soft_pending *pending = device->hello;
+	Soft__Reply reply = SOFT__REPLY__INIT;
+	Soft__HelloReply hello;
+
+	if (!pending)
+		return;
+	device->hello = NULL;
+	device->controlled = true;
+	soft_hello_put(device, &reply, &hello);
+	soft_pending_answer(pending, &reply);
+}
+
+/* True: done. */
+static bool drop_turn(struct soft_device *device)
+{
+	uint64_t until = soft_now() + DROP_NS;
+
+	while (drop_step(device))
+		if (soft_now() >= until)
+			return false;
+	device->dropping = SOFT_DROP_NOTHING;
+	device->incarnation = draw_incarnation();
+	soft_device_arm_expiry(device);
+	return true;
+}
+
+/* A turn of dropping, or one piece of memory, per turn of the loop, so that streams go on meanwhile. */
 static void on_idle(uv_idle_t *idle)
 {
 	struct soft_device *device = idle->data;
 
-	if (!soft_memory_step(device->tags))
+	if (device->dropping) {
+		if (drop_turn(device))
+			answer_hello(device);
+	} else if (!soft_memory_step(device->tags)) {
 		uv_idle_stop(idle);
+	}
 }
 
 void soft_device_unmap(struct soft_device *device)
@@ -213,32 +269,30 @@ void soft_device_unmap(struct soft_device *device)
 	uv_idle_start(&device->unmapping, on_idle);
 }
 
-void soft_device_drop(struct soft_device *device)
+bool soft_device_drop(struct soft_device *device)
 {
-	bool controlled = device->controlled;
-
-	device->controlled = false;   /* nobody is told of what ends here */
-	soft_engine_reset(device->engine);
-	soft_tickets_reset(device->tickets);
-	soft_tags_reset(device->tags);
-	device->incarnation = draw_incarnation();
-	device->controlled = controlled;
-	soft_device_arm_expiry(device);
+	if (!device->dropping)
+		device->dropping = SOFT_DROP_TICKETS;
 	soft_device_unmap(device);
+	return drop_turn(device);
 }
 
 void soft_device_abandon(struct soft_device *device)
 {
+	Soft__Reply nobody = SOFT__REPLY__INIT;
 	struct soft_pending *pending;
 
 	while ((pending = RB_MIN(soft_pendings, &device->pendings))) {
 		RB_REMOVE(soft_pendings, &device->pendings, pending);
 		pending->orphan = true;
 	}
+	if (device->hello)
+		soft_pending_answer(device->hello, &nobody);
+	device->hello = NULL;
+	device->controlled = false;   /* nobody is told of what ends here */
 	/* One that never said Hello has made nothing, and what an earlier one left to be kept is kept. */
 	if (!device->keep)
 		soft_device_drop(device);
-	device->controlled = false;
 }
 
 void soft_device_limit_mappings(struct soft_device *device, uint32_t max)

@@ -150,16 +150,18 @@ static void deliver(struct soft_stream *s)
 	}
 }
 
-void engine_deliver(struct soft_engine *engine)
+void engine_tell(struct soft_stream *s)
 {
-	struct soft_stream *s;
+	if (s->has_news)
+		TAILQ_REMOVE(&s->engine->news, s, next_news);
+	s->has_news = false;
+	deliver(s);
+	stream_gone(s);
+}
 
-	while ((s = TAILQ_FIRST(&engine->news))) {
-		TAILQ_REMOVE(&engine->news, s, next_news);
-		s->has_news = false;
-		deliver(s);
-		stream_gone(s);
-	}
+void engine_bury(struct soft_stream *s)
+{
+	STAILQ_INSERT_TAIL(&s->engine->graves, s, next_grave);
 }
 
 /* A quantum of reading, then one of sending. */
@@ -176,40 +178,45 @@ static void stream_turn(struct soft_stream *s)
 		engine_ready(s);
 }
 
-/*
- * Turns, and what they have to tell, until nobody is ready or the time is up: who was told may have posted more. Those that wait
- * are served first next time, so that nobody is passed over however many there are.
- */
-static void engine_turns(struct soft_engine *engine, uint64_t now)
+static bool has_turns(const struct soft_engine *engine)
 {
-	const uint64_t until = now + TURNS_NS;
+	return !TAILQ_EMPTY(&engine->ready) || !TAILQ_EMPTY(&engine->news) || !STAILQ_EMPTY(&engine->graves);
+}
+
+/* One thing of the most urgent kind: who was told may have something to say at once, and the dead can wait. */
+static void engine_step(struct soft_engine *engine)
+{
 	struct soft_stream *s;
 
-	while ((s = TAILQ_FIRST(&engine->ready)) && now < until) {
+	if ((s = TAILQ_FIRST(&engine->news))) {
+		engine_tell(s);
+	} else if ((s = TAILQ_FIRST(&engine->ready))) {
 		engine_unready(s);
 		stream_turn(s);
-		if (TAILQ_EMPTY(&engine->ready))
-			engine_deliver(engine);
-		now = uv_hrtime();
+	} else if ((s = STAILQ_FIRST(&engine->graves))) {
+		STAILQ_REMOVE_HEAD(&engine->graves, next_grave);
+		stream_bury(s);
 	}
-	engine_deliver(engine);
-	engine->quiet_at = now;
 }
 
 /*
  * To be woken up costs more than all else about a small transfer. So when the last pause was short the loop looks a few more times before
- * it sleeps, giving way to whoever else wants this processor.
+ * it sleeps, giving way to whoever else wants this processor. Who waits for a turn when the time is up is served first next time, so that
+ * nobody is passed over however many there are.
  */
 static void on_check(uv_check_t *check)
 {
 	struct soft_engine *engine = check->data;
-	uint64_t now;
+	uint64_t now, until;
 
-	if (TAILQ_EMPTY(&engine->ready))
+	if (!has_turns(engine))
 		return;
 	now = uv_hrtime();
+	until = now + TURNS_NS;
 	engine->spins = now - engine->quiet_at < SPIN_IF_NS;
-	engine_turns(engine, now);
+	for (; has_turns(engine) && now < until; now = uv_hrtime())
+		engine_step(engine);
+	engine->quiet_at = now;
 }
 
 static void on_idle(uv_idle_t *idle)
@@ -219,11 +226,8 @@ static void on_idle(uv_idle_t *idle)
 static void on_prepare(uv_prepare_t *prepare)
 {
 	struct soft_engine *engine = prepare->data;
-	bool told = !TAILQ_EMPTY(&engine->news);
 
-	engine_deliver(engine);
-	/* Whoever was told may have something to send before the loop sleeps, and its own turn may be over. */
-	if (told || !TAILQ_EMPTY(&engine->ready)) {
+	if (has_turns(engine)) {
 		uv_idle_start(&engine->idle, on_idle);
 	} else if (engine->spins && uv_hrtime() - engine->quiet_at < SPIN_NS) {
 		uv_idle_start(&engine->idle, on_idle);
@@ -253,18 +257,24 @@ void engine_stranger(struct soft_stream *s, bool stranger)
 	}
 }
 
-bool engine_admit(struct soft_stream *s, uint64_t pd)
+bool engine_admit(struct soft_stream *s)
 {
 	struct soft_caps *caps = &s->engine->caps;
 
-	s->by_pd = soft_tally_of_pd(caps, pd);
+	s->by_pd = soft_tally_of_pd(caps, s->ticket->pd);
 	s->counted = s->by_pd && soft_caps_admit(caps, s->by_address, s->by_pd, uv_now(s->engine->loop), s->peer);
-	if (!s->counted) {
-		s->by_pd = soft_tally_put(caps, s->by_pd);
-		return false;
+	if (s->counted && soft_place_take(caps, &s->places[0], s->ticket->serial, s) &&
+	    (s->ticket->door == 0 || s->ticket->door == s->ticket->serial ||
+	     soft_place_take(caps, &s->places[1], s->ticket->door, s))) {
+		engine_stranger(s, false);
+		return true;
 	}
-	engine_stranger(s, false);
-	return true;
+	soft_place_leave(caps, &s->places[0]);
+	if (s->counted)
+		soft_caps_leave(caps, s->by_address, s->by_pd);
+	s->counted = false;
+	s->by_pd = soft_tally_put(caps, s->by_pd);
+	return false;
 }
 
 void engine_uncount(struct soft_stream *s)
@@ -275,6 +285,8 @@ void engine_uncount(struct soft_stream *s)
 	if (s->counted)
 		soft_caps_leave(caps, s->by_address, s->by_pd);
 	s->counted = false;
+	for (int i = 0; i < 2; i++)
+		soft_place_leave(caps, &s->places[i]);
 	s->by_pd = soft_tally_put(caps, s->by_pd);
 	s->by_address = soft_tally_put(caps, s->by_address);
 }
@@ -372,7 +384,6 @@ static void on_accept(uv_poll_t *poll, int status, int events)
 		}
 		strangers_trim(engine);
 	}
-	engine_deliver(engine);
 }
 
 int soft_engine_listen_fd(struct soft_engine *engine, int fd, struct sockaddr_storage *bound)
@@ -498,7 +509,7 @@ void soft_flush(struct soft_engine *engine, uint64_t stream)
 	work_lost(s, NICD_R_FLUSHED, 0);
 	if (on_wire)
 		stream_finish(s, &why);
-	engine_deliver(engine);
+	engine_tell(s);
 }
 
 bool soft_disconnect(struct soft_engine *engine, uint64_t stream)
@@ -508,34 +519,26 @@ bool soft_disconnect(struct soft_engine *engine, uint64_t stream)
 	if (!s)
 		return false;
 	stream_drop(s, NICD_R_FLUSHED, true);
-	engine_deliver(engine);
+	engine_tell(s);
 	return true;
 }
 
-static bool came_by(const struct soft_stream *s, uint64_t serial)
-{
-	if (!s->inbound || s->state < STREAM_ADMITTED || s->state >= STREAM_DRAINING)
-		return false;
-	if (s->door == serial)
-		return true;
-	for (unsigned i = 0; i < s->remote.n_grants; i++)
-		if (s->remote.grants[i] == serial)
-			return true;
-	return false;
-}
-
+/* Only the ends themselves: the sockets are closed and the ends are told in turns, for a door may have thousands. */
 unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial)
 {
-	struct soft_stream *s;
+	struct soft_tally *door = soft_tally_find_door(&engine->caps, serial);
 	unsigned n = 0;
 
-	LIST_FOREACH(s, &engine->all, of_engine) {
-		if (!came_by(s, serial))
-			continue;
+	if (!door)
+		return 0;
+	door->held++;
+	while (!LIST_EMPTY(&door->places)) {
+		struct soft_stream *s = LIST_FIRST(&door->places)->stream;
+
+		n += s->state < STREAM_DRAINING;
 		stream_abort(s, NICD_R_REVOKED, 0);
-		n++;
 	}
-	engine_deliver(engine);
+	soft_tally_put(&engine->caps, door);
 	return n;
 }
 
@@ -545,13 +548,27 @@ void soft_engine_framing(struct soft_engine *engine, uint32_t fpdu, bool crc)
 	engine->options.crc = crc;
 }
 
+void soft_engine_reset_begin(struct soft_engine *engine)
+{
+	engine->reset_at = LIST_FIRST(&engine->all);
+}
+
+bool soft_engine_reset_step(struct soft_engine *engine)
+{
+	struct soft_stream *s = engine->reset_at;
+
+	if (s) {
+		engine->reset_at = LIST_NEXT(s, of_engine);
+		stream_drop(s, NICD_R_FLUSHED, false);
+	}
+	return engine->reset_at;
+}
+
 void soft_engine_reset(struct soft_engine *engine)
 {
-	struct soft_stream *s;
-
-	LIST_FOREACH(s, &engine->all, of_engine)
-		stream_drop(s, NICD_R_FLUSHED, false);
-	engine_deliver(engine);
+	soft_engine_reset_begin(engine);
+	while (soft_engine_reset_step(engine))
+		;
 }
 
 /* ---- looking */
@@ -634,6 +651,7 @@ int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags 
 	TAILQ_INIT(&engine->ready);
 	TAILQ_INIT(&engine->news);
 	TAILQ_INIT(&engine->strangers);
+	STAILQ_INIT(&engine->graves);
 	uv_prepare_init(loop, &engine->prepare);
 	uv_check_init(loop, &engine->check);
 	uv_idle_init(loop, &engine->idle);
@@ -686,6 +704,8 @@ void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata
 	engine->closed = closed;
 	engine->closed_userdata = userdata;
 	soft_engine_reset(engine);
+	while (has_turns(engine))
+		engine_step(engine);
 	while ((l = LIST_FIRST(&engine->listeners))) {
 		LIST_REMOVE(l, next);
 		uv_close((uv_handle_t *)&l->poll, on_listener_closed);

@@ -48,7 +48,9 @@ int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags 
 		    const struct soft_engine_options *options, const struct soft_engine_events *events);
 /* Ends all streams at once and closes; the loop must run until `closed`. */
 void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata), void *userdata);
-/* Drops all streams (a new controller). */
+/* Drops all streams that there are (a new controller): one by one, true: there are more; or all at once. */
+void soft_engine_reset_begin(struct soft_engine *engine);
+bool soft_engine_reset_step(struct soft_engine *engine);
 void soft_engine_reset(struct soft_engine *engine);
 void soft_engine_free(struct soft_engine *engine);
 
@@ -120,7 +122,7 @@ void soft_flush(struct soft_engine *engine, uint64_t stream);
 bool soft_disconnect(struct soft_engine *engine, uint64_t stream);
 /* Tells of at most `max` streams whose peers have notified; returns of how many. Whoever is told calls it when there is room. */
 unsigned soft_engine_notices(struct soft_engine *engine, unsigned max);
-/* Ends, at once, every stream that came in by this ticket or holds this grant; returns how many. */
+/* Ends, before it returns, every stream that came in by this ticket or holds this grant; returns how many. They are told of later. */
 unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial);
 
 struct soft_stream_info {

@@ -117,7 +117,7 @@ static void handshake_request(struct soft_stream *s, const uint8_t *buf, size_t 
 	if (!request.markers && !request.reject && peer_hello_decode(request.pd, request.pd_len, secret))
 		s->ticket = soft_ticket_reserve(s->engine->tickets, secret);
 	explicit_bzero(secret, sizeof(secret));
-	if (s->ticket && !engine_admit(s, s->ticket->pd))
+	if (s->ticket && !engine_admit(s))
 		stream_leave(s);
 	if (s->ticket)
 		handshake_admit(s, &request);

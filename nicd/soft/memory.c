@@ -194,21 +194,23 @@ struct soft_memory *soft_memory_next(struct soft_tags *tags, uint64_t after)
 	return after == UINT64_MAX ? NULL : RB_NFIND(soft_memories, &tags->memories, &key);
 }
 
-void soft_memories_reset(struct soft_tags *tags)
+bool soft_memories_reset_step(struct soft_tags *tags)
 {
-	struct soft_memory *memory;
+	struct soft_memory *memory = RB_MIN(soft_memories, &tags->memories);
 
-	while ((memory = RB_MIN(soft_memories, &tags->memories))) {
-		assert(memory->tags == 0);
-		RB_REMOVE(soft_memories, &tags->memories, memory);
-		tags->n_memories--;
-		memory_retire(tags, memory, NULL, NULL);
-	}
+	if (!memory)
+		return false;
+	assert(memory->tags == 0);
+	RB_REMOVE(soft_memories, &tags->memories, memory);
+	tags->n_memories--;
+	memory_retire(tags, memory, NULL, NULL);
+	return true;
 }
 
 void soft_memories_deinit(struct soft_tags *tags)
 {
-	soft_memories_reset(tags);
+	while (soft_memories_reset_step(tags))
+		;
 	while (soft_memory_step(tags))
 		;
 }

@@ -5,7 +5,7 @@
  * Out, a Send is posted work like any other (work.c): its frames are made here, and a zero-length read behind it says that the peer has
  * placed it. In, messages fill the posted receives in their order:
  *
- *   s->receives (posted) --last segment--> s->arrived --its bytes are placed--> s->ended, told by engine_deliver
+ *   s->receives (posted) --last segment--> s->arrived --its bytes are placed--> s->ended, told by engine_tell
  *
  * A posted receive holds a soft_use, so that a tag that goes takes its receives along: one that only waits fails alone, one that is half
  * filled ends the stream. A message for which there is no receive stops the reading of its stream, and of that only: what was read of it
@@ -244,7 +244,6 @@ void soft_receive(struct soft_engine *engine, uint64_t stream, const uint8_t *en
 		return;
 	unstall(s);
 	rx_resume(s);
-	engine_deliver(engine);
 }
 
 /* ---- waiting for a receive */
@@ -272,7 +271,6 @@ static void on_stall(uv_timer_t *timer)
 		rx_resume(s);
 	}
 	stall_arm(engine);
-	engine_deliver(engine);
 }
 
 /* Reading goes no further until there is a receive. False: it is not to wait. */

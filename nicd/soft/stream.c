@@ -48,6 +48,8 @@ void stream_gone(struct soft_stream *s)
 
 	if (s->state != STREAM_CLOSED || s->handles || s->has_news)
 		return;
+	if (engine->reset_at == s)
+		engine->reset_at = LIST_NEXT(s, of_engine);
 	LIST_REMOVE(s, of_engine);
 	message_notice_drop(s);
 	free(s->in);
@@ -93,16 +95,18 @@ void stream_destroy(struct soft_stream *s)
 	s->state = STREAM_CLOSED;
 	if (!s->tell_opened)
 		stream_leave(s);   /* else when that is told */
-	socket_close(s);
-	uv_close((uv_handle_t *)&s->timer, on_poll_closed);
+	engine_bury(s);
 }
 
-/* Without this the kernel would go on sending what it has, after we said that nothing more can leave. */
-static void socket_reset(struct soft_stream *s)
+/* With a reset: else the kernel would go on sending what it has, after we said that nothing more can leave. */
+void stream_bury(struct soft_stream *s)
 {
 	const struct linger linger = {.l_onoff = 1};
 
-	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	if (s->reset && s->fd >= 0)
+		setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	socket_close(s);
+	uv_close((uv_handle_t *)&s->timer, on_poll_closed);
 }
 
 static void note_end(struct soft_stream *s, const struct nicd_error *why)
@@ -145,7 +149,7 @@ void stream_abort(struct soft_stream *s, enum nicd_reason reason, int provider_e
 	}
 	work_lost(s, NICD_R_QP_LOST, provider_error);
 	note_end(s, s->state == STREAM_TERMINATING ? &s->why : &why);
-	socket_reset(s);
+	s->reset = true;
 	stream_destroy(s);
 }
 
@@ -168,7 +172,6 @@ static void on_timer(uv_timer_t *timer)
 		stream_destroy(s);
 		break;
 	}
-	engine_deliver(s->engine);
 }
 
 void stream_timer(struct soft_stream *s, uint32_t ms)
@@ -374,7 +377,9 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 {
 	struct soft_stream *s = poll->data;
 
-	if (s->state == STREAM_CONNECTING) {
+	if (s->state == STREAM_CLOSED) {
+		uv_poll_stop(poll);
+	} else if (s->state == STREAM_CONNECTING) {
 		stream_tcp_connected(s);
 	} else if (status < 0) {
 		/* The socket has an error; what the peer said before it is still there. */

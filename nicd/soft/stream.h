@@ -5,7 +5,7 @@
  * work.c and message.c only.
  *
  * Nothing calls out of the engine while a stream is at work: what others must hear is noted (stream_news) and told by
- * engine_deliver, which runs with no stream's state on the stack. So no callback can drop a tag under a frame that is being built.
+ * engine_tell, which runs with no stream's state on the stack. So no callback can drop a tag under a frame that is being built.
  */
 #include <bsd/sys/tree.h>
 #include <sys/queue.h>
@@ -40,7 +40,7 @@ enum stream_state {
 	STREAM_OPEN,
 	STREAM_TERMINATING,  /* is ending: sends what must go out before, and Terminate */
 	STREAM_DRAINING,     /* has said all; reads and drops until the peer closes, so that no RST overtakes what we said */
-	STREAM_CLOSED,       /* the handles are closing */
+	STREAM_CLOSED,       /* nothing moves any more; the handles are closing, or will be soon */
 };
 
 /* A peer's read: its answer is sent from here. */
@@ -134,12 +134,15 @@ struct soft_stream {
 	RB_ENTRY(soft_stream) by_number;
 	LIST_ENTRY(soft_stream) of_engine;
 	TAILQ_ENTRY(soft_stream) next_ready, next_news, next_stranger;
+	STAILQ_ENTRY(soft_stream) next_grave;
 	bool listed, is_ready, has_news;
 	bool readable;
+	bool reset;                        /* its socket is to be closed with a reset */
 	bool broken;                       /* its socket has failed; what the peer said before that is still read */
 	bool stranger;                     /* in: nothing has proved a right to be here */
 	bool counted;                      /* in: as a stream of its address and PD */
 	struct soft_tally *by_address, *by_pd;
+	struct soft_place places[2];       /* in: by the ticket, and by the export that it is for */
 	enum stream_state state;
 	bool inbound;
 	bool told;                         /* opened or connected has been told, so its end must be */
@@ -209,6 +212,8 @@ struct soft_engine {
 	LIST_HEAD(, soft_stream) all;
 	TAILQ_HEAD(soft_ready, soft_stream) ready;
 	TAILQ_HEAD(, soft_stream) news;
+	STAILQ_HEAD(, soft_stream) graves;           /* closed ones of which the handles are still to be closed */
+	struct soft_stream *reset_at;                /* the next one that a reset under way drops */
 	LIST_HEAD(, soft_listener) listeners;
 	uint64_t last_inbound;
 	TAILQ_HEAD(soft_strangers, soft_stream) strangers;   /* oldest first */
@@ -247,12 +252,13 @@ void engine_ready(struct soft_stream *s);        /* it may have something to sen
 void engine_unready(struct soft_stream *s);
 void engine_readable(struct soft_stream *s);     /* it has something to read */
 void engine_news(struct soft_stream *s);         /* it has something to tell */
-void engine_deliver(struct soft_engine *engine); /* tells; never with a stream's turn on the stack */
+void engine_tell(struct soft_stream *s);         /* tells now; never with a stream's turn on the stack */
+void engine_bury(struct soft_stream *s);         /* its handles can be closed */
 void engine_list(struct soft_stream *s);
 void engine_unlist(struct soft_stream *s);
 void engine_stranger(struct soft_stream *s, bool stranger);
 /* False: a cap, or no memory. */
-bool engine_admit(struct soft_stream *s, uint64_t pd);
+bool engine_admit(struct soft_stream *s);
 /* Takes it out of all counts. */
 void engine_uncount(struct soft_stream *s);
 void engine_stream_freed(struct soft_engine *engine);
@@ -260,6 +266,8 @@ uint32_t engine_sink_stag(struct soft_stream *s);
 
 /* stream.c */
 struct soft_stream *stream_new(struct soft_engine *engine, uint64_t number, bool inbound);   /* NULL: no memory */
+/* Closes the handles of one that has ended: the system calls of an end, which many ends at once may wait for. */
+void stream_bury(struct soft_stream *s);
 /* The struct goes when its handles are closed and everything is told. */
 void stream_gone(struct soft_stream *s);
 /* The ticket is not this stream's any more. */

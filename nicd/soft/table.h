@@ -27,5 +27,5 @@ struct soft_tags {
 
 /* Unmaps everything; the done callbacks of detaches under way are called. */
 void soft_memories_deinit(struct soft_tags *tags);
-/* Starts unmapping all. No tag may be left. */
-void soft_memories_reset(struct soft_tags *tags);
+/* Starts unmapping one. No tag may be left. True: there are more. */
+bool soft_memories_reset_step(struct soft_tags *tags);

@@ -14,6 +14,7 @@
 
 /* Most tags have one range; they live in slabs, which is several times faster than malloc when much comes and goes. */
 enum {
+	RESET_STEP = 64,   /* tags */
 	SLAB_TAGS = 256,
 	SLAB_TAG_SIZE = sizeof(struct soft_tag) + sizeof(struct soft_tag_range),
 };
@@ -50,26 +51,32 @@ struct soft_tags *soft_tags_new(void (*random)(void *buf, size_t len), uint64_t 
 	return tags;
 }
 
-/* Only when there is no tag. */
-static void slabs_free(struct soft_tags *tags)
+/* Only when there is no tag. True: there are more slabs. */
+static bool slab_free(struct soft_tags *tags)
 {
-	struct soft_tag_slab *slab;
+	struct soft_tag_slab *slab = SLIST_FIRST(&tags->slabs);
 
 	SLIST_INIT(&tags->spare);
-	while ((slab = SLIST_FIRST(&tags->slabs))) {
-		SLIST_REMOVE_HEAD(&tags->slabs, next);
-		free(slab);
-	}
+	if (!slab)
+		return false;
+	SLIST_REMOVE_HEAD(&tags->slabs, next);
+	free(slab);
+	return true;
+}
+
+bool soft_tags_reset_step(struct soft_tags *tags)
+{
+	struct soft_tag *tag = NULL;
+
+	for (unsigned i = 0; i < RESET_STEP && (tag = RB_MIN(soft_tags_tree, &tags->tags)); i++)
+		soft_tag_drop(tags, tag->serial, tag->generation);
+	return tag || slab_free(tags) || soft_memories_reset_step(tags);
 }
 
 void soft_tags_reset(struct soft_tags *tags)
 {
-	struct soft_tag *tag;
-
-	while ((tag = RB_MIN(soft_tags_tree, &tags->tags)))
-		soft_tag_drop(tags, tag->serial, tag->generation);
-	slabs_free(tags);
-	soft_memories_reset(tags);
+	while (soft_tags_reset_step(tags))
+		;
 }
 
 void soft_tags_free(struct soft_tags *tags)

@@ -78,7 +78,11 @@ enum soft_access { SOFT_REMOTE_READ, SOFT_REMOTE_WRITE, SOFT_LOCAL_READ, SOFT_LO
 /* `random` and `now` (ns) are handed in, so that a test can draw from a small space and turn the clock. */
 struct soft_tags *soft_tags_new(void (*random)(void *buf, size_t len), uint64_t (*now)(void));
 void soft_tags_free(struct soft_tags *tags);   /* drops everything */
-/* Drops everything, cutting whoever is in the middle of it; what is large is unmapped by soft_memory_step. */
+/*
+ * Drops everything, cutting whoever is in the middle of it; what is large is unmapped by soft_memory_step. In steps, none of which takes
+ * long (true: there is more; no tag may be added meanwhile), or at once.
+ */
+bool soft_tags_reset_step(struct soft_tags *tags);
 void soft_tags_reset(struct soft_tags *tags);
 void soft_tags_stats(const struct soft_tags *tags, struct soft_tags_stats *ret);
 

@@ -59,12 +59,19 @@ struct soft_tickets *soft_tickets_new(uint64_t (*now)(void))
 	return tickets;
 }
 
+bool soft_tickets_reset_step(struct soft_tickets *tickets)
+{
+	struct soft_ticket *ticket = RB_MIN(tickets_by_serial, &tickets->by_serial);
+
+	if (ticket)
+		soft_ticket_drop(tickets, ticket->serial);
+	return ticket;
+}
+
 void soft_tickets_reset(struct soft_tickets *tickets)
 {
-	struct soft_ticket *ticket;
-
-	while ((ticket = RB_MIN(tickets_by_serial, &tickets->by_serial)))
-		soft_ticket_drop(tickets, ticket->serial);
+	while (soft_tickets_reset_step(tickets))
+		;
 }
 
 void soft_tickets_free(struct soft_tickets *tickets)

@@ -27,7 +27,8 @@ struct soft_tickets;
 struct soft_tickets *soft_tickets_new(uint64_t (*now)(void));
 /* No stream may hold one any more. */
 void soft_tickets_free(struct soft_tickets *tickets);
-/* Drops everything. */
+/* Drops everything, one by one (true: there are more) or at once. */
+bool soft_tickets_reset_step(struct soft_tickets *tickets);
 void soft_tickets_reset(struct soft_tickets *tickets);
 int soft_ticket_add(struct soft_tickets *tickets, const struct soft_ticket *terms, struct nicd_error *err);
 struct soft_ticket *soft_ticket_find(struct soft_tickets *tickets, uint64_t serial);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Posted transfer lists: copied in -> entries turned into frames in order, the local token looked up when an entry's turn comes and again
- * for each segment -> confirmed by Read Responses -> ended (moved to s->ended, told by engine_deliver, freed there). Owned
+ * for each segment -> confirmed by Read Responses -> ended (moved to s->ended, told by engine_tell, freed there). Owned
  * by their stream.
  *
  * A read is confirmed by its own response. Writes and messages are confirmed by a zero-length read behind them, because responses

@@ -53,6 +53,16 @@ void soft_engine_reset(struct soft_engine *engine)
 	fake.n_streams = 0;
 }
 
+void soft_engine_reset_begin(struct soft_engine *engine)
+{
+	soft_engine_reset(engine);
+}
+
+bool soft_engine_reset_step(struct soft_engine *engine)
+{
+	return false;
+}
+
 void soft_engine_free(struct soft_engine *engine)
 {
 }

@@ -778,6 +778,63 @@ static void test_orphans(void **state)
 	flush(f);
 }
 
+/* A device full of tags is emptied in many turns; Hello waits for the end of it, and whoever goes meanwhile is not waited for. */
+static void test_long_drop(void **state)
+{
+	enum { N = 40000 };
+	struct fixture *f = *state;
+	uint64_t first = say_hello(f, true);
+	Soft__Frame *frame = NULL;
+	unsigned turns = 0;
+	REQUEST(hello, hello, Hello, HELLO);
+
+	attach(f, 1, NICD_PAGE);
+	for (unsigned i = 0; i < N; i++) {
+		Soft__TagRange range, *pointer;
+		REQUEST(request, add_tag, AddTag, ADD_TAG);
+
+		add_terms(request.add_tag, &range, &pointer, 100 + i);
+		put(f, &request, -1);
+		if (i % 200 == 199) {
+			flush(f);
+			while (hear(f))
+				;
+		}
+	}
+	assert_int_equal(stats(f)->tags, N);
+	leave(f);
+	hello.hello->major = NICD_MAJOR;
+	/* The first goes before it is answered. */
+	for (int i = 0; i < 2; i++) {
+		join(f);
+		hello.id = 0;
+		put(f, &hello, -1);
+		assert_int_equal(frame_flush(&f->out, f->sock), 0);
+		uv_run(&f->loop, UV_RUN_NOWAIT);
+		/* mutation: drop all in one turn */
+		assert_null(hear(f));
+		if (i == 0)
+			leave(f);
+	}
+	/* A second Hello of the same one. mutation: two Hellos wait */
+	hello.id = 0;
+	hello.hello->keep = true;
+	assert_int_equal(ask(f, &hello)->reason, NICD_R_HELLO_AGAIN);
+	while (!(frame = hear(f))) {
+		uv_run(&f->loop, UV_RUN_NOWAIT);
+		turns++;
+	}
+	assert_true(turns >= 2);
+	assert_int_equal(frame->n_replies, 1);
+	/* mutation: answer the one that is gone */
+	assert_int_equal(frame->replies[0]->id, f->id - 1);
+	assert_true(frame->replies[0]->hello->incarnation != first);
+	/* mutation: answer before all is gone */
+	assert_int_equal(stats(f)->tags, 0);
+	assert_int_equal(stats(f)->memories, 0);
+	assert_int_equal(add_tag(f, 10)->reason, NICD_R_SERIAL);
+}
+
 /* ---- the bad controller */
 
 /* The end: a Fatal with this reason, the end of the socket, and nothing of the device left. */
@@ -1166,7 +1223,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(hello_rules), TEST(tag_life), TEST(slow_detach), TEST(coalesced), TEST(list), TEST(list_kinds),
 		TEST(streams), TEST(refused), TEST(tickets), TEST(events), TEST(one_at_a_time),
-		cmocka_unit_test(test_other_uid), TEST(gone), TEST(keep), TEST(orphans), TEST(undecodable), TEST(too_big),
+		cmocka_unit_test(test_other_uid), TEST(gone), TEST(keep), TEST(orphans), TEST(long_drop), TEST(undecodable), TEST(too_big),
 		TEST(empty_frame), TEST(budget), TEST(direction), TEST(too_many_requests), TEST(bad_ids), TEST(no_call),
 		TEST(bad_fds), TEST(spoiled), TEST(back_pressure), TEST(events_unread),
 	};

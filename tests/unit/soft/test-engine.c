@@ -623,7 +623,7 @@ static void test_reset(void **state)
 	for (int turn = 0; turn < 3; turn++)
 		uv_run(&w.pair.loop, UV_RUN_ONCE);
 	soft_engine_reset(w.pair.a.engine);
-	assert_true(p.done);
+	run_until(&w.pair.loop, &p.done);
 	assert_int_equal(p.error.reason, NICD_R_FLUSHED);
 	soft_engine_stats(w.pair.a.engine, &stats);
 	assert_int_equal(stats.streams, 0);
