@@ -12,4 +12,5 @@ def nicd_binary():
 
 
 def soft_binary():
-    return BUILD / "nicd" / "soft" / "nicd-soft"
+    """NICD_SOFT: another one than that of the build."""
+    return pathlib.Path(os.environ["NICD_SOFT"]) if "NICD_SOFT" in os.environ else BUILD / "nicd" / "soft" / "nicd-soft"
