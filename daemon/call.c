@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/param.h>
 
 #include "daemon/dispatch.h"
 #include "daemon/util.h"
@@ -23,10 +24,12 @@ static int call_compare(const struct call *a, const struct call *b)
 }
 RB_GENERATE(call_tree, call, of_client, call_compare)
 
-void calls_init(struct calls *calls)
+void calls_init(struct calls *calls, const struct policy *policy)
 {
 	TAILQ_INIT(&calls->spare);
 	LIST_INIT(&calls->sleepers);
+	nic_fair_init(&calls->fair[NIC_TURN_DEVICE], 1, MIN(policy->device_share, policy->device_window), policy->device_window);
+	nic_fair_init(&calls->fair[NIC_TURN_CONNECT], 1, MIN(policy->connect_share, policy->connect_window), policy->connect_window);
 }
 
 void calls_deinit(struct calls *calls, struct nic_env *env)
@@ -123,6 +126,67 @@ static void call_uncount(struct call *call)
 	nic_charge_release(&call->charge);
 }
 
+/* ---- turns */
+
+static struct nic_fair *call_fair(const struct client *client, const struct method *method)
+{
+	return &client->host->dispatch->calls.fair[method->turn];
+}
+
+static struct nic_fair_queue *call_turns(const struct client *client, const struct method *method)
+{
+	return &client->owner.account->turns[method->turn];
+}
+
+/* Those whose turn it is are started with the next output of their clients, never here: we may be deep inside the NIC layer. */
+static void calls_go_on(struct nic_fair *fair)
+{
+	struct nic_fair_item *item;
+
+	while ((item = nic_fair_take(fair))) {
+		struct call *call = container_of(item, struct call, turn);
+
+		call->in_service = true;
+		call->state = CALL_READY;
+		TAILQ_INSERT_TAIL(&call->client->ready, call, link);
+		client_wake(call->client);
+	}
+}
+
+bool call_must_queue(const struct client *client, const struct method *method)
+{
+	return method->turn && !nic_fair_may_enter(call_fair(client, method), call_turns(client, method));
+}
+
+bool call_serve(struct call *call)
+{
+	const struct method *method = call->method;
+
+	if (method->turn && !call->in_service)
+		call->in_service = nic_fair_enter(call_fair(call->client, method), call_turns(call->client, method));
+	return !method->turn || call->in_service;
+}
+
+void call_queue(struct call *call)
+{
+	struct nic_fair *fair = call_fair(call->client, call->method);
+
+	call->state = CALL_QUEUED;
+	nic_fair_add(fair, call_turns(call->client, call->method), &call->turn);
+	calls_go_on(fair);
+}
+
+void call_unserve(struct call *call)
+{
+	struct nic_fair *fair = call_fair(call->client, call->method);
+
+	if (!call->in_service)
+		return;
+	call->in_service = false;
+	nic_fair_leave(fair, call_turns(call->client, call->method), 0);
+	calls_go_on(fair);
+}
+
 static struct call_dep *call_deps(struct call *call)
 {
 	return (struct call_dep *)(void *)(call->kept_size ? call->kept : call->store);
@@ -156,6 +220,8 @@ static void call_unlink(struct call *call)
 	}
 	if (call->state == CALL_READY)
 		TAILQ_REMOVE(&call->client->ready, call, link);
+	nic_fair_remove(call_fair(call->client, call->method), &call->turn);
+	call_unserve(call);
 	if (call->watched)
 		TAILQ_REMOVE(&call->watched->watchers, call, link);
 	if (call->linked)
@@ -269,6 +335,8 @@ int call_wait(struct call *call, struct request *request, const struct call_dep 
 	call->fd = fd_steal(&request->fd);
 	call->state = CALL_WAITING;
 	call_link(call);
+	if (!n_deps)
+		call_queue(call);
 	return 0;
 }
 

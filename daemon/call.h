@@ -4,7 +4,9 @@
  * A call: a request whose answer may come later. Calls that are answered at once never become one.
  *
  *   STARTING --answered at once--> freed            WAITING --last dependency answered--> READY --started--> STARTING
- *      '--not answered when start returns--> PENDING --answered--> freed
+ *      '--not answered when start returns--> PENDING --answered--> freed         QUEUED --its turn--^
+ *
+ * What the device works on, or a peer, goes through a fair queue by account: it waits QUEUED, if it must, before it starts or when it would.
  *
  * A call belongs to its client and keeps it: what is PENDING at the NIC layer when the session ends is answered into the void.
  */
@@ -23,6 +25,7 @@ struct request;
 enum call_state {
 	CALL_STARTING,   /* on the stack of its start */
 	CALL_WAITING,    /* for calls it names by result_of */
+	CALL_QUEUED,     /* for its account's turn */
 	CALL_READY,
 	CALL_PENDING,    /* at the NIC layer, or asleep */
 	CALL_DONE,       /* answered while STARTING */
@@ -57,6 +60,8 @@ struct call {
 	bool counted;                   /* in n_calls; not so once a Close is pending */
 	bool idle;                      /* PENDING, but not at the NIC layer: may be dropped when the session ends */
 	bool linked;                    /* in client->calls */
+	bool in_service;                /* in its account's window */
+	struct nic_fair_item turn;      /* QUEUED */
 	RB_ENTRY(call) of_client;
 	TAILQ_ENTRY(call) link;         /* ready; watchers of another client; free list */
 	struct frame_slot *slot;        /* while its frame is being worked on */
@@ -117,8 +122,9 @@ struct calls {
 	TAILQ_HEAD(, call) spare;       /* for the next ones */
 	unsigned n_spare;
 	LIST_HEAD(, sleeper) sleepers;
+	struct nic_fair fair[NIC_TURN_COUNT];   /* of these, those that methods name */
 };
-void calls_init(struct calls *calls);
+void calls_init(struct calls *calls, const struct policy *policy);
 void calls_deinit(struct calls *calls, struct nic_env *env);
 
 /* IN_FLIGHT, QUOTA, NO_MEMORY. */
@@ -127,11 +133,20 @@ int call_new(struct call **ret, struct client *client, const struct method *meth
 struct call *call_free(struct call *call);
 struct call *call_find(struct client *client, uint32_t id);
 
+/* Would a new one of this method have to wait for its account's turn? */
+bool call_must_queue(const struct client *client, const struct method *method);
+/* Is it its turn? True: it is in service until it is freed, or call_unserve. */
+bool call_serve(struct call *call);
+/* It waits for that with its request packed; then it is READY. */
+void call_queue(struct call *call);
+/* What it waits for from now on is not the device: it is in nobody's way. */
+void call_unserve(struct call *call);
+
 /* After start: keeps it until it is answered, or frees it when it is. */
 void call_started(struct call *call);
 /*
- * Keeps a request until the calls that it depends on (on and result_of are set; copied) are answered; takes request->fd. QUOTA,
- * NO_MEMORY.
+ * Keeps a request until the calls that it depends on (on and result_of are set; copied) are answered, or, with none, until its
+ * account's turn; takes request->fd. QUOTA, NO_MEMORY.
  */
 int call_wait(struct call *call, struct request *request, const struct call_dep *deps, unsigned n_deps, struct nicd_error *err);
 /* Of a call that waited: its request, and what its dependencies came to. */

@@ -63,7 +63,7 @@ int client_host_init(struct client_host *host)
 	RB_INIT(&host->accounts);
 	if (!host->check_memory)
 		host->check_memory = memfd_check;
-	host->dispatch = dispatch_new(host->env);
+	host->dispatch = dispatch_new(host->env, host->policy);
 	if (!host->dispatch)
 		return -ENOMEM;
 	r = arena_init(&host->arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS);

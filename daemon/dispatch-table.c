@@ -41,9 +41,11 @@ static const struct method methods[] = {
 	CALL(CREATE_MR) = { "CreateMr", OWNERS, READY, .refs = { REF(CreateMr, pd, PD, REQUIRED) }, RESULT(OBJECT),
 			    .answer = method_create_mr },
 	CALL(REGISTER_MR) = { "RegisterMr", OWNERS, READY, 0, 1, .refs = { REF(RegisterMr, mr, MR, REQUIRED) },
-			      RANGES(RegisterMr), RESULT(MR), .start = method_register_mr, .finish = method_register_mr_finish },
+			      RANGES(RegisterMr), RESULT(MR), .turn = NIC_TURN_DEVICE,
+			      .start = method_register_mr, .finish = method_register_mr_finish },
 	CALL(DEREGISTER_MR) = { "DeregisterMr", OWNERS, READY, .refs = { REF(DeregisterMr, mr, MR, REQUIRED) },
-				RESULT(RECEIPT), .start = method_deregister_mr, .finish = method_deregister_mr_finish },
+				RESULT(RECEIPT), .turn = NIC_TURN_DEVICE, .start = method_deregister_mr,
+				.finish = method_deregister_mr_finish },
 	CALL(GET_LOCAL_TOKEN) = { "GetLocalToken", OWNERS, READY, .refs = { REF(GetLocalToken, mr, MR, REQUIRED) },
 				  RESULT(TOKEN), .answer = method_get_local_token },
 	CALL(GET_REMOTE_TOKEN) = { "GetRemoteToken", OWNERS, READY, .refs = { REF(GetRemoteToken, mr, MR, REQUIRED) },
@@ -66,7 +68,7 @@ static const struct method methods[] = {
 	CALL(BUILD_MAPPING) = { "BuildMapping", LATER(OWNERS), RANGES(BuildMapping) },
 
 	CALL(CONNECT_QP) = { "ConnectQp", OWNERS, READY, .refs = { REF(ConnectQp, pd, PD, REQUIRED) }, RESULT(QP),
-			     .start = method_connect_qp, .finish = method_qp_finish },
+			     .turn = NIC_TURN_CONNECT, .start = method_connect_qp, .finish = method_qp_finish },
 	CALL(READ) = { "Read", OWNERS, READY, .flags = METHOD_ALWAYS, .refs = { REF(Read, qp, QP, REQUIRED) },
 		       RESULT(COMPLETION), .start = method_read, .finish = method_transfer_finish },
 	CALL(WRITE) = { "Write", OWNERS, READY, .flags = METHOD_ALWAYS, .refs = { REF(Write, qp, QP, REQUIRED) },
@@ -84,12 +86,12 @@ static const struct method methods[] = {
 			   .start = method_query_qp, .finish = method_qp_finish },
 
 	CALL(CREATE_TICKET) = { "CreateTicket", OWNERS, READY, .refs = { REF(CreateTicket, mr, MR, REQUIRED) }, RESULT(DOOR),
-				.start = method_create_ticket, .finish = method_door_finish },
+				.turn = NIC_TURN_DEVICE, .start = method_create_ticket, .finish = method_door_finish },
 	CALL(CREATE_EXPORT) = { "CreateExport", OWNERS, READY, .refs = { REF(CreateExport, mr, MR, REQUIRED) }, RESULT(DOOR),
-				.start = method_create_export, .finish = method_door_finish },
+				.turn = NIC_TURN_DEVICE, .start = method_create_export, .finish = method_door_finish },
 
 	CALL(CLOSE) = { "Close", ALL, READY, .flags = METHOD_DEFERRED, .refs = { REF(Close, object, NONE, REQUIRED) },
-			RESULT(RECEIPT), .start = method_close, .finish = method_end_finish },
+			RESULT(RECEIPT), .turn = NIC_TURN_DEVICE, .start = method_close, .finish = method_end_finish },
 
 	CALL(LIST) = { "List", ALL, READY, .flags = METHOD_BULK, RESULT(LIST), .start = method_list,
 		       .finish = method_list_finish },

@@ -18,12 +18,12 @@
 
 enum { DISPATCH_DEPS = METHOD_REFS + NICD_RANGES };
 
-struct dispatch *dispatch_new(struct nic_env *env)
+struct dispatch *dispatch_new(struct nic_env *env, const struct policy *policy)
 {
 	struct dispatch *dispatch = env->alloc(env, sizeof(*dispatch));
 
 	if (dispatch)
-		calls_init(&dispatch->calls);
+		calls_init(&dispatch->calls, policy);
 	return dispatch;
 }
 
@@ -298,6 +298,7 @@ static int request_start(struct request *request, struct call **call, struct fra
 			return r;
 		(*call)->slot = slot;
 		*slot = (struct frame_slot){ .state = SLOT_PENDING, .call = *call };
+		(void)call_serve(*call);   /* dispatch_request has looked */
 	}
 	r = request->method->start(request, *call, err);
 	if (r >= 0)
@@ -375,7 +376,7 @@ static void dispatch_request(struct client *client, const Nicd__Request *message
 		r = request_dependencies(&request, deps, &err);
 	if (r < 0)
 		request_refuse(&request, NULL, slot, &err);
-	else if (r > 0)
+	else if (r > 0 || call_must_queue(client, request.method))
 		request_wait(&request, slot, deps, (unsigned)r);
 	else
 		request_run(&request, NULL, slot);
@@ -445,6 +446,10 @@ void dispatch_ready(struct client *client)
 	while (client->state != CLIENT_CLOSING && (call = TAILQ_FIRST(&client->ready))) {
 		TAILQ_REMOVE(&client->ready, call, link);
 		call->state = CALL_STARTING;
+		if (!call_dependency_failed(call) && !call_serve(call)) {
+			call_queue(call);
+			continue;
+		}
 		ready_start(client, call);
 		any = true;
 	}

@@ -52,6 +52,7 @@ struct method {
 	uint8_t states;                  /* 1 << enum client_state */
 	uint8_t min_fds, max_fds;        /* max_fds <= 1 */
 	uint8_t flags;
+	uint8_t turn;                    /* enum nic_turn: what it waits for among accounts, with .start only; NONE: it is not slow */
 	uint16_t ranges;                 /* offset of n_ranges; 0: none */
 	struct method_ref refs[METHOD_REFS];
 	Nicd__Reply__ResultCase result;
@@ -82,7 +83,7 @@ struct dispatch {
 	struct frame_slot slots[NICD_FRAME_REQUESTS];
 	uint32_t tokens[2][NICD_QUERY_IDS];   /* QueryTokens */
 };
-struct dispatch *dispatch_new(struct nic_env *env);
+struct dispatch *dispatch_new(struct nic_env *env, const struct policy *policy);
 struct dispatch *dispatch_free(struct dispatch *dispatch, struct nic_env *env);
 
 /* Checks the whole frame and changes nothing. A negative errno: *violation says why. */

@@ -102,6 +102,12 @@ void method_end_finish(struct call *call, const struct nicd_error *error, struct
 		end_receipt(call, answer);
 }
 
+static bool close_is_deferred(const struct nic_object *object)
+{
+	return (object->type == NIC_MEMORY && container_of(object, struct nic_memory, object)->users) ||
+	       (object->type == NIC_PD && container_of(object, struct nic_pd, object)->children);
+}
+
 int method_close(struct request *request, struct call *call, struct nicd_error *err)
 {
 	struct nic_object *object = request->objects[0];
@@ -116,6 +122,9 @@ int method_close(struct request *request, struct call *call, struct nicd_error *
 		if (r < 0)
 			return r;
 	}
+	/* It may wait for what its client closes later, which must not wait for it. */
+	if (close_is_deferred(object))
+		call_unserve(call);
 	closers[object->type](object, &call->done);
 	return 0;
 }

@@ -38,6 +38,7 @@ static void connect_refuse_later(struct call *call, const struct nicd_error *err
 		return;
 	}
 	call->idle = true;
+	call_unserve(call);
 	call_sleep(call, call->until - now);
 }
 

@@ -26,6 +26,10 @@ void policy_init(struct policy *policy)
 		.max_news = 1024,
 		.max_output = 256 * 1024,
 		.revoke_timeout_ns = UINT64_C(5000000000),
+		.device_window = 1024,
+		.device_share = 64,
+		.connect_window = 1024,
+		.connect_share = 256,
 	};
 	for (unsigned i = 0; i < sizeof(policy_loopback) / sizeof(*policy_loopback); i++) {
 		struct policy_network *network = &policy->connect[policy->n_networks++];

@@ -69,6 +69,8 @@ int nic_account_get(struct nic_accounts *accounts, const char *key, struct nic_a
 	account->accounts = accounts;
 	account->refs = 1;
 	account->limits = accounts->limits;
+	for (unsigned i = 0; i < NIC_TURN_COUNT; i++)
+		nic_fair_queue_init(&account->turns[i]);
 	strcpy(account->key, key);
 	HASH_ADD_STR(accounts->by_key, key, account);
 	if (!account->hh.tbl) {
@@ -98,6 +100,8 @@ struct nic_account *nic_account_unref(struct nic_account *account)
 		return NULL;
 	for (unsigned i = 0; i < NIC_SLOT_COUNT; i++)
 		assert(account->used[i] == 0);
+	for (unsigned i = 0; i < NIC_TURN_COUNT; i++)
+		nic_fair_queue_deinit(&account->turns[i]);
 	accounts = account->accounts;
 	HASH_DEL(accounts->by_key, account);
 	RB_REMOVE(nic_account_numbers, &accounts->by_number, account);

@@ -11,6 +11,7 @@
 #include <uthash.h>
 
 #include "nicd/env.h"
+#include "nicd/fair.h"
 #include "proto/reason.h"
 
 /* X(NAME, default maximum, name in lists) */
@@ -31,6 +32,16 @@ enum nic_slot {
 	NIC_SLOTS(X)
 #undef X
 	NIC_SLOT_COUNT
+};
+
+/* What an account waits for among others, in a queue for each. */
+enum nic_turn {
+	NIC_TURN_NONE,
+	NIC_TURN_READ,      /* its sessions have something to read */
+	NIC_TURN_DEVICE,    /* requests that the device works on: registering, deregistering, doors, closing */
+	NIC_TURN_CONNECT,   /* connections that it makes */
+	NIC_TURN_RELEASE,   /* sessions that have ended, whose objects are closed */
+	NIC_TURN_COUNT
 };
 
 extern const char *const nic_slot_names[NIC_SLOT_COUNT];
@@ -58,6 +69,7 @@ struct nic_account {
 	unsigned refs;
 	uint64_t used[NIC_SLOT_COUNT];
 	struct nic_limits limits;
+	struct nic_fair_queue turns[NIC_TURN_COUNT];
 	UT_hash_handle hh;
 	char key[256];                /* "uid:1000" */
 };

@@ -164,11 +164,16 @@ struct nic_fair_item *nic_fair_take(struct nic_fair *fair)
 	return item;
 }
 
+bool nic_fair_may_enter(const struct nic_fair *fair, const struct nic_fair_queue *queue)
+{
+	return TAILQ_EMPTY(&queue->items) && has_room(fair, queue);
+}
+
 bool nic_fair_enter(struct nic_fair *fair, struct nic_fair_queue *queue)
 {
 	bool was = is_active(queue);
 
-	if (!TAILQ_EMPTY(&queue->items) || !has_room(fair, queue))
+	if (!nic_fair_may_enter(fair, queue))
 		return false;
 	queue->busy++;
 	spend(fair, queue, 1);

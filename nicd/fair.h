@@ -58,6 +58,8 @@ void nic_fair_remove(struct nic_fair *fair, struct nic_fair_item *item);
 struct nic_fair_item *nic_fair_take(struct nic_fair *fair);
 /* The same for a piece that has not waited: false: it must, because others of its queue do, or the window is full. */
 bool nic_fair_enter(struct nic_fair *fair, struct nic_fair_queue *queue);
+/* Would it? */
+bool nic_fair_may_enter(const struct nic_fair *fair, const struct nic_fair_queue *queue);
 /* A piece is done, and has cost so much besides the 1 that was spent for it when it was taken. */
 void nic_fair_leave(struct nic_fair *fair, struct nic_fair_queue *queue, uint32_t more);
 
