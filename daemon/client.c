@@ -17,7 +17,6 @@
 #include "proto/nicd.pb-c.h"
 
 enum { FRAME_REPLIES = 2, FRAME_FATAL = 4 };   /* fields of nicd.Frame */
-enum { CLIENT_BULK_STEPS = 8192 };             /* of a frame: about a millisecond */
 
 static int client_serial_compare(const struct client *a, const struct client *b)
 {
@@ -61,6 +60,7 @@ int client_host_init(struct client_host *host)
 	TAILQ_INIT(&host->clients);
 	RB_INIT(&host->serials);
 	RB_INIT(&host->accounts);
+	frame_pool_init(&host->frames, CLIENT_POOL);
 	if (!host->check_memory)
 		host->check_memory = memfd_check;
 	host->dispatch = dispatch_new(host->env, host->policy);
@@ -76,6 +76,7 @@ void client_host_deinit(struct client_host *host)
 {
 	assert(TAILQ_EMPTY(&host->clients) && !host->n_calls);
 	arena_deinit(&host->arena);
+	frame_pool_deinit(&host->frames);
 	host->dispatch = dispatch_free(host->dispatch, host->env);
 }
 
@@ -100,6 +101,7 @@ static void client_init(struct client *client, struct client_host *host, const s
 	client->since_ns = env->wall(env);
 	env->random(env, client->resume_secret, sizeof(client->resume_secret));
 	frame_out_init(&client->out);
+	client->out.pool = &host->frames;
 	RB_INIT(&client->calls);
 	TAILQ_INIT(&client->ready);
 	TAILQ_INIT(&client->watchers);
@@ -158,6 +160,13 @@ static void client_end(struct client *client)
 	client_wake(client);
 }
 
+/* What is to be said cannot be refused any more: over its limit the account is not read. */
+static void client_charge_output(struct client *client)
+{
+	if (!client->identity.admin_socket)
+		nic_charge_adjust(client->owner.account, &client->charge_out, NIC_SLOT_BUFFERED, client->out.bytes);
+}
+
 static void client_violate(struct client *client, const struct nicd_error *violation)
 {
 	const struct nicd_reason_info *info = nicd_reason_info(violation->reason);
@@ -175,6 +184,7 @@ static void client_violate(struct client *client, const struct nicd_error *viola
 	fatal.observed = violation->observed;
 	/* Without memory for it the end of the socket says it all. */
 	(void)frame_put(&client->out, FRAME_FATAL, &fatal.base, NULL, 0);
+	client_charge_output(client);
 	client_end(client);
 }
 
@@ -203,6 +213,7 @@ void client_reply(struct client *client, const Nicd__Reply *reply)
 		r = frame_put(&client->out, FRAME_REPLIES, &instead.base, NULL, 0);
 	}
 	if (r >= 0) {
+		client_charge_output(client);
 		client_wake(client);
 		return;
 	}
@@ -231,10 +242,14 @@ bool client_frame(struct client *client, struct wire_packet *packet)
 	host->bulk_steps = CLIENT_BULK_STEPS;
 	arena_reset(&host->arena);
 	message = frame_decode(&nicd__frame__descriptor, &host->arena, packet->data, packet->len, &violation);
-	if (message && dispatch_check(client, (const Nicd__Frame *)message, packet->n_fds, &violation) >= 0)
+	if (message && dispatch_check(client, (const Nicd__Frame *)message, packet->n_fds, &violation) >= 0) {
 		dispatch_frame(client, (const Nicd__Frame *)message, packet);
-	else
+		host->work += ((const Nicd__Frame *)message)->n_requests;
+	} else {
 		client_violate(client, &violation);
+	}
+	host->turn_steps += CLIENT_BULK_STEPS - host->bulk_steps;
+	host->work += (CLIENT_BULK_STEPS - host->bulk_steps) / CLIENT_WORK_STEPS;
 	client_close_fds(client, packet);
 	arena_reset(&host->arena);
 	return client->state != CLIENT_CLOSING;
@@ -256,11 +271,16 @@ void client_prepare_output(struct client *client)
 		return;
 	dispatch_ready(client);
 	news_flush(client);
+	client_charge_output(client);
 }
 
 void client_flushed(struct client *client)
 {
+	client_charge_output(client);
 	client->woken = false;
+	/* More than one look could start. */
+	if (!TAILQ_EMPTY(&client->ready) && client->state != CLIENT_CLOSING)
+		client_wake(client);
 }
 
 bool client_release(struct client *client, unsigned budget)
@@ -304,6 +324,7 @@ struct client *client_free(struct client *client)
 	host->n_admins -= client->identity.admin_socket;
 	frame_out_deinit(&client->out);
 	nic_charge_release(&client->charge);
+	nic_charge_release(&client->charge_out);
 	nic_owner_deinit(&client->owner);
 	explicit_bzero(client->resume_secret, sizeof(client->resume_secret));
 	host->env->free(host->env, client, sizeof(*client));

@@ -40,10 +40,13 @@ struct client_host {
 	const struct policy *policy;
 	uint8_t boot_id[NICD_BOOT_ID_SIZE];
 	struct arena arena;                        /* one frame at a time is decoded in the process */
+	struct frame_pool frames;                  /* for the output of all clients */
 	TAILQ_HEAD(, client) clients;              /* in the order of their serials */
 	RB_HEAD(client_serials, client) serials;   /* the same, to find */
 	RB_HEAD(client_accounts, client) accounts; /* the same by account, then serial: one's own without a look at those of others */
 	uint32_t bulk_steps;                       /* what List and Who may still look at in this frame, together */
+	uint32_t turn_steps;                       /* what they have looked at in this turn of the loop */
+	uint64_t work;                             /* what requests have cost so far: one each, and what they looked at; for the fair queue */
 	uint32_t n_clients, n_admins;
 	uint64_t n_calls;                          /* requests in flight */
 	struct turns turns;                        /* of the loop, which calls turns_end */
@@ -75,6 +78,24 @@ struct client_host {
 int client_host_init(struct client_host *host);   /* -ENOMEM; the pointers and hooks are set by the caller */
 void client_host_deinit(struct client_host *host);
 
+enum {
+	CLIENT_BULK_STEPS = 4096,   /* of a frame: about half a millisecond */
+	CLIENT_TURN_STEPS = 2048,   /* of a turn of the loop: then no more frames are read in it */
+	CLIENT_POOL = 64,           /* buffers kept for output that is to come */
+	CLIENT_WORK_STEPS = 8,      /* that cost as much as a request */
+};
+
+/* A turn of the loop begins. */
+static inline void client_host_turn(struct client_host *host)
+{
+	host->turn_steps = 0;
+}
+/* Has so much been looked at that the next frame should wait for the next turn? */
+static inline bool client_host_is_spent(const struct client_host *host)
+{
+	return host->turn_steps >= CLIENT_TURN_STEPS;
+}
+
 struct client {
 	struct client_host *host;
 	TAILQ_ENTRY(client) of_host;
@@ -88,6 +109,7 @@ struct client {
 	uint8_t resume_secret[NICD_RESUME_SECRET_SIZE];
 	struct nic_owner owner;
 	struct nic_charge charge;         /* SESSIONS; not of the admin socket, which a full account must not lock out */
+	struct nic_charge charge_out;     /* BUFFERED: what is queued; nor this */
 	struct frame_out out;
 	RB_HEAD(call_tree, call) calls;   /* in flight, by request id */
 	TAILQ_HEAD(, call) ready;         /* of those, the ones that waited for others and may start now */
@@ -125,9 +147,16 @@ void client_violation(struct client *client, enum nicd_reason reason, uint64_t l
 
 /* May another frame be read? Not while too much output or too many requests are pending. */
 bool client_wants_input(const struct client *client);
+/* Is there more output queued to the sessions of its account, together, than they may have? Then none of them should be read. */
+static inline bool client_output_is_full(const struct client *client)
+{
+	const struct nic_account *account = client->owner.account;
+
+	return !client->identity.admin_socket && account->used[NIC_SLOT_BUFFERED] >= account->limits.max[NIC_SLOT_BUFFERED];
+}
 /* Starts requests that waited for others and turns pending events into frames; call on wake, before flushing client->out. */
 void client_prepare_output(struct client *client);
-/* After flushing: woken is false again. */
+/* After flushing: woken is false again, unless there is more to start. */
 void client_flushed(struct client *client);
 
 /*

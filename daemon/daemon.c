@@ -127,7 +127,10 @@ static void on_prepare(uv_prepare_t *prepare)
 
 static void on_check(uv_check_t *check)
 {
-	turn_end(container_of(check, struct daemon, check));
+	struct daemon *d = container_of(check, struct daemon, check);
+
+	sessions_read(&d->sessions);
+	turn_end(d);
 }
 
 /* ---- what the parts tell */

@@ -16,7 +16,10 @@
 #include "daemon/util.h"
 #include "proto/nicd.pb-c.h"
 
-enum { DISPATCH_DEPS = METHOD_REFS + NICD_RANGES };
+enum {
+	DISPATCH_DEPS = METHOD_REFS + NICD_RANGES,
+	READY_LOOK = 64,   /* calls that waited are started in one go */
+};
 
 struct dispatch *dispatch_new(struct nic_env *env, const struct policy *policy)
 {
@@ -443,7 +446,7 @@ void dispatch_ready(struct client *client)
 	struct call *call;
 	bool any = false;
 
-	while (client->state != CLIENT_CLOSING && (call = TAILQ_FIRST(&client->ready))) {
+	for (unsigned n = 0; n < READY_LOOK && client->state != CLIENT_CLOSING && (call = TAILQ_FIRST(&client->ready)); n++) {
 		TAILQ_REMOVE(&client->ready, call, link);
 		call->state = CALL_STARTING;
 		if (!call_dependency_failed(call) && !call_serve(call)) {

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * struct session: a socket with a client behind it. Owned by struct sessions; made by session_accept, freed when its handles are closed
- * and the client says that all it held is gone.
+ * and the client says that all it held is gone. What goes through the socket is in session-io.c; this file is about its life.
  *
- * Nothing is sent while packets are read: whoever has something to say is put on the dirty list and served once at the end of
- * the turn, so that the replies to many packets leave in few. Nothing here waits, and each kind of work has a share of a turn.
+ * Nothing here waits, and what ends is released in pieces, for a share of each turn, in turns of its account.
  */
-#include "daemon/session.h"
+#include "daemon/session-private.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,62 +17,16 @@
 #include "proto/nicd.pb-c.h"
 
 enum {
-	READ_PACKETS = 32,          /* of one session in one turn */
-	READ_NS = 500000,
 	RELEASE_NS = 200000,        /* for all that are being released */
 	RELEASE_CHUNK = 16,
 	ADMINS_MORE = 16,           /* sessions of admins above the maximum */
-	STALL_MS = 30000,
+	STALL_MS = 30000,           /* where the terms do not say */
+	HELLO_MS = 10000,
+	ENDLESS = 1 << 30,          /* no window: a piece is released at once */
 	FATAL_FIELD = 4,            /* of nicd.Frame */
 };
 
-enum session_state { SESSION_OPEN, SESSION_LAST_WORDS, SESSION_RELEASING, SESSION_WAITING };
-
-struct session {
-	struct sessions *sessions;
-	struct client *client;
-	TAILQ_ENTRY(session) of_list;
-	STAILQ_ENTRY(session) of_dirty;
-	enum session_state state;
-	bool dirty;
-	bool kicked;
-	bool starved;
-	bool blocked;               /* the socket takes no more */
-	bool pid_watched;
-	struct wire_pace pace;
-	int fd, pidfd;
-	int events;                 /* polled for */
-	unsigned open_handles;
-	uint64_t progress_ms;       /* when something was sent last */
-	uv_poll_t poll;
-	uv_poll_t pid_poll;         /* policy bind-to-pid */
-};
-
-static void session_end(struct session *session, const char *why);
-
-/* Descriptors that are closed from now on are this client's. */
-static void session_blame(const struct session *session)
-{
-	session->sessions->env->uid = session->client->identity.uid;
-}
-
-/* ---- to do at the end of the turn */
-
-static void session_mark(struct session *session)
-{
-	if (session->dirty)
-		return;
-	session->dirty = true;
-	STAILQ_INSERT_TAIL(&session->sessions->dirty, session, of_dirty);
-}
-
-static void session_unmark(struct session *session)
-{
-	if (!session->dirty)
-		return;
-	session->dirty = false;
-	STAILQ_REMOVE(&session->sessions->dirty, session, session, of_dirty);
-}
+/* ---- from the clients */
 
 static void host_wake(struct client *client)
 {
@@ -93,183 +46,12 @@ static bool host_alive(struct client *client)
 	return identity_alive(((struct session *)client->userdata)->pidfd);
 }
 
-static void session_log(const struct session *session, int priority, const char *what)
+void session_log(const struct session *session, int priority, const char *what)
 {
 	const struct client *client = session->client;
 	struct log_client who = { .pid = client->identity.pid, .uid = client->identity.uid, .session = client->serial };
 
 	log_client(priority, &who, "%s (%s%s%s)", what, client->identity.account, client->label[0] ? ", " : "", client->label);
-}
-
-/* ---- what the socket is polled for */
-
-static void on_socket(uv_poll_t *poll, int status, int events);
-
-static uint32_t reserve_of(bool admin)
-{
-	return DESCRIPTORS_RESERVE + (admin ? 0 : DESCRIPTORS_ADMINS);
-}
-
-static bool may_read(struct session *session)
-{
-	struct sessions *sessions = session->sessions;
-	bool admin;
-
-	if (session->state != SESSION_OPEN || !client_wants_input(session->client))
-		return false;
-	admin = session->client->identity.admin_socket;
-	session->starved = !descriptors_free(sessions->descriptors, reserve_of(admin)) ||
-			   !closer_has_room(&sessions->env->closer, session->client->identity.uid);
-	sessions->starved[admin] |= session->starved;
-	return !session->starved;
-}
-
-static void session_poll(struct session *session)
-{
-	int events = UV_DISCONNECT | (may_read(session) ? UV_READABLE : 0) | (session->blocked ? UV_WRITABLE : 0);
-
-	if (events == session->events)
-		return;
-	session->events = events;
-	if (uv_poll_start(&session->poll, events, on_socket) < 0)
-		session_end(session, "the loop refuses to watch the socket");
-}
-
-/* ---- in */
-
-static void session_violated(struct session *session)
-{
-	session->state = SESSION_LAST_WORDS;
-	session_mark(session);
-}
-
-/* One packet. False: no more for now. */
-static bool read_packet(struct session *session)
-{
-	struct sessions *sessions = session->sessions;
-	struct wire_packet packet;
-
-	switch (wire_recv_from(session->fd, sessions->buf, NICD_FRAME_MAX + 1, &packet, &sessions->env->wire)) {
-	case WIRE_PACKET:
-		if (client_frame(session->client, &packet))
-			return true;
-		break;
-	case WIRE_AGAIN:
-		return false;
-	case WIRE_TOO_BIG:
-		client_violation(session->client, NICD_R_FRAME_TOO_BIG, NICD_FRAME_MAX, packet.len);
-		break;
-	case WIRE_FDS:
-		if (packet.n_came > NICD_FRAME_FDS)
-			client_violation(session->client, NICD_R_FRAME_FDS_TRUNCATED, NICD_FRAME_FDS, packet.n_came);
-		else
-			client_violation(session->client, NICD_R_FRAME_FDS_LOST, sessions->descriptors->limit, packet.n_came);
-		break;
-	case WIRE_END:
-		session_end(session, "closed");
-		return false;
-	case WIRE_ERROR:
-		session_end(session, strerror(errno));
-		return false;
-	}
-	session_violated(session);
-	return false;
-}
-
-/* Reads until nothing is there. */
-static void session_read(struct session *session)
-{
-	unsigned max = wire_pace_begin(&session->pace, READ_PACKETS), n = 0;
-	uint64_t until = 0, now;
-
-	session_blame(session);
-	while (n < max && read_packet(session)) {
-		if (++n == max || !may_read(session))
-			break;
-		/* The clock starts behind the first packet: most often there is no other. */
-		now = uv_hrtime();
-		if (!until)
-			until = now + READ_NS;
-		else if (now >= until)
-			break;
-	}
-	wire_pace_end(&session->pace, max, n);
-}
-
-static void on_socket(uv_poll_t *poll, int status, int events)
-{
-	struct session *session = container_of(poll, struct session, poll);
-
-	if (status < 0) {
-		session_end(session, "the peer is gone with replies unread");
-		return;
-	}
-	if (session->state == SESSION_OPEN && (events & UV_READABLE) && may_read(session))
-		session_read(session);
-	else if (events & UV_DISCONNECT)
-		session_end(session, "closed");
-	/* Also to poll for something else from now on. */
-	if (session->state <= SESSION_LAST_WORDS && ((events & UV_WRITABLE) || !may_read(session)))
-		session_mark(session);
-}
-
-/* ---- out */
-
-static void blocked_set(struct session *session, bool blocked)
-{
-	struct sessions *sessions = session->sessions;
-
-	if (session->blocked == blocked)
-		return;
-	session->blocked = blocked;
-	session->progress_ms = uv_now(sessions->loop);
-	sessions->n_blocked += blocked ? 1 : -1u;
-}
-
-/* Sends what the socket takes. False: the session is over. */
-static bool session_flush(struct session *session)
-{
-	struct client *client = session->client;
-	size_t before;
-	int r;
-
-	client_prepare_output(client);
-	before = client->out.bytes;
-	r = frame_flush(&client->out, session->fd);
-	if (client->out.bytes < before)
-		session->progress_ms = uv_now(session->sessions->loop);
-	client_flushed(client);
-	blocked_set(session, r == -EAGAIN);
-	if (!r || r == -EAGAIN)
-		return true;
-	session_end(session, "the peer is gone");
-	return false;
-}
-
-static void session_free(struct session *session);
-
-static void session_serve(struct session *session)
-{
-	session_blame(session);
-	switch (session->state) {
-	case SESSION_OPEN:
-		if (session->kicked)
-			session_end(session, "ended by revocation");
-		else if (session_flush(session) && session->client->fatal)
-			session_end(session, "ended: it broke the protocol, or nicd ran out of memory");
-		else if (session->state == SESSION_OPEN)
-			session_poll(session);
-		return;
-	case SESSION_LAST_WORDS:
-		if (session_flush(session))
-			session_end(session, "ended: it broke the protocol");
-		return;
-	case SESSION_RELEASING:
-		return;
-	case SESSION_WAITING:
-		session_free(session);
-		return;
-	}
 }
 
 /* ---- the end */
@@ -351,7 +133,7 @@ static void handle_close(struct session *session, uv_poll_t *poll)
 static void on_idle(uv_idle_t *idle);
 
 /* The socket is let go of at once, what the client held in pieces, as there is time. */
-static void session_end(struct session *session, const char *why)
+void session_end(struct session *session, const char *why)
 {
 	struct sessions *sessions = session->sessions;
 
@@ -361,10 +143,10 @@ static void session_end(struct session *session, const char *why)
 	/* Replies that were ready when the end came still go, if the socket takes them. */
 	if (session->state == SESSION_OPEN)
 		(void)frame_flush(&session->client->out, session->fd);
-	blocked_set(session, false);
+	session_forget(session);
 	session->state = SESSION_RELEASING;
 	TAILQ_REMOVE(&sessions->open, session, of_list);
-	TAILQ_INSERT_TAIL(&sessions->releasing, session, of_list);
+	nic_fair_add(&sessions->releasing, session_turns(session, NIC_TURN_RELEASE), &session->releasing);
 	sessions->n_open--;
 	handle_close(session, &session->poll);
 	if (session->pid_watched)
@@ -373,7 +155,7 @@ static void session_end(struct session *session, const char *why)
 }
 
 /* When the client is gone; else it says so later with a wake. */
-static void session_free(struct session *session)
+void session_free(struct session *session)
 {
 	struct sessions *sessions = session->sessions;
 
@@ -391,13 +173,18 @@ static void on_idle(uv_idle_t *idle)
 {
 	struct sessions *sessions = container_of(idle, struct sessions, idle);
 	uint64_t until = uv_hrtime() + RELEASE_NS;
-	struct session *session;
+	struct nic_fair_item *item;
 
-	while ((session = TAILQ_FIRST(&sessions->releasing))) {
-		TAILQ_REMOVE(&sessions->releasing, session, of_list);
+	while ((item = nic_fair_take(&sessions->releasing))) {
+		struct session *session = container_of(item, struct session, releasing);
+		struct nic_fair_queue *turns = session_turns(session, NIC_TURN_RELEASE);
+		bool more;
+
 		session_blame(session);
-		if (client_release(session->client, RELEASE_CHUNK)) {
-			TAILQ_INSERT_TAIL(&sessions->releasing, session, of_list);
+		more = client_release(session->client, RELEASE_CHUNK);
+		nic_fair_leave(&sessions->releasing, turns, 0);
+		if (more) {
+			nic_fair_add(&sessions->releasing, turns, &session->releasing);
 		} else {
 			session->state = SESSION_WAITING;
 			session_free(session);
@@ -405,36 +192,6 @@ static void on_idle(uv_idle_t *idle)
 		if (uv_hrtime() >= until)
 			return;
 	}
-}
-
-/* ---- those who do not read */
-
-static void on_stall(uv_timer_t *timer)
-{
-	struct sessions *sessions = container_of(timer, struct sessions, stall);
-	uint64_t now = uv_now(sessions->loop), max = sessions->host->policy->max_output;
-	struct session *session = TAILQ_FIRST(&sessions->open);
-
-	while (session) {
-		struct session *next = TAILQ_NEXT(session, of_list);
-
-		if (session->blocked && session->client->out.bytes >= max && now - session->progress_ms >= sessions->stall_ms) {
-			session_log(session, LOG_WARNING, "ended: it has not read its replies for too long");
-			session_end(session, "stalled");
-		}
-		session = next;
-	}
-}
-
-/* The timer runs only while somebody is blocked: an idle nicd sleeps. */
-static void stall_watch(struct sessions *sessions)
-{
-	bool active = uv_is_active((uv_handle_t *)&sessions->stall);
-
-	if (sessions->n_blocked && !active)
-		uv_timer_start(&sessions->stall, on_stall, sessions->stall_ms / 8 + 1, sessions->stall_ms / 8 + 1);
-	else if (!sessions->n_blocked && active)
-		uv_timer_stop(&sessions->stall);
 }
 
 /* ---- the beginning */
@@ -510,6 +267,8 @@ static int session_new(struct sessions *sessions, int fd, bool admin_socket, str
 		return r;
 	}
 	TAILQ_INSERT_TAIL(&sessions->open, session, of_list);
+	session->since_ms = uv_now(sessions->loop);
+	session_greets(session);
 	sessions->n_open++;
 	sessions->n_all++;
 	sessions->descriptors->sessions++;
@@ -532,47 +291,12 @@ bool sessions_have_room(const struct sessions *sessions, bool admin_socket)
 {
 	uint32_t max = sessions->max + (admin_socket ? ADMINS_MORE : 0);
 
-	return sessions->n_open < max && descriptors_free(sessions->descriptors, reserve_of(admin_socket) + 2 * DESCRIPTORS_PER_SESSION);
-}
-
-/* Descriptors are back: those that waited for them are read again. */
-static void unstarve(struct sessions *sessions)
-{
-	struct session *session, *next;
-	bool again = false;
-
-	for (unsigned admin = 0; admin < 2; admin++) {
-		if (sessions->starved[admin] && descriptors_free(sessions->descriptors, reserve_of(admin))) {
-			sessions->starved[admin] = false;
-			again = true;
-		}
-	}
-	for (session = again ? TAILQ_FIRST(&sessions->open) : NULL; session; session = next) {
-		next = TAILQ_NEXT(session, of_list);
-		if (session->starved)
-			session_poll(session);
-	}
-}
-
-void sessions_turn(struct sessions *sessions)
-{
-	struct session_work now = STAILQ_HEAD_INITIALIZER(now);
-	struct session *session;
-
-	/* Those that are woken meanwhile wait for the next round. */
-	STAILQ_CONCAT(&now, &sessions->dirty);
-	while ((session = STAILQ_FIRST(&now))) {
-		STAILQ_REMOVE_HEAD(&now, of_dirty);
-		session->dirty = false;
-		session_serve(session);
-	}
-	unstarve(sessions);
-	stall_watch(sessions);
+	return sessions->n_open < max && descriptors_free(sessions->descriptors, session_reserve(admin_socket) + 2 * DESCRIPTORS_PER_SESSION);
 }
 
 bool sessions_settled(struct sessions *sessions)
 {
-	if (!STAILQ_EMPTY(&sessions->dirty) || !TAILQ_EMPTY(&sessions->releasing))
+	if (!STAILQ_EMPTY(&sessions->dirty) || !TAILQ_EMPTY(&sessions->releasing.ring))
 		uv_idle_start(&sessions->idle, on_idle);
 	else if (uv_is_active((uv_handle_t *)&sessions->idle))
 		uv_idle_stop(&sessions->idle);
@@ -590,16 +314,16 @@ int sessions_init(struct sessions *sessions, const struct sessions_terms *terms)
 		.max = terms->max,
 		.bind_to_pid = terms->bind_to_pid,
 		.stall_ms = terms->stall_ms ? terms->stall_ms : STALL_MS,
+		.hello_ms = terms->hello_ms ? terms->hello_ms : HELLO_MS,
 	};
 	TAILQ_INIT(&sessions->open);
-	TAILQ_INIT(&sessions->releasing);
-	STAILQ_INIT(&sessions->dirty);
+	nic_fair_init(&sessions->releasing, 1, ENDLESS, ENDLESS);
 	sessions->buf = malloc(NICD_FRAME_MAX + 1);
 	if (!sessions->buf)
 		return -ENOMEM;
 	uv_idle_init(terms->loop, &sessions->idle);
-	uv_timer_init(terms->loop, &sessions->stall);
-	sessions->open_handles = 2;
+	sessions_io_init(sessions);
+	sessions->open_handles = 3;
 	terms->host->wake = host_wake;
 	terms->host->kick = host_kick;
 	terms->host->alive = host_alive;
@@ -621,9 +345,10 @@ static void on_handle_closed(uv_handle_t *handle)
 
 void sessions_close(struct sessions *sessions)
 {
-	sessions->idle.data = sessions->stall.data = sessions;
+	sessions->idle.data = sessions->stall.data = sessions->greeting_timer.data = sessions;
 	uv_close((uv_handle_t *)&sessions->idle, on_handle_closed);
 	uv_close((uv_handle_t *)&sessions->stall, on_handle_closed);
+	uv_close((uv_handle_t *)&sessions->greeting_timer, on_handle_closed);
 }
 
 void sessions_deinit(struct sessions *sessions)

@@ -30,15 +30,21 @@ struct sessions {
 	uint32_t max;                  /* open at the same time */
 	bool bind_to_pid;
 	uint32_t stall_ms;             /* no progress on a full output for so long ends a session */
+	uint32_t hello_ms;             /* so long without Hello, too */
 	struct session_list open;      /* OPEN, LAST_WORDS */
-	struct session_list releasing;
+	struct session_list starving;  /* not read for lack of what many share: descriptors, threads that close, their account's output */
+	struct session_list greeting;  /* have not said Hello, in the order in which they came */
+	struct nic_fair reading;       /* those whose socket has something, by account */
+	struct nic_fair releasing;     /* those that have ended, by account */
 	struct session_work dirty;     /* something to do at the end of the turn */
+	uint64_t read_until, serve_until;   /* when the turn's share of that is over; 0: not begun */
 	uint32_t n_open, n_all;
 	uint32_t burying;              /* sockets that a worker empties and closes */
 	uint64_t n_accepted;
-	bool starved[2];               /* clients, admins: some are not read for lack of descriptors */
+	uint32_t n_starving;
 	uv_idle_t idle;                /* turns the loop while there is something to release or to do */
 	uv_timer_t stall;              /* looks after those whose output is full */
+	uv_timer_t greeting_timer;
 	unsigned n_blocked;
 	unsigned open_handles;
 	uint8_t *buf;                  /* one packet, of whoever is read now */
@@ -56,6 +62,7 @@ struct sessions_terms {
 	uint32_t max;
 	bool bind_to_pid;
 	uint32_t stall_ms;             /* 0: 30 s */
+	uint32_t hello_ms;             /* 0: 10 s */
 };
 
 /* Sets the host's hooks wake, kick and alive. -ENOMEM. */
@@ -64,6 +71,8 @@ int sessions_init(struct sessions *sessions, const struct sessions_terms *terms)
 void session_accept(struct sessions *sessions, int fd, bool admin_socket);
 /* May another be accepted? Admins have room when clients have none left. */
 bool sessions_have_room(const struct sessions *sessions, bool admin_socket);
+/* When the loop has told of all sockets: a turn begins, and they are read in the order that is fair, for a share of it. */
+void sessions_read(struct sessions *sessions);
 /* The end of a turn of the loop: what is ready goes out, and reading goes on where it may. */
 void sessions_turn(struct sessions *sessions);
 /* Call it last before the loop waits. False: somebody has been woken since; the loop is kept turning until that is done. */

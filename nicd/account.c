@@ -146,6 +146,16 @@ int nic_charge(struct nic_account *account, struct nic_charge *charge, enum nic_
 	return r;
 }
 
+void nic_charge_adjust(struct nic_account *account, struct nic_charge *charge, enum nic_slot slot, uint64_t n)
+{
+	if (n == charge->n)
+		return;
+	nic_charge_release(charge);
+	account->used[slot] += n;
+	account->accounts->used[slot] += n;
+	*charge = (struct nic_charge){ .account = account, .n = n, .slot = slot };
+}
+
 void nic_charge_release(struct nic_charge *charge)
 {
 	if (!charge->account)

@@ -96,6 +96,8 @@ struct nic_account *nic_account_next(struct nic_accounts *accounts, uint64_t aft
 
 /* Takes n of a slot, or refuses with QUOTA (limit: the maximum, observed: what it would come to). n may be 0. */
 int nic_charge(struct nic_account *account, struct nic_charge *charge, enum nic_slot slot, uint64_t n, struct nicd_error *err);
+/* Takes or gives back what makes it n, also above the maximum: for what cannot be refused any more. */
+void nic_charge_adjust(struct nic_account *account, struct nic_charge *charge, enum nic_slot slot, uint64_t n);
 /* Gives it back; does nothing on a zero charge. */
 void nic_charge_release(struct nic_charge *charge);
 /* The same two for whoever knows account, slot and n without a charge of its own, because there are a million of it. */

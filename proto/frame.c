@@ -3,7 +3,7 @@
  * Frames in and out. A decoded frame lives in its arena until that is reset. An encoded one is a buffer of the largest packet's
  * size in a queue: the last is open and grows by one element at a time, the first is sent. A buffer that was sent becomes
  * the spare one, so that a busy session allocates nothing and an idle one keeps one buffer, of which only the pages used so far
- * are there.
+ * are there; or it goes back to the pool that many queues share, and an idle one keeps nothing.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -98,6 +98,52 @@ static void frame_buf_free(struct frame_buf *buf)
 	free(buf);
 }
 
+/* ---- the pool */
+
+void frame_pool_init(struct frame_pool *pool, unsigned max)
+{
+	*pool = (struct frame_pool){ .max = max };
+	STAILQ_INIT(&pool->bufs);
+}
+
+void frame_pool_deinit(struct frame_pool *pool)
+{
+	struct frame_buf *buf;
+
+	while ((buf = STAILQ_FIRST(&pool->bufs))) {
+		STAILQ_REMOVE_HEAD(&pool->bufs, next);
+		free(buf);
+	}
+	pool->n = 0;
+}
+
+/* An empty buffer, or NULL. */
+static struct frame_buf *frame_buf_take(struct frame_out *out)
+{
+	struct frame_buf *buf = out->spare;
+
+	out->spare = NULL;
+	if (!buf && out->pool && (buf = STAILQ_FIRST(&out->pool->bufs))) {
+		STAILQ_REMOVE_HEAD(&out->pool->bufs, next);
+		out->pool->n--;
+	}
+	return buf ? buf : malloc(sizeof(*buf));
+}
+
+static void frame_buf_give(struct frame_out *out, struct frame_buf *buf)
+{
+	if (out->pool && out->pool->n < out->pool->max) {
+		STAILQ_INSERT_HEAD(&out->pool->bufs, buf, next);
+		out->pool->n++;
+	} else if (out->pool || out->spare) {
+		free(buf);
+	} else {
+		out->spare = buf;
+	}
+}
+
+/* ---- encoding */
+
 void frame_out_init(struct frame_out *out)
 {
 	*out = (struct frame_out){ 0 };
@@ -126,11 +172,8 @@ static struct frame_buf *frame_buf_last(const struct frame_out *out)
 
 static struct frame_buf *frame_buf_open(struct frame_out *out, unsigned field)
 {
-	struct frame_buf *buf = out->spare;
+	struct frame_buf *buf = frame_buf_take(out);
 
-	out->spare = NULL;
-	if (!buf)
-		buf = malloc(sizeof(*buf));
 	if (!buf)
 		return NULL;
 	buf->len = 0;
@@ -142,7 +185,7 @@ static struct frame_buf *frame_buf_open(struct frame_out *out, unsigned field)
 	return buf;
 }
 
-/* The head, now sent or not wanted any more: its descriptors are closed, the buffer is kept if there is no other spare. */
+/* The head, now sent or not wanted any more: its descriptors are closed. */
 static void frame_buf_retire(struct frame_out *out)
 {
 	struct frame_buf *buf = STAILQ_FIRST(&out->bufs);
@@ -151,10 +194,7 @@ static void frame_buf_retire(struct frame_out *out)
 	out->bytes -= buf->len;
 	frame_close_fds(buf->fds, buf->n_fds);
 	buf->n_fds = 0;
-	if (out->spare)
-		free(buf);
-	else
-		out->spare = buf;
+	frame_buf_give(out, buf);
 }
 
 /* Takes back a frame that was opened for an element that then did not fit any. It is the only one. */

@@ -31,13 +31,25 @@ void arena_reset(struct arena *arena);
 ProtobufCMessage *frame_decode(const ProtobufCMessageDescriptor *descriptor, struct arena *arena, const uint8_t *data,
 			       size_t len, struct nicd_error *violation);
 
-/* Encoded frames on their way out. */
+/*
+ * Empty buffers that many queues lend: one that is not full keeps 64 KiB for the next frame, which is too much for each of
+ * thousands of sessions that say nothing. The last one back is the first one out, because it is still in the cache.
+ */
 struct frame_buf;
+struct frame_pool {
+	STAILQ_HEAD(, frame_buf) bufs;
+	unsigned n, max;                /* more than max are freed */
+};
+void frame_pool_init(struct frame_pool *pool, unsigned max);
+void frame_pool_deinit(struct frame_pool *pool);
+
+/* Encoded frames on their way out. */
 struct frame_out {
 	STAILQ_HEAD(, frame_buf) bufs;  /* the last one is open */
 	size_t bytes;                   /* queued */
 	uint64_t opened;                /* frames begun so far: the number of the open one */
 	struct frame_buf *spare;
+	struct frame_pool *pool;        /* instead of the spare one, when set after frame_out_init; borrowed */
 };
 void frame_out_init(struct frame_out *out);
 void frame_out_deinit(struct frame_out *out);   /* closes queued descriptors */

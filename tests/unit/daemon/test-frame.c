@@ -504,6 +504,37 @@ static void test_wake_once(void **state)
 	assert_int_equal(c->wakes, before + 2);
 }
 
+/* What is queued and not read is the account's, and so is what events add; what was read is nobody's. */
+static void test_output_is_charged(void **state)
+{
+	struct rig *rig = *state;
+	struct rig_client *c = rig_hello(rig, "uid:1000", CLIENT_ROLE_CLIENT), *admin = rig_hello(rig, "uid:0", CLIENT_ROLE_ADMIN);
+	struct nic_account *account = c->client->owner.account;
+	Nicd__CreatePd pd = NICD__CREATE_PD__INIT;
+
+	assert_int_equal(account->used[NIC_SLOT_BUFFERED], 0);
+	for (unsigned i = 1; i <= 20; i++)
+		rig_add(c, 100 + i, NICD__REQUEST__CALL_CREATE_PD, &pd);
+	assert_true(rig_send(c, NULL, 0));
+	/* mutation: client_reply without client_charge_output */
+	assert_true(c->client->out.bytes > 100);
+	assert_int_equal(account->used[NIC_SLOT_BUFFERED], c->client->out.bytes);
+	assert_false(client_output_is_full(c->client));
+	account->limits.max[NIC_SLOT_BUFFERED] = 100;
+	assert_true(client_output_is_full(c->client));
+	assert_int_equal(rig_n_replies(c), 20);
+	/* mutation: client_flushed without it */
+	assert_int_equal(account->used[NIC_SLOT_BUFFERED], 0);
+	assert_false(client_output_is_full(c->client));
+	/* Nothing keeps an admin from looking at what is full. mutation: charge the admin socket too */
+	rig_add(admin, 1, NICD__REQUEST__CALL_CREATE_PD, &pd);
+	assert_true(rig_send(admin, NULL, 0));
+	assert_int_equal(admin->client->owner.account->used[NIC_SLOT_BUFFERED], 0);
+	/* The teardown asserts that the charge of who ends with output goes too. */
+	rig_add(c, 200, NICD__REQUEST__CALL_CREATE_PD, &pd);
+	assert_true(rig_send(c, NULL, 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -534,6 +565,7 @@ int main(void)
 		rig_test(test_end_in_a_frame),
 		rig_test(test_slot_is_let_go),
 		rig_test(test_wake_once),
+		rig_test(test_output_is_charged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,7 +49,9 @@ static struct world {
 	/* The core of echo. */
 	enum nicd_reason refuse;       /* the next client */
 	struct client *last;
+	const char *account;           /* of the next client; NULL: by uid */
 	unsigned objects;              /* of the next client */
+	unsigned frame_us, output_us;  /* what one frame costs, and a look for output */
 	unsigned release_us;           /* what one chunk costs */
 	bool held;                     /* released clients are not gone yet */
 	unsigned frames, fds, turns_with_output;
@@ -57,11 +59,20 @@ static struct world {
 
 struct echo {
 	struct client client;
+	unsigned frames;
 	unsigned objects;
 	bool released;
 };
 
 /* ---- a core of echo */
+
+static void busy(unsigned us)
+{
+	uint64_t until = uv_hrtime() + us * UINT64_C(1000);
+
+	while (us && uv_hrtime() < until)
+		;
+}
 
 int client_new(struct client **ret, struct client_host *host, const struct client_identity *identity, void *userdata, struct nicd_error *err)
 {
@@ -74,6 +85,7 @@ int client_new(struct client **ret, struct client_host *host, const struct clien
 	echo->client.identity = *identity;
 	echo->client.userdata = userdata;
 	echo->objects = w.objects;
+	assert_int_equal(nic_account_get(&w.nic.accounts, w.account ? w.account : identity->account, &echo->client.owner.account), 0);
 	frame_out_init(&echo->client.out);
 	w.last = *ret = &echo->client;
 	return 0;
@@ -122,6 +134,10 @@ bool client_frame(struct client *client, struct wire_packet *packet)
 	frame = (const Nicd__Frame *)frame_decode(&nicd__frame__descriptor, &client->host->arena, packet->data, packet->len, &violation);
 	assert_non_null(frame);
 	w.frames++;
+	((struct echo *)client)->frames++;
+	client->state = CLIENT_READY;
+	client->host->work += frame->n_requests;
+	busy(w.frame_us);
 	w.fds += packet->n_fds;
 	for (int fd; (fd = wire_take_fd(packet)) >= 0;)
 		w.env.nic.close_fd(&w.env.nic, fd, UINT64_MAX);
@@ -152,6 +168,7 @@ bool client_wants_input(const struct client *client)
 
 void client_prepare_output(struct client *client)
 {
+	busy(w.output_us);
 	w.turns_with_output++;
 }
 
@@ -163,10 +180,8 @@ void client_flushed(struct client *client)
 bool client_release(struct client *client, unsigned budget)
 {
 	struct echo *echo = (struct echo *)client;
-	uint64_t until = uv_hrtime() + w.release_us * UINT64_C(1000);
 
-	while (uv_hrtime() < until)
-		;
+	busy(w.release_us);
 	client->state = CLIENT_CLOSING;
 	echo->released = true;
 	echo->objects -= echo->objects < budget ? echo->objects : budget;
@@ -184,6 +199,7 @@ struct client *client_free(struct client *client)
 {
 	assert_true(client_gone(client));
 	frame_out_deinit(&client->out);
+	nic_account_unref(client->owner.account);
 	free(client);
 	return NULL;
 }
@@ -208,6 +224,7 @@ static void on_prepare(uv_prepare_t *prepare)
 
 static void on_check(uv_check_t *check)
 {
+	sessions_read(&w.sessions);
 	sessions_turn(&w.sessions);
 	(void)sessions_settled(&w.sessions);
 }
@@ -219,13 +236,14 @@ static void on_ended(struct sessions *sessions)
 
 static int setup_terms(uint32_t max, bool bind_to_pid, uint32_t stall_ms)
 {
-	struct sessions_terms terms = { &w.loop, &w.host, &w.descriptors, &w.env, &w.rules, max, bind_to_pid, stall_ms };
+	struct sessions_terms terms = { &w.loop, &w.host, &w.descriptors, &w.env, &w.rules, max, bind_to_pid, stall_ms, 0 };
 
 	memset(&w, 0, sizeof(w));
 	w.open_before = descriptors_open();
 	uv_loop_init(&w.loop);
 	env_init(&w.env, &w.loop);
 	policy_init(&w.policy);
+	nic_accounts_init(&w.nic.accounts, &w.env.nic, NULL);
 	w.host.policy = &w.policy;
 	w.host.env = &w.env.nic;
 	arena_init(&w.host.arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS);
@@ -247,6 +265,14 @@ static int setup(void **state)
 static int setup_bound(void **state)
 {
 	return setup_terms(100, true, 0);
+}
+
+static int setup_hello(void **state)
+{
+	int r = setup_terms(100, false, 0);
+
+	w.sessions.hello_ms = 40;
+	return r;
 }
 
 static int setup_impatient(void **state)
@@ -283,6 +309,7 @@ static int teardown(void **state)
 	uv_run(&w.loop, UV_RUN_DEFAULT);
 	sessions_deinit(&w.sessions);
 	arena_deinit(&w.host.arena);
+	nic_accounts_deinit(&w.nic.accounts);
 	env_deinit(&w.env);
 	uv_run(&w.loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&w.loop), 0);
@@ -355,6 +382,14 @@ static int hear(int fd, uint32_t *first)
 
 /* ---- tests */
 
+static void wait_ms(unsigned ms)
+{
+	uint64_t until = uv_hrtime() + ms * UINT64_C(1000000);
+
+	while (uv_hrtime() < until)
+		turn(1);
+}
+
 static void test_echo(void **state)
 {
 	int fd = dial();
@@ -406,6 +441,154 @@ static void test_share(void **state)
 	assert_int_equal(w.frames, sent - 1 + 1);
 	close(loud);
 	close(quiet);
+}
+
+/*
+ * Sixty sessions of one account that always have something to say, and seven of others: each turn has time for a few frames only, and
+ * over many turns each account has had as many read.
+ */
+static void test_share_by_account(void **state)
+{
+	enum { STORM = 60, NORMAL = 7, ROUNDS = 400 };
+	static char account[32];
+	struct echo *echo[STORM + NORMAL];
+	int fds[STORM + NORMAL];
+	unsigned storm = 0, least = UINT32_MAX;
+	uint32_t id;
+
+	for (unsigned i = 0; i < STORM + NORMAL; i++) {
+		snprintf(account, sizeof(account), "uid:%u", i < STORM ? 1 : 2 + i);
+		w.account = account;
+		fds[i] = dial();
+		echo[i] = (struct echo *)w.last;
+	}
+	w.frame_us = 100;
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (unsigned i = 0; i < STORM + NORMAL; i++) {
+			while (hear(fds[i], &id) > 0)
+				;
+			for (unsigned k = 0; k < 2; k++)
+				(void)ask(fds[i], 1);
+		}
+		turn(1);
+	}
+	for (unsigned i = 0; i < STORM + NORMAL; i++) {
+		storm += i < STORM ? echo[i]->frames : 0;
+		least = i >= STORM && echo[i]->frames < least ? echo[i]->frames : least;
+	}
+	/* mutation: read_enough is always false: all are read in each turn, the storm sixty times as much */
+	/* mutation: on_socket reads at once: the same */
+	/* mutation: all sessions in one queue: the same */
+	assert_true(w.frames > ROUNDS);
+	assert_true(storm <= w.frames / (NORMAL + 1) + 2 * 32);
+	assert_true(least + 2 * 32 >= w.frames / (NORMAL + 1));
+	/* mutation: sessions_read loses those that were left when the time was up: some are never read */
+	for (unsigned i = STORM; i < STORM + NORMAL; i++)
+		assert_true(echo[i]->frames > 0);
+	w.frame_us = 0;
+	for (unsigned i = 0; i < STORM + NORMAL; i++)
+		close(fds[i]);
+}
+
+/* A turn ends in time, whatever there is to read: what is left comes with the next. */
+static void test_a_turn_has_an_end(void **state)
+{
+	int fds[40];
+	unsigned turns = 0;
+
+	for (unsigned i = 0; i < 40; i++) {
+		fds[i] = dial();
+		assert_true(ask(fds[i], 1));
+	}
+	w.frame_us = 200;
+	while (w.frames < 40) {
+		unsigned before = w.frames;
+
+		turn(1);
+		/* mutation: READ_NS for each session: 40 in the first turn */
+		assert_true(w.frames - before <= 3);
+		turns++;
+	}
+	assert_true(turns >= 13);
+	w.frame_us = 0;
+	for (unsigned i = 0; i < 40; i++)
+		close(fds[i]);
+}
+
+/* The same with what is to be sent. */
+static void test_serving_has_an_end_too(void **state)
+{
+	int fds[60];
+	uint32_t id;
+
+	for (unsigned i = 0; i < 60; i++)
+		fds[i] = dial();
+	for (unsigned i = 0; i < 60; i++)
+		assert_true(ask(fds[i], 1));
+	w.output_us = 100;
+	for (unsigned n = 0, turns = 0; n < 60; turns++) {
+		unsigned before = w.turns_with_output;
+
+		assert_true(turns < 1000);
+		turn(1);
+		/* mutation: sessions_turn without serve_enough: all 60 at once */
+		assert_true(w.turns_with_output - before <= 8);
+		for (unsigned i = 0; i < 60; i++)
+			n += hear(fds[i], &id) == 1;
+	}
+	w.output_us = 0;
+	for (unsigned i = 0; i < 60; i++)
+		close(fds[i]);
+}
+
+/* Who connects and says nothing is told so, and hung up on; who has said Hello may be silent. */
+static void test_no_hello(void **state)
+{
+	int silent = dial(), polite = dial();
+	uint32_t reason;
+
+	assert_true(ask(polite, 1));
+	turn(2);
+	assert_int_equal(hear(polite, &reason), 1);
+	assert_int_equal(w.sessions.n_open, 2);
+	wait_ms(150);
+	/* mutation: the greeting timer is never started */
+	assert_int_equal(w.sessions.n_open, 1);
+	assert_int_equal(hear(silent, &reason), -1);
+	assert_int_equal(reason, NICD_R_HELLO_FIRST);
+	assert_int_equal(hear(silent, &reason), 0);
+	/* mutation: session_read without session_greets: the polite one too */
+	assert_int_equal(hear(polite, &reason), -2);
+	/* mutation: sessions_watch leaves it running */
+	assert_false(uv_is_active((uv_handle_t *)&w.sessions.greeting_timer));
+	close(silent);
+	close(polite);
+}
+
+/* What the sessions of an account have queued counts together: full, none of them is read, and others are. */
+static void test_output_of_an_account(void **state)
+{
+	struct nic_account *account;
+	int mine = dial(), other;
+	uint32_t id;
+
+	account = w.last->owner.account;
+	w.account = "uid:77";
+	other = dial();
+	account->used[NIC_SLOT_BUFFERED] = account->limits.max[NIC_SLOT_BUFFERED];
+	assert_true(ask(mine, 1));
+	assert_true(ask(other, 2));
+	turn(4);
+	/* mutation: may_read without client_output_is_full */
+	assert_int_equal(w.frames, 1);
+	assert_int_equal(hear(other, &id), 1);
+	account->used[NIC_SLOT_BUFFERED] = 0;
+	turn(4);
+	/* mutation: starving_look does nothing */
+	assert_int_equal(w.frames, 2);
+	assert_int_equal(hear(mine, &id), 1);
+	close(mine);
+	close(other);
 }
 
 static void test_one_at_a_time(void **state)
@@ -585,14 +768,6 @@ static void test_back_pressure(void **state)
 	assert_int_equal(heard, asked);
 	assert_int_equal(w.sessions.n_blocked, 0);
 	close(fd);
-}
-
-static void wait_ms(unsigned ms)
-{
-	uint64_t until = uv_hrtime() + ms * UINT64_C(1000000);
-
-	while (uv_hrtime() < until)
-		turn(1);
 }
 
 static void test_stalled(void **state)
@@ -919,7 +1094,9 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_echo), T(test_coalesced), T(test_share), T(test_one_at_a_time), T(test_violation), T(test_oversize),
+		T(test_echo), T(test_coalesced), T(test_share), T(test_share_by_account),
+		T(test_a_turn_has_an_end), T(test_serving_has_an_end_too), T(test_output_of_an_account),
+		cmocka_unit_test_setup_teardown(test_no_hello, setup_hello, teardown), T(test_one_at_a_time), T(test_violation), T(test_oversize),
 		T(test_too_many_fds), T(test_lost_fds), T(test_empty_packets), T(test_fatal_later), T(test_back_pressure),
 		cmocka_unit_test_setup_teardown(test_stalled, setup_impatient, teardown),
 		cmocka_unit_test_setup_teardown(test_slow_but_small, setup_impatient, teardown),

@@ -87,7 +87,6 @@ static void test_a_storm_of_sessions_weighs_one(void **state)
 	fake_hold(rig->fake, FAKE_TAG_ADD, true);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		worker_ask(&workers[i]);
-	/* mutation: has_room lets everybody have the full window: the storm is still alone at the device */
 	while (total(workers + STORM, NORMAL) < NORMAL * EACH) {
 		assert_true(fake_complete(rig->fake, FAKE_TAG_ADD));
 		served++;

@@ -557,6 +557,39 @@ static void test_put_reuses(void **state)
 	}
 }
 
+/* Two queues, one pool: what was sent from one is filled by the other, and who says nothing keeps nothing. */
+static void test_pool(void **state)
+{
+	Nicd__Reply reply = NICD__REPLY__INIT;
+	struct frame_out a, b;
+	struct frame_pool pool;
+	struct frame_buf *first;
+
+	frame_pool_init(&pool, 1);
+	frame_out_init(&a);
+	frame_out_init(&b);
+	a.pool = b.pool = &pool;
+	reply.id = 1;
+	assert_int_equal(frame_put(&a, 2, &reply.base, NULL, 0), 0);
+	assert_int_equal(frame_put(&b, 2, &reply.base, NULL, 0), 0);
+	first = STAILQ_FIRST(&a.bufs);
+	frame_out_drop(&a);
+	/* mutation: frame_buf_give keeps a spare one besides: 64 KiB for each session */
+	assert_null(a.spare);
+	assert_int_equal(pool.n, 1);
+	frame_out_drop(&b);
+	/* mutation: frame_buf_give without a look at `max`: it grows to the most that there ever was */
+	assert_int_equal(pool.n, 1);
+	assert_null(b.spare);
+	assert_int_equal(frame_put(&b, 2, &reply.base, NULL, 0), 0);
+	/* mutation: frame_buf_take never looks into the pool */
+	assert_ptr_equal(STAILQ_FIRST(&b.bufs), first);
+	assert_int_equal(pool.n, 0);
+	frame_out_deinit(&a);
+	frame_out_deinit(&b);
+	frame_pool_deinit(&pool);
+}
+
 /* What a socket would be sent is what a test without one sees. */
 static void test_peek_and_drop(void **state)
 {
@@ -609,6 +642,7 @@ int main(void)
 		TEST(test_flush_resumes),
 		TEST(test_flush_peer_gone),
 		TEST(test_put_reuses),
+		cmocka_unit_test(test_pool),
 		TEST(test_peek_and_drop),
 	};
 
