@@ -17,6 +17,7 @@ static void on_prepare(uv_prepare_t *prepare)
 {
 	struct world *world = container_of(prepare, struct world, prepare);
 
+	sessions_read(&world->sessions);
 	sessions_turn(&world->sessions);
 	(void)sessions_settled(&world->sessions);
 }
