@@ -304,6 +304,25 @@ static enum rdmap_code source_check(struct soft_stream *s, const struct rdmap_re
 	}
 }
 
+/* Room for one more read that waits. False: no memory. */
+static bool reads_grow(struct soft_stream *s)
+{
+	uint32_t room = s->in_room ? 2 * s->in_room : STREAM_READS_KEPT;
+	struct stream_read *in;
+
+	if (s->in_tail - s->tx.at.in_head < s->in_room)
+		return true;
+	in = calloc(room, sizeof(*in));
+	if (!in)
+		return false;
+	for (uint32_t i = s->tx.at.in_head; i != s->in_tail; i++)
+		in[i & (room - 1)] = *stream_read_at(s, i);
+	free(s->in);
+	s->in = in;
+	s->in_room = room;
+	return true;
+}
+
 static enum rdmap_code read_check(struct soft_stream *s, const struct rdmap_header *h, uint16_t ulpdu)
 {
 	if (s->rx.in_message)
@@ -318,14 +337,12 @@ static enum rdmap_code read_check(struct soft_stream *s, const struct rdmap_head
 		return DDP_E_TOO_LONG;
 	if (s->in_tail - s->tx.at.in_head >= s->ird)
 		return DDP_E_NO_BUFFER;
-	if (!s->in)
-		s->in = calloc(s->ird, sizeof(*s->in));
-	return s->in ? RDMAP_FINE : RDMAP_E_STREAM_BROKEN;
+	return reads_grow(s) ? RDMAP_FINE : RDMAP_E_STREAM_BROKEN;
 }
 
 static void rx_read_request(struct soft_stream *s, const struct rdmap_header *h, const uint8_t *payload)
 {
-	struct stream_read *item = &s->in[s->in_tail % s->ird];
+	struct stream_read *item = stream_read_at(s, s->in_tail);
 	enum rdmap_code code;
 
 	item->msn = h->msn;

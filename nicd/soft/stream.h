@@ -25,6 +25,7 @@ enum {
 	TX_FRAMES = 64,                /* of one sendmsg */
 	TX_PIECES = 1024,
 	TX_HEAD = 80,                  /* the longest Terminate, or our MPA frames */
+	STREAM_READS_KEPT = 8,         /* room for reads that an idle stream keeps */
 	STREAM_DRAIN_MS = 2000,
 	STREAM_TERMINATE_MS = 10000,
 };
@@ -166,8 +167,8 @@ struct soft_stream {
 	uint32_t ird, ord;
 	struct stream_rx rx;
 	struct stream_tx tx;
-	struct stream_read *in;            /* ird of them, made at the first */
-	uint32_t in_tail;
+	struct stream_read *in;            /* a ring that grows as reads wait, up to ird of them */
+	uint32_t in_tail, in_room;         /* a power of two; 0: none yet */
 	struct stream_sink *out;           /* ord of them, made at the first */
 	uint32_t out_head;
 	struct soft_works posted, ended;
@@ -194,6 +195,13 @@ struct soft_stream {
 };
 
 RB_HEAD(soft_streams, soft_stream);
+/* Ten thousand idle peers shall cost little: what one needs only at work is lent to it then. */
+_Static_assert(sizeof(struct soft_stream) + STREAM_READS_KEPT * sizeof(struct stream_read) <= 3072, "an idle stream is small");
+
+static inline struct stream_read *stream_read_at(const struct soft_stream *s, uint32_t i)
+{
+	return &s->in[i & (s->in_room - 1)];
+}
 
 struct soft_listener {
 	LIST_ENTRY(soft_listener) next;

@@ -69,7 +69,7 @@ static enum tx_result response_frame(struct soft_stream *s, const struct tx_curs
 
 	if (at->in_head == s->in_tail)
 		return TX_NOTHING;
-	item = &s->in[at->in_head % s->ird];
+	item = stream_read_at(s, at->in_head);
 	n = item->wire.size - at->in_off;
 	if (n > s->segment)
 		n = s->segment;
@@ -152,7 +152,7 @@ static void tx_fault(struct soft_stream *s, enum tx_lane lane, enum nicd_reason 
 		}
 		terminate.code = DDP_E_CATASTROPHIC;
 	} else {
-		item = &s->in[s->tx.at.in_head % s->ird];
+		item = stream_read_at(s, s->tx.at.in_head);
 		terminate.has_header = terminate.has_read = true;
 		terminate.ulpdu = RDMAP_READ_ULPDU;
 		terminate.header = (struct rdmap_header){
@@ -407,6 +407,16 @@ static bool sends(const struct soft_stream *s)
 	return s->state == STREAM_OPEN || s->state == STREAM_CONFIRMING || s->state == STREAM_TERMINATING || s->tx.half_size;
 }
 
+/* An idle stream gives back what a busy one needed. */
+static void reads_shrink(struct soft_stream *s)
+{
+	if (s->in_room <= STREAM_READS_KEPT || s->tx.at.in_head != s->in_tail)
+		return;
+	free(s->in);
+	s->in = NULL;
+	s->in_room = 0;
+}
+
 bool tx_turn(struct soft_stream *s)
 {
 	size_t quantum = STREAM_QUANTUM;
@@ -431,6 +441,7 @@ bool tx_turn(struct soft_stream *s)
 			break;
 		quantum -= quantum < (size_t)n ? quantum : (size_t)n;
 	}
+	reads_shrink(s);
 	if (s->state == STREAM_TERMINATING && !s->tx.blocked && quantum > 0)
 		stream_shutdown(s);
 	else
