@@ -193,7 +193,7 @@ static void vandals(const struct soft_engine_options *options)
 		tame_tag[i] = tag_new(host, &tame[i], PD, 0, NIC_REMOTE_READ | NIC_REMOTE_WRITE, IOVA);
 	}
 	pid = vandal_start(wild, 2);
-	for (unsigned done = 0, round = 0; done < n_transfers; done += LISTS * LIST, round++) {
+	for (unsigned done = 0, round = 0; done < n_transfers; done += 3 * LIST + 1, round++) {
 		list_make(list, wild_tag[0], wild_tag[1], SIZE, round);
 		post(&pair.a, 1, NIC_WRITE, list, LIST, &p[0]);
 		post(&pair.a, 1, NIC_READ, list, LIST, &p[1]);
