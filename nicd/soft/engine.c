@@ -23,7 +23,7 @@
 enum {
 	ACCEPTS_PER_TURN = 16,
 	ACCEPT_AGAIN_MS = 100,
-	BACKLOG = 128,
+	BACKLOG = 1024,
 	TURNS_NS = 500000,      /* of all streams, before the loop looks at what else there is */
 	SPIN_NS = 50000,        /* how long the loop looks again before it sleeps */
 	SPIN_IF_NS = 100000,    /* when the last pause was no longer: a wake-up takes up to 50 us */

@@ -164,10 +164,15 @@ class Tcp:
         except (BrokenPipeError, ConnectionResetError):
             raise Closed(True) from None
 
+    def readable(self, timeout):
+        poll = select.poll()   # select() knows 1,024 descriptors only
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(1000 * max(0.0, timeout)))
+
     def receive(self, n, timeout=10.0):
         deadline = time.monotonic() + timeout
         while len(self.buffer) < n:
-            if not select.select([self.sock], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not self.readable(deadline - time.monotonic()):
                 raise TimeoutError(f"{n - len(self.buffer)} bytes missing")
             try:
                 data = self.sock.recv(1 << 20)
