@@ -120,7 +120,10 @@ static void on_prepare(uv_prepare_t *prepare)
 
 static void on_check(uv_check_t *check)
 {
-	turn_end(container_of(check, struct whole, check));
+	struct whole *whole = container_of(check, struct whole, check);
+
+	sessions_read(&whole->sessions);
+	turn_end(whole);
 }
 
 /* The provider's Hello waits for its answer, so that this has to be there before: one that was given to somebody who asked first. */
