@@ -8,12 +8,8 @@
 #include <assert.h>
 #include <stdbool.h>
 #include <string.h>
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(ptr, size) ((void)(ptr), (void)(size))
-#define ASAN_UNPOISON_MEMORY_REGION(ptr, size) ((void)(ptr), (void)(size))
-#endif
+
+#include "nicd/poison.h"
 
 enum { NO_PLACE = UINT16_MAX };
 
@@ -47,7 +43,7 @@ static void slab_free(struct nic_pool *pool, struct nic_pool_slab *slab)
 {
 	LIST_REMOVE(slab, of_pool);
 	pool->n_slabs--;
-	ASAN_UNPOISON_MEMORY_REGION(slab, NIC_SLAB);
+	unpoison(slab, NIC_SLAB);
 	pool->env->free(pool->env, slab, NIC_SLAB);
 }
 
@@ -68,7 +64,7 @@ static struct nic_pool_slab *slab_new(struct nic_pool *pool)
 		return NULL;
 	for (uint32_t i = 0; i < pool->per_slab; i++)
 		slab->next_free[i] = (uint16_t)(i + 1 < pool->per_slab ? i + 1 : NO_PLACE);
-	ASAN_POISON_MEMORY_REGION(place_of(pool, slab, 0), (size_t)pool->per_slab * pool->size);
+	poison(place_of(pool, slab, 0), (size_t)pool->per_slab * pool->size);
 	LIST_INSERT_HEAD(&pool->open, slab, of_pool);
 	pool->n_slabs++;
 	pool->empty = slab;
@@ -93,7 +89,7 @@ void *nic_pool_take(struct nic_pool *pool, uint16_t *place)
 		LIST_REMOVE(slab, of_pool);
 	pool->n_items++;
 	item = place_of(pool, slab, *place);
-	ASAN_UNPOISON_MEMORY_REGION(item, pool->size);
+	unpoison(item, pool->size);
 	memset(item, 0, pool->size);
 	return item;
 }
@@ -104,7 +100,7 @@ void nic_pool_give(struct nic_pool *pool, void *item, uint16_t place)
 	bool full = slab->first_free == NO_PLACE;
 
 	assert(slab->n_used > 0 && pool->n_items > 0);
-	ASAN_POISON_MEMORY_REGION(item, pool->size);
+	poison(item, pool->size);
 	slab->next_free[place] = slab->first_free;
 	slab->first_free = place;
 	slab->n_used--;

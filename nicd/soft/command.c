@@ -75,8 +75,10 @@ static int run_hello(struct run *run)
 static int run_attach_memory(struct run *run)
 {
 	const Soft__AttachMemory *attach = run->request->attach_memory;
+	int r = soft_memory_attach(run->device->tags, attach->serial, run->fd, attach->size, attach->writable, &run->err);
 
-	return soft_memory_attach(run->device->tags, attach->serial, run->fd, attach->size, attach->writable, &run->err);
+	soft_device_tidy(run->device);
+	return r;
 }
 
 /* Ends a pending request that has nothing to say but that it is done. */
@@ -107,7 +109,7 @@ static int run_detach_memory(struct run *run)
 	r = soft_memory_detach(run->device->tags, run->request->detach_memory->serial, answer_done, pending, &run->err);
 	if (r < 0)
 		return answer_refused(pending, &run->err);
-	soft_device_unmap(run->device);
+	soft_device_tidy(run->device);
 	return RUN_LATER;
 }
 
@@ -355,56 +357,56 @@ static int run_query_stream(struct run *run)
 	return nicd_refuse(&run->err, NICD_R_QP_STATE);
 }
 
-/* The entry behind serial `after`; false: there is none. */
-static bool next_memory(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+/* The next entry behind the cursor, which goes on; false: there is none. */
+static bool next_memory(struct soft_device *device, uint64_t *cursor, Soft__Entry *entry)
 {
-	const struct soft_memory *memory = soft_memory_next(device->tags, after);
+	const struct soft_memory *memory = soft_memory_next(device->tags, *cursor);
 
 	if (!memory)
 		return false;
-	entry->serial = memory->serial;
+	*cursor = entry->serial = memory->serial;
 	entry->size = memory->size;
 	entry->count = memory->tags;
 	return true;
 }
 
-static bool next_tag(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+static bool next_tag(struct soft_device *device, uint64_t *cursor, Soft__Entry *entry)
 {
-	const struct soft_tag *tag = soft_tag_next(device->tags, after);
+	const struct soft_tag *tag = soft_tag_next(device->tags, cursor);
 
 	if (!tag)
 		return false;
 	entry->serial = tag->serial;
 	entry->generation = tag->generation;
-	entry->size = tag->length;
+	entry->size = soft_tag_length(device->tags, tag);
 	return true;
 }
 
-static bool next_ticket(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+static bool next_ticket(struct soft_device *device, uint64_t *cursor, Soft__Entry *entry)
 {
-	const struct soft_ticket *ticket = soft_ticket_next(device->tickets, after);
+	const struct soft_ticket *ticket = soft_ticket_next(device->tickets, *cursor);
 
 	if (!ticket)
 		return false;
-	entry->serial = ticket->serial;
+	*cursor = entry->serial = ticket->serial;
 	entry->count = ticket->uses_left;
 	return true;
 }
 
-static bool next_stream(struct soft_device *device, uint64_t after, Soft__Entry *entry)
+static bool next_stream(struct soft_device *device, uint64_t *cursor, Soft__Entry *entry)
 {
 	struct soft_stream_info info;
 
-	if (!soft_stream_next(device->engine, after, &info))
+	if (!soft_stream_next(device->engine, *cursor, &info))
 		return false;
-	entry->serial = info.stream;
+	*cursor = entry->serial = info.stream;
 	entry->count = info.posted;
 	return true;
 }
 
 static int run_list(struct run *run)
 {
-	static bool (*const next[])(struct soft_device *device, uint64_t after, Soft__Entry *entry) = {
+	static bool (*const next[])(struct soft_device *device, uint64_t *cursor, Soft__Entry *entry) = {
 		[SOFT__LIST__KIND__MEMORY] = next_memory,
 		[SOFT__LIST__KIND__TAG] = next_tag,
 		[SOFT__LIST__KIND__TICKET] = next_ticket,
@@ -423,10 +425,9 @@ static int run_list(struct run *run)
 		Soft__Entry *entry = &page->entries[reply->n_entries];
 
 		soft__entry__init(entry);
-		if (!next[list->kind](run->device, cursor, entry))
+		if (!next[list->kind](run->device, &cursor, entry))
 			break;
 		page->pointers[reply->n_entries++] = entry;
-		cursor = entry->serial;
 	}
 	reply->cursor = reply->n_entries == SOFT_LIST_PAGE ? cursor : 0;
 	run->answer.reply.result_case = SOFT__REPLY__RESULT_LIST;

@@ -40,7 +40,7 @@ struct soft_device {
 	struct soft_page *page;
 	uv_timer_t expiry;
 	uint64_t expiry_ns;              /* what it is set to; UINT64_MAX: not */
-	uv_idle_t unmapping;             /* and dropping */
+	uv_idle_t tidying;               /* dropping, unmapping, populating */
 	enum soft_dropping {
 		SOFT_DROP_NOTHING, SOFT_DROP_TICKETS, SOFT_DROP_STREAMS, SOFT_DROP_TAGS
 	} dropping;                      /* what is being dropped, in this order: nobody new, out with those who are in, then the rest */
@@ -59,9 +59,9 @@ uint64_t soft_now(void);   /* ns, monotonic */
 bool soft_device_drop(struct soft_device *device);
 /* What Hello answers once that is done. */
 void soft_hello_put(const struct soft_device *device, Soft__Reply *reply, Soft__HelloReply *hello);
-/* After tickets or detached memories have come. */
+/* After tickets have come; after memory has come or gone. */
 void soft_device_arm_expiry(struct soft_device *device);
-void soft_device_unmap(struct soft_device *device);
+void soft_device_tidy(struct soft_device *device);
 
 /* NULL: out of memory. */
 struct soft_pending *soft_pending_new(struct soft_device *device, uint32_t id);

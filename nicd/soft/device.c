@@ -251,7 +251,7 @@ static bool drop_turn(struct soft_device *device)
 	return true;
 }
 
-/* A turn of dropping, or one piece of memory, per turn of the loop, so that streams go on meanwhile. */
+/* A turn of dropping, or one piece of memory unmapped or populated, per turn of the loop, so that streams go on meanwhile. */
 static void on_idle(uv_idle_t *idle)
 {
 	struct soft_device *device = idle->data;
@@ -264,16 +264,16 @@ static void on_idle(uv_idle_t *idle)
 	}
 }
 
-void soft_device_unmap(struct soft_device *device)
+void soft_device_tidy(struct soft_device *device)
 {
-	uv_idle_start(&device->unmapping, on_idle);
+	uv_idle_start(&device->tidying, on_idle);
 }
 
 bool soft_device_drop(struct soft_device *device)
 {
 	if (!device->dropping)
 		device->dropping = SOFT_DROP_TICKETS;
-	soft_device_unmap(device);
+	soft_device_tidy(device);
 	return drop_turn(device);
 }
 
@@ -339,9 +339,9 @@ int soft_device_new(struct soft_device **ret, uv_loop_t *loop, const struct soft
 		return r;
 	}
 	uv_timer_init(loop, &device->expiry);
-	uv_idle_init(loop, &device->unmapping);
+	uv_idle_init(loop, &device->tidying);
 	device->expiry.data = device;
-	device->unmapping.data = device;
+	device->tidying.data = device;
 	*ret = device;
 	return 0;
 }
@@ -369,7 +369,7 @@ void soft_device_close(struct soft_device *device, void (*closed)(void *userdata
 	device->userdata = userdata;
 	device->open_handles = 3;
 	uv_close((uv_handle_t *)&device->expiry, on_handle_closed);
-	uv_close((uv_handle_t *)&device->unmapping, on_handle_closed);
+	uv_close((uv_handle_t *)&device->tidying, on_handle_closed);
 	soft_engine_close(device->engine, on_engine_closed, device);
 }
 

@@ -5,6 +5,9 @@
  *
  * Unmapping a resident gigabyte takes 34 ms, so what is larger than a piece is unmapped in pieces by soft_memory_step, between other
  * work. A detach is answered when the last piece is gone; detaches end in the order in which they were asked for.
+ *
+ * Likewise a mapping is populated in pieces when there is nothing else to do, so that the first transfers do not fault page by page. What
+ * is not in memory is left alone: asking for it would make pages of holes at our cost.
  */
 #include <assert.h>
 #include <errno.h>
@@ -15,7 +18,10 @@
 
 #include "nicd/soft/table.h"
 
-enum { PIECE = 16 << 20 };   /* well below 1 ms of munmap */
+enum {
+	PIECE = 4 << 20,           /* of munmap: well below 1 ms */
+	PAGES_AHEAD = 64,          /* populated in one step */
+};
 
 static int memory_compare(const struct soft_memory *a, const struct soft_memory *b)
 {
@@ -86,10 +92,52 @@ int soft_memory_attach(struct soft_tags *tags, uint64_t serial, int fd, uint64_t
 		return r;
 	}
 	RB_INSERT(soft_memories, &tags->memories, memory);
+	memory->populating = true;
+	TAILQ_INSERT_TAIL(&tags->populating, memory, to_populate);
 	tags->n_memories++;
 	tags->n_mappings++;
 	return 0;
 }
+
+/* ---- populating */
+
+static void populate_end(struct soft_tags *tags, struct soft_memory *memory)
+{
+	if (memory->populating)
+		TAILQ_REMOVE(&tags->populating, memory, to_populate);
+	memory->populating = false;
+}
+
+/* Of the pages from `at` on, how many in a row are in memory, or are not. */
+static unsigned run_length(const unsigned char *in_memory, unsigned at, unsigned n)
+{
+	unsigned end = at;
+
+	while (end < n && (in_memory[end] & 1) == (in_memory[at] & 1))
+		end++;
+	return end - at;
+}
+
+/* Whoever cannot be populated faults when it is used, and that is answered with EFAULT to the one who uses it. */
+static void populate_piece(struct soft_tags *tags, struct soft_memory *memory)
+{
+	uint8_t *at = memory->map + memory->populated;
+	uint64_t pages = (memory->mapped - memory->populated) / NICD_PAGE;
+	unsigned n = pages < PAGES_AHEAD ? (unsigned)pages : PAGES_AHEAD, run;
+	unsigned char in_memory[PAGES_AHEAD];
+	bool ok = n > 0 && mincore(at, (size_t)n * NICD_PAGE, in_memory) == 0;
+
+	for (unsigned i = 0; ok && i < n; i += run) {
+		run = run_length(in_memory, i, n);
+		if (in_memory[i] & 1)
+			ok = madvise(at + (size_t)i * NICD_PAGE, (size_t)run * NICD_PAGE, MADV_POPULATE_READ) == 0;
+	}
+	memory->populated += (uint64_t)n * NICD_PAGE;
+	if (!ok || memory->populated == memory->mapped)
+		populate_end(tags, memory);
+}
+
+/* ---- unmapping */
 
 /* Gives back at most one piece, from the end, in whole pages. */
 static void unmap_piece(struct soft_memory *memory)
@@ -119,16 +167,23 @@ static void unmapped(struct soft_tags *tags, struct soft_memory *memory)
 		done(userdata);
 }
 
-bool soft_memory_step(struct soft_tags *tags)
+/* At the head of the queue. */
+static void unmap_step(struct soft_tags *tags)
 {
 	struct soft_memory *memory = STAILQ_FIRST(&tags->unmapping);
 
-	if (!memory)
-		return false;
 	unmap_piece(memory);
 	if (memory->mapped == 0)
 		unmapped(tags, memory);
-	return !STAILQ_EMPTY(&tags->unmapping);
+}
+
+bool soft_memory_step(struct soft_tags *tags)
+{
+	if (!STAILQ_EMPTY(&tags->unmapping))
+		unmap_step(tags);
+	else if (!TAILQ_EMPTY(&tags->populating))
+		populate_piece(tags, TAILQ_FIRST(&tags->populating));
+	return !STAILQ_EMPTY(&tags->unmapping) || !TAILQ_EMPTY(&tags->populating);
 }
 
 static bool is_unmapping(struct soft_tags *tags, uint64_t serial)
@@ -146,11 +201,12 @@ static void memory_retire(struct soft_tags *tags, struct soft_memory *memory, vo
 {
 	bool first = STAILQ_EMPTY(&tags->unmapping);
 
+	populate_end(tags, memory);
 	memory->unmapped = done;
 	memory->userdata = userdata;
 	STAILQ_INSERT_TAIL(&tags->unmapping, memory, next);
 	if (first && memory->mapped <= PIECE)
-		soft_memory_step(tags);
+		unmap_step(tags);
 }
 
 int soft_memory_detach(struct soft_tags *tags, uint64_t serial, void (*done)(void *userdata), void *userdata,
@@ -205,12 +261,4 @@ bool soft_memories_reset_step(struct soft_tags *tags)
 	tags->n_memories--;
 	memory_retire(tags, memory, NULL, NULL);
 	return true;
-}
-
-void soft_memories_deinit(struct soft_tags *tags)
-{
-	while (soft_memories_reset_step(tags))
-		;
-	while (soft_memory_step(tags))
-		;
 }

@@ -200,7 +200,7 @@ static struct soft_work *receive_new(struct soft_stream *s, const uint8_t *entry
 	work->use.cut = receive_cut;
 	work->use.waits = true;
 	if (tag)
-		soft_use_begin(&work->use, tag);
+		soft_use_begin(s->engine->tags, &work->use, tag);
 	return work;
 }
 

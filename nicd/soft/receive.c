@@ -159,7 +159,7 @@ static size_t segment_stage(struct soft_stream *s, const uint8_t *buf, size_t le
 			return 0;
 	}
 	engine->place_from[engine->n_place_from++] = (struct iovec){(void *)(uintptr_t)buf, len};
-	engine->n_place_to += soft_tag_iov(s->rx.use.tag, s->rx.addr, len, engine->place_to + engine->n_place_to, NICD_RANGES,
+	engine->n_place_to += soft_tag_iov(engine->tags, s->rx.use.tag, s->rx.addr, len, engine->place_to + engine->n_place_to, NICD_RANGES,
 					   &covered);
 	engine->placing += len;
 	s->rx.staged_own |= s->rx.header.opcode == RDMAP_READ_RESPONSE;
@@ -262,7 +262,7 @@ static size_t segment_begin(struct soft_stream *s, const struct rdmap_header *h,
 	rx->in_segment = true;
 	s->rtr_send = false;
 	if (tag)
-		soft_use_begin(&rx->use, tag);
+		soft_use_begin(s->engine->tags, &rx->use, tag);
 	if (rx->left == 0)
 		segment_end(s);
 	return FPDU_LENGTH_SIZE + h->size;
@@ -552,7 +552,7 @@ static ssize_t rx_fill(struct soft_stream *s, size_t *direct, size_t *asked)
 	ssize_t r;
 
 	if (rx->left && stream_is_serving(s))
-		n = soft_tag_iov(rx->use.tag, rx->addr, rx->left, iov, NICD_RANGES, &covered);
+		n = soft_tag_iov(s->engine->tags, rx->use.tag, rx->addr, rx->left, iov, NICD_RANGES, &covered);
 	if (rx->rest_len)
 		memcpy(s->engine->rx_buffer, rx->rest, rx->rest_len);
 	iov[n] = (struct iovec){s->engine->rx_buffer + rx->rest_len, rx_room(s)};

@@ -3,29 +3,47 @@
 /* The inside of struct soft_tags, for memory.c and tag.c only. */
 #include <sys/queue.h>
 
+#include "nicd/soft/pool.h"
 #include "nicd/soft/tag.h"
 #include "nicd/soft/token.h"
 
 RB_HEAD(soft_memories, soft_memory);
-RB_HEAD(soft_tags_tree, soft_tag);
+RB_HEAD(soft_homes, soft_home);
 STAILQ_HEAD(soft_unmapping, soft_memory);
+TAILQ_HEAD(soft_populating, soft_memory);
 
-struct soft_tag_slab;
-struct soft_tag_spare;
+/*
+ * What tags have in common: where they are and who may use them. A million tags over a few Memories have few homes. A tag that has
+ * more to say (several ranges, 4 GiB and more, a door, an iova unlike its offset) has a home of its own, with ranges and length.
+ */
+struct soft_home {
+	uint32_t place;
+	uint32_t n_tags;
+	uint64_t pd, door;
+	uint32_t rights;
+	uint32_t n_ranges;               /* 0: shared */
+	uint64_t length;                 /* not shared */
+	struct soft_memory *memory;      /* shared */
+	struct soft_tag_range *ranges;   /* not shared */
+	RB_ENTRY(soft_home) of_tags;     /* shared */
+};
+
+enum { SOFT_USES = 4096 };
 
 struct soft_tags {
 	struct soft_tokens tokens;
-	struct soft_tags_tree tags;
-	uint64_t n_tags;
-	SLIST_HEAD(, soft_tag_spare) spare;  /* room in slabs for tags of one range */
-	SLIST_HEAD(, soft_tag_slab) slabs;
+	struct soft_index by_serial;
+	struct soft_pool pool, home_pool;    /* struct soft_tag, struct soft_home */
+	struct soft_homes homes;
+	LIST_HEAD(, soft_use) uses[SOFT_USES];   /* by tag */
+	uint32_t n_tags;
+	uint32_t reset;                      /* the place up to which a reset has come */
 	struct soft_memories memories;
 	uint64_t n_memories;
 	uint32_t n_mappings, max_mappings;   /* 0: no limit */
 	struct soft_unmapping unmapping;     /* in the order of their detach */
+	struct soft_populating populating;
 };
 
-/* Unmaps everything; the done callbacks of detaches under way are called. */
-void soft_memories_deinit(struct soft_tags *tags);
 /* Starts unmapping one. No tag may be left. True: there are more. */
 bool soft_memories_reset_step(struct soft_tags *tags);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tags: what a token opens. Added (both tokens drawn, hashed) -> looked up by soft_tag_check for every piece of every transfer -> dropped
- * (unhashed, whoever is in the middle of it cut, freed). Owned by soft_tags, found by serial; the soft_use of a stream
- * borrows one between begin and end, and ends at the latest when it is cut.
+ * Tags: what a token opens. Added (both tokens drawn and indexed) -> looked up by soft_tag_check for every piece of every transfer ->
+ * dropped (out of the indexes, whoever is in the middle of it cut, freed). Owned by soft_tags, found by serial; the soft_use of a
+ * stream borrows one between begin and end, and ends at the latest when it is cut.
  *
  * A soft_tag never outlives its drop, so nobody keeps a pointer to one but through a soft_use.
  */
@@ -12,26 +12,45 @@
 #include "nicd/object.h"   /* rights and ranges */
 #include "nicd/soft/table.h"
 
-/* Most tags have one range; they live in slabs, which is several times faster than malloc when much comes and goes. */
 enum {
+	FIRST_TAGS = 512,
 	RESET_STEP = 64,   /* tags */
-	SLAB_TAGS = 256,
-	SLAB_TAG_SIZE = sizeof(struct soft_tag) + sizeof(struct soft_tag_range),
 };
-struct soft_tag_spare {
-	SLIST_ENTRY(soft_tag_spare) next;
-};
-struct soft_tag_slab {
-	SLIST_ENTRY(soft_tag_slab) next;
-	_Alignas(struct soft_tag) char room[SLAB_TAGS][SLAB_TAG_SIZE];
-};
-_Static_assert(SLAB_TAG_SIZE % _Alignof(struct soft_tag) == 0, "tags in a slab are aligned");
 
-static int tag_compare(const struct soft_tag *a, const struct soft_tag *b)
+static int home_compare(const struct soft_home *a, const struct soft_home *b)
 {
-	return a->serial < b->serial ? -1 : a->serial > b->serial;
+	if (a->memory != b->memory)
+		return a->memory < b->memory ? -1 : 1;
+	if (a->pd != b->pd)
+		return a->pd < b->pd ? -1 : 1;
+	return a->rights < b->rights ? -1 : a->rights > b->rights;
 }
-RB_GENERATE_INTERNAL(soft_tags_tree, soft_tag, by_serial, tag_compare, static __attribute__((unused)))
+RB_GENERATE_INTERNAL(soft_homes, soft_home, of_tags, home_compare, static __attribute__((unused)))
+
+static struct soft_tag *tag_at(const struct soft_tags *tags, uint32_t place)
+{
+	return soft_pool_at(&tags->pool, place);
+}
+
+static struct soft_home *home_at(const struct soft_tags *tags, const struct soft_tag *tag)
+{
+	return soft_pool_at(&tags->home_pool, tag->home);
+}
+
+static uint64_t local_of(const void *owner, uint32_t place)
+{
+	return tag_at(owner, place)->local_token;
+}
+
+static uint64_t remote_of(const void *owner, uint32_t place)
+{
+	return tag_at(owner, place)->remote_token;
+}
+
+static uint64_t serial_of(const void *owner, uint32_t place)
+{
+	return tag_at(owner, place)->serial;
+}
 
 struct soft_tags *soft_tags_new(void (*random)(void *buf, size_t len), uint64_t (*now)(void))
 {
@@ -39,44 +58,21 @@ struct soft_tags *soft_tags_new(void (*random)(void *buf, size_t len), uint64_t 
 
 	if (!tags)
 		return NULL;
-	if (soft_tokens_init(&tags->tokens, random, now) < 0) {
+	if (soft_tokens_init(&tags->tokens, random, now, local_of, remote_of, tags) < 0 ||
+	    soft_index_init(&tags->by_serial, FIRST_TAGS, serial_of, tags) < 0) {
+		soft_tokens_deinit(&tags->tokens);
 		free(tags);
 		return NULL;
 	}
-	RB_INIT(&tags->tags);
+	soft_pool_init(&tags->pool, sizeof(struct soft_tag));
+	soft_pool_init(&tags->home_pool, sizeof(struct soft_home));
+	RB_INIT(&tags->homes);
 	RB_INIT(&tags->memories);
-	SLIST_INIT(&tags->spare);
-	SLIST_INIT(&tags->slabs);
 	STAILQ_INIT(&tags->unmapping);
+	TAILQ_INIT(&tags->populating);
+	for (unsigned i = 0; i < SOFT_USES; i++)
+		LIST_INIT(&tags->uses[i]);
 	return tags;
-}
-
-/* Only when there is no tag. True: there are more slabs. */
-static bool slab_free(struct soft_tags *tags)
-{
-	struct soft_tag_slab *slab = SLIST_FIRST(&tags->slabs);
-
-	SLIST_INIT(&tags->spare);
-	if (!slab)
-		return false;
-	SLIST_REMOVE_HEAD(&tags->slabs, next);
-	free(slab);
-	return true;
-}
-
-bool soft_tags_reset_step(struct soft_tags *tags)
-{
-	struct soft_tag *tag = NULL;
-
-	for (unsigned i = 0; i < RESET_STEP && (tag = RB_MIN(soft_tags_tree, &tags->tags)); i++)
-		soft_tag_drop(tags, tag->serial, tag->generation);
-	return tag || slab_free(tags) || soft_memories_reset_step(tags);
-}
-
-void soft_tags_reset(struct soft_tags *tags)
-{
-	while (soft_tags_reset_step(tags))
-		;
 }
 
 void soft_tags_free(struct soft_tags *tags)
@@ -84,7 +80,11 @@ void soft_tags_free(struct soft_tags *tags)
 	if (!tags)
 		return;
 	soft_tags_reset(tags);
-	soft_memories_deinit(tags);
+	while (soft_memory_step(tags))
+		;
+	soft_pool_deinit(&tags->pool);
+	soft_pool_deinit(&tags->home_pool);
+	soft_index_deinit(&tags->by_serial);
 	soft_tokens_deinit(&tags->tokens);
 	free(tags);
 }
@@ -98,38 +98,92 @@ void soft_tags_stats(const struct soft_tags *tags, struct soft_tags_stats *ret)
 	};
 }
 
-static struct soft_tag *tag_alloc(struct soft_tags *tags, unsigned n_ranges)
-{
-	struct soft_tag_spare *spare;
-	struct soft_tag_slab *slab;
+/* ---- homes */
 
-	if (n_ranges > 1)
-		return malloc(sizeof(struct soft_tag) + n_ranges * sizeof(struct soft_tag_range));
-	if (SLIST_EMPTY(&tags->spare)) {
-		slab = malloc(sizeof(*slab));
-		if (!slab)
-			return NULL;
-		SLIST_INSERT_HEAD(&tags->slabs, slab, next);
-		for (unsigned i = 0; i < SLAB_TAGS; i++) {
-			spare = (struct soft_tag_spare *)slab->room[i];
-			SLIST_INSERT_HEAD(&tags->spare, spare, next);
-		}
-	}
-	spare = SLIST_FIRST(&tags->spare);
-	SLIST_REMOVE_HEAD(&tags->spare, next);
-	return (struct soft_tag *)spare;
+/* Those that a shared home can tell. */
+static bool is_ordinary(const struct soft_tag_terms *terms)
+{
+	return terms->n_ranges == 1 && terms->door == 0 && terms->length <= UINT32_MAX &&
+	       terms->ranges[0].offset % NICD_PAGE == terms->iova % NICD_PAGE && terms->ranges[0].offset / NICD_PAGE <= UINT32_MAX;
 }
 
-static void tag_recycle(struct soft_tags *tags, struct soft_tag *tag)
+/* 0: no memory. */
+static uint32_t home_new(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_home **ret)
 {
-	struct soft_tag_spare *spare = (struct soft_tag_spare *)tag;
+	uint32_t place = soft_pool_take(&tags->home_pool);
 
-	if (tag->n_ranges > 1) {
-		free(tag);
-		return;
-	}
-	SLIST_INSERT_HEAD(&tags->spare, spare, next);
+	if (!place)
+		return 0;
+	*ret = soft_pool_at(&tags->home_pool, place);
+	(*ret)->place = place;
+	(*ret)->pd = terms->pd;
+	(*ret)->door = terms->door;
+	(*ret)->rights = terms->rights;
+	return place;
 }
+
+static uint32_t home_own(struct soft_tags *tags, const struct soft_tag_terms *terms, const struct soft_tag_range *ranges)
+{
+	struct soft_tag_range *copy = malloc(terms->n_ranges * sizeof(*copy));
+	struct soft_home *home;
+	uint32_t place = copy ? home_new(tags, terms, &home) : 0;
+
+	if (!place) {
+		free(copy);
+		return 0;
+	}
+	for (unsigned i = 0; i < terms->n_ranges; i++)
+		copy[i] = ranges[i];
+	home->ranges = copy;
+	home->n_ranges = terms->n_ranges;
+	home->length = terms->length;
+	return place;
+}
+
+static uint32_t home_shared(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_memory *memory)
+{
+	struct soft_home key = {.memory = memory, .pd = terms->pd, .rights = terms->rights};
+	struct soft_home *home = RB_FIND(soft_homes, &tags->homes, &key);
+	uint32_t place;
+
+	if (home)
+		return home->place;
+	place = home_new(tags, terms, &home);
+	if (!place)
+		return 0;
+	home->memory = memory;
+	RB_INSERT(soft_homes, &tags->homes, home);
+	return place;
+}
+
+static void home_enter(struct soft_home *home)
+{
+	home->n_tags++;
+	if (home->memory)
+		home->memory->tags++;
+	for (unsigned i = 0; i < home->n_ranges; i++)
+		home->ranges[i].memory->tags++;
+}
+
+static void home_free(struct soft_tags *tags, struct soft_home *home)
+{
+	if (home->memory)
+		RB_REMOVE(soft_homes, &tags->homes, home);
+	free(home->ranges);
+	soft_pool_give(&tags->home_pool, home->place);
+}
+
+static void home_leave(struct soft_tags *tags, struct soft_home *home)
+{
+	if (home->memory)
+		home->memory->tags--;
+	for (unsigned i = 0; i < home->n_ranges; i++)
+		home->ranges[i].memory->tags--;
+	if (--home->n_tags == 0)
+		home_free(tags, home);
+}
+
+/* ---- add */
 
 static int range_check(struct soft_tags *tags, const struct soft_tag_terms *terms, unsigned i, struct soft_tag_range *ret,
 		       struct nicd_error *err)
@@ -193,40 +247,57 @@ static int terms_check(struct soft_tags *tags, const struct soft_tag_terms *term
 	return 0;
 }
 
-/* Draws what the tag needs; soft_tokens_reserve has made room. */
-static int tokens_draw(struct soft_tags *tags, struct soft_tag *tag, struct nicd_error *err)
+/* Draws what the tag needs, and indexes it; soft_tokens_reserve has made room. */
+static int tokens_draw(struct soft_tags *tags, struct soft_tag *tag, uint32_t place, const struct soft_tag_terms *terms,
+		       struct nicd_error *err)
 {
 	struct soft_tokens *tokens = &tags->tokens;
 
-	if (tag->door == 0) {
+	if (terms->door == 0) {
 		tag->local_token = soft_tokens_draw(tokens);
 		if (tag->local_token == 0)
 			return nicd_refuse(err, NICD_R_TAGS_EXHAUSTED);
-		soft_token_bind(&tokens->local, tag->local_token, tag);
+		soft_index_add(&tokens->local, tag->local_token, place);
 	}
-	if (nic_rights_remote(tag->rights)) {
+	if (nic_rights_remote(terms->rights)) {
 		tag->remote_token = soft_tokens_draw(tokens);
 		if (tag->remote_token == 0) {
-			soft_token_release(tokens, &tokens->local, tag->local_token, soft_tokens_ms(tokens));
+			if (tag->local_token)
+				soft_index_remove(&tokens->local, tag->local_token, place);
 			return nicd_refuse(err, NICD_R_TAGS_EXHAUSTED);
 		}
-		soft_token_bind(&tokens->remote, tag->remote_token, tag);
+		soft_index_add(&tokens->remote, tag->remote_token, place);
 	}
 	return 0;
 }
 
-static void tag_link(struct soft_tags *tags, struct soft_tag *tag)
+/* All but the serial's index. */
+static int tag_fill(struct soft_tags *tags, struct soft_tag *tag, uint32_t place, const struct soft_tag_terms *terms,
+		    const struct soft_tag_range *ranges, struct nicd_error *err)
 {
-	for (unsigned i = 0; i < tag->n_ranges; i++)
-		tag->ranges[i].memory->tags++;
-	RB_INSERT(soft_tags_tree, &tags->tags, tag);
-	tags->n_tags++;
+	int r;
+
+	*tag = (struct soft_tag){.serial = terms->serial, .generation = terms->generation, .iova = terms->iova};
+	if (is_ordinary(terms)) {
+		tag->home = home_shared(tags, terms, ranges[0].memory) & 0xffffff;
+		tag->length = (uint32_t)terms->length;
+		tag->page = (uint32_t)(ranges[0].offset / NICD_PAGE);
+	} else {
+		tag->home = home_own(tags, terms, ranges) & 0xffffff;
+	}
+	if (!tag->home)
+		return nicd_refuse(err, NICD_R_NO_MEMORY);
+	r = tokens_draw(tags, tag, place, terms, err);
+	if (r < 0 && home_at(tags, tag)->n_tags == 0)
+		home_free(tags, home_at(tags, tag));
+	return r;
 }
 
 int soft_tag_add(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_tag **ret, struct nicd_error *err)
 {
 	struct soft_tag *tag = soft_tag_find(tags, terms->serial);
 	struct soft_tag_range ranges[NICD_RANGES];
+	uint32_t place;
 	int r;
 
 	if (tag && tag->generation == terms->generation) {
@@ -238,70 +309,130 @@ int soft_tag_add(struct soft_tags *tags, const struct soft_tag_terms *terms, str
 	r = terms_check(tags, terms, ranges, err);
 	if (r < 0)
 		return r;
-	if (soft_tokens_reserve(&tags->tokens) < 0 || !(tag = tag_alloc(tags, terms->n_ranges)))
+	if (tags->n_tags >= SOFT_PLACES - 1)
+		return nicd_refuse_at(err, NICD_R_TAGS_EXHAUSTED, SOFT_PLACES - 1, tags->n_tags);
+	if (soft_tokens_reserve(&tags->tokens) < 0 || soft_index_reserve(&tags->by_serial) < 0 ||
+	    !(place = soft_pool_take(&tags->pool)))
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
-	*tag = (struct soft_tag){
-		.serial = terms->serial, .generation = terms->generation, .rights = terms->rights, .pd = terms->pd,
-		.door = terms->door, .iova = terms->iova, .length = terms->length, .n_ranges = terms->n_ranges,
-	};
-	for (unsigned i = 0; i < terms->n_ranges; i++)
-		tag->ranges[i] = ranges[i];
-	r = tokens_draw(tags, tag, err);
+	tag = tag_at(tags, place);
+	r = tag_fill(tags, tag, place, terms, ranges, err);
 	if (r < 0) {
-		tag_recycle(tags, tag);
+		soft_pool_give(&tags->pool, place);
 		return r;
 	}
-	tag_link(tags, tag);
+	soft_index_add(&tags->by_serial, tag->serial, place);
+	home_enter(home_at(tags, tag));
+	tags->n_tags++;
 	*ret = tag;
 	return 0;
 }
 
+/* ---- drop */
+
+static struct soft_use *use_of(struct soft_tags *tags, const struct soft_tag *tag)
+{
+	struct soft_use *use;
+
+	LIST_FOREACH(use, &tags->uses[(uintptr_t)tag / sizeof(*tag) % SOFT_USES], next)
+		if (use->tag == tag)
+			break;
+	return use;
+}
+
 /* Each cut may end other uses of the same tag, and of others; it cannot begin a new one, for the tokens are gone already. */
-static unsigned tag_cut(struct soft_tag *tag)
+static unsigned tag_cut(struct soft_tags *tags, const struct soft_tag *tag)
 {
 	struct soft_use *use;
 	unsigned n = 0;
 
-	while ((use = LIST_FIRST(&tag->uses))) {
+	while (tag->used && (use = use_of(tags, tag))) {
 		n += !use->waits;
 		use->cut(use);
-		assert(LIST_FIRST(&tag->uses) != use);
+		assert(!use->tag);
 	}
+	return n;
+}
+
+static unsigned tag_end(struct soft_tags *tags, uint32_t place)
+{
+	struct soft_tag *tag = tag_at(tags, place);
+	uint32_t ms = soft_tokens_ms(&tags->tokens);
+	unsigned n;
+
+	tags->n_tags--;
+	soft_index_remove(&tags->by_serial, tag->serial, place);
+	soft_token_release(&tags->tokens, &tags->tokens.local, tag->local_token, place, ms);
+	soft_token_release(&tags->tokens, &tags->tokens.remote, tag->remote_token, place, ms);
+	n = tag_cut(tags, tag);
+	home_leave(tags, home_at(tags, tag));
+	soft_pool_give(&tags->pool, place);
 	return n;
 }
 
 unsigned soft_tag_drop(struct soft_tags *tags, uint64_t serial, uint32_t generation)
 {
-	struct soft_tag *tag = soft_tag_find(tags, serial);
-	uint32_t ms;
-	unsigned n;
+	uint32_t place = soft_index_find(&tags->by_serial, serial);
 
-	if (!tag || tag->generation != generation)
-		return 0;
-	RB_REMOVE(soft_tags_tree, &tags->tags, tag);
-	tags->n_tags--;
-	ms = soft_tokens_ms(&tags->tokens);
-	soft_token_release(&tags->tokens, &tags->tokens.local, tag->local_token, ms);
-	soft_token_release(&tags->tokens, &tags->tokens.remote, tag->remote_token, ms);
-	n = tag_cut(tag);
-	for (unsigned i = 0; i < tag->n_ranges; i++)
-		tag->ranges[i].memory->tags--;
-	tag_recycle(tags, tag);
-	return n;
+	return place && tag_at(tags, place)->generation == generation ? tag_end(tags, place) : 0;
 }
+
+bool soft_tags_reset_step(struct soft_tags *tags)
+{
+	for (unsigned i = 0; i < RESET_STEP && tags->n_tags > 0; i++) {
+		uint32_t place = soft_pool_next(&tags->pool, tags->reset);
+
+		tags->reset = place ? place + 1 : (tags->reset / SOFT_POOL_SLAB + 1) * SOFT_POOL_SLAB;
+		if (place)
+			tag_end(tags, place);
+	}
+	if (tags->n_tags > 0)
+		return true;
+	tags->reset = 0;
+	return soft_memories_reset_step(tags);
+}
+
+void soft_tags_reset(struct soft_tags *tags)
+{
+	while (soft_tags_reset_step(tags))
+		;
+}
+
+/* ---- look-up */
 
 struct soft_tag *soft_tag_find(struct soft_tags *tags, uint64_t serial)
 {
-	struct soft_tag key = {.serial = serial};
+	uint32_t place = soft_index_find(&tags->by_serial, serial);
 
-	return RB_FIND(soft_tags_tree, &tags->tags, &key);
+	return place ? tag_at(tags, place) : NULL;
 }
 
-struct soft_tag *soft_tag_next(struct soft_tags *tags, uint64_t after)
+struct soft_tag *soft_tag_next(struct soft_tags *tags, uint64_t *cursor)
 {
-	struct soft_tag key = {.serial = after + 1};
+	uint32_t at = *cursor < SOFT_PLACES ? (uint32_t)*cursor : SOFT_PLACES;
 
-	return after == UINT64_MAX ? NULL : RB_NFIND(soft_tags_tree, &tags->tags, &key);
+	while (at < soft_pool_end(&tags->pool)) {
+		uint32_t place = soft_pool_next(&tags->pool, at);
+
+		at = place ? place + 1 : (at / SOFT_POOL_SLAB + 1) * SOFT_POOL_SLAB;
+		*cursor = at;
+		if (place)
+			return tag_at(tags, place);
+	}
+	return NULL;
+}
+
+uint64_t soft_tag_length(const struct soft_tags *tags, const struct soft_tag *tag)
+{
+	const struct soft_home *home = home_at(tags, tag);
+
+	return home->memory ? tag->length : home->length;
+}
+
+unsigned soft_tag_ranges(const struct soft_tags *tags, const struct soft_tag *tag)
+{
+	const struct soft_home *home = home_at(tags, tag);
+
+	return home->memory ? 1 : home->n_ranges;
 }
 
 bool soft_token_taken(const struct soft_tags *tags, uint32_t token)
@@ -322,12 +453,12 @@ static const struct access {
 };
 
 /* An export's tag is for the streams that hold its grant and for nobody else, not even for those of its PD. */
-static bool remote_in_scope(const struct soft_scope *scope, const struct soft_tag *tag)
+static bool remote_in_scope(const struct soft_scope *scope, const struct soft_home *home)
 {
 	if (!scope->by_grant)
-		return tag->door == 0 && tag->pd == scope->pd;
+		return home->door == 0 && home->pd == scope->pd;
 	for (unsigned i = 0; i < scope->n_grants; i++)
-		if (tag->door != 0 && tag->door == scope->grants[i])
+		if (home->door != 0 && home->door == scope->grants[i])
 			return true;
 	return false;
 }
@@ -336,15 +467,21 @@ enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope 
 				uint64_t len, enum soft_access access, struct soft_tag **ret)
 {
 	const struct access *a = &accesses[access];
-	struct soft_tag *tag = soft_token_find(a->local ? &tags->tokens.local : &tags->tokens.remote, token);
+	uint32_t place = soft_index_find(a->local ? &tags->tokens.local : &tags->tokens.remote, token);
+	const struct soft_home *home;
+	struct soft_tag *tag;
+	uint64_t length;
 
-	if (!tag)
+	if (!place)
 		return a->token;
-	if (a->local ? tag->pd != scope->pd : !remote_in_scope(scope, tag))
+	tag = tag_at(tags, place);
+	home = home_at(tags, tag);
+	if (a->local ? home->pd != scope->pd : !remote_in_scope(scope, home))
 		return a->token;
-	if (!nic_rights_has(tag->rights, a->rights))
+	if (!nic_rights_has(home->rights, a->rights))
 		return a->denied;
-	if (addr < tag->iova || len > tag->length || addr - tag->iova > tag->length - len)
+	length = home->memory ? tag->length : home->length;
+	if (addr < tag->iova || len > length || addr - tag->iova > length - len)
 		return a->range;
 	*ret = tag;
 	return NICD_R_NONE;
@@ -352,21 +489,25 @@ enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope 
 
 struct soft_tag *soft_tag_invalidatable(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token)
 {
-	struct soft_tag *tag = soft_token_find(&tags->tokens.remote, token);
+	uint32_t place = soft_index_find(&tags->tokens.remote, token);
+	const struct soft_home *home = place ? home_at(tags, tag_at(tags, place)) : NULL;
 
-	return tag && remote_in_scope(scope, tag) && (tag->rights & NIC_INVALIDATABLE) ? tag : NULL;
+	return home && remote_in_scope(scope, home) && (home->rights & NIC_INVALIDATABLE) ? tag_at(tags, place) : NULL;
 }
 
-unsigned soft_tag_iov(const struct soft_tag *tag, uint64_t addr, uint64_t len, struct iovec *iov, unsigned max,
-		      uint64_t *covered)
+unsigned soft_tag_iov(const struct soft_tags *tags, const struct soft_tag *tag, uint64_t addr, uint64_t len, struct iovec *iov,
+		      unsigned max, uint64_t *covered)
 {
+	const struct soft_home *home = home_at(tags, tag);
+	struct soft_tag_range one = {home->memory, (uint64_t)tag->page * NICD_PAGE + tag->iova % NICD_PAGE, tag->length};
+	const struct soft_tag_range *range = home->memory ? &one : home->ranges;
+	const struct soft_tag_range *end = range + (home->memory ? 1 : home->n_ranges);
 	uint64_t skip = addr - tag->iova;
 	unsigned n = 0;
 
-	assert(addr >= tag->iova && len <= tag->length && skip <= tag->length - len);
+	assert(addr >= tag->iova && len <= soft_tag_length(tags, tag) && skip <= soft_tag_length(tags, tag) - len);
 	*covered = 0;
-	for (unsigned i = 0; i < tag->n_ranges && n < max && *covered < len; i++) {
-		const struct soft_tag_range *range = &tag->ranges[i];
+	for (; range < end && n < max && *covered < len; range++) {
 		uint64_t piece = range->length - skip;
 
 		if (skip >= range->length) {
@@ -382,11 +523,12 @@ unsigned soft_tag_iov(const struct soft_tag *tag, uint64_t addr, uint64_t len, s
 	return n;
 }
 
-void soft_use_begin(struct soft_use *use, struct soft_tag *tag)
+void soft_use_begin(struct soft_tags *tags, struct soft_use *use, struct soft_tag *tag)
 {
 	assert(!use->tag && use->cut);
 	use->tag = tag;
-	LIST_INSERT_HEAD(&tag->uses, use, next);
+	tag->used = 1;
+	LIST_INSERT_HEAD(&tags->uses[(uintptr_t)tag / sizeof(*tag) % SOFT_USES], use, next);
 }
 
 void soft_use_end(struct soft_use *use)

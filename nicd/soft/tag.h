@@ -26,12 +26,15 @@ struct soft_memory {
 	bool writable;
 	uint32_t tags;          /* ranges of tags that name it */
 	/* memory.c only */
+	uint64_t populated;     /* from the start */
+	bool populating;        /* in the queue */
 	uint64_t mapped;        /* bytes of address space still taken; huge pages round it up */
 	uint64_t page;
 	void (*unmapped)(void *userdata);
 	void *userdata;
 	RB_ENTRY(soft_memory) by_serial;
 	STAILQ_ENTRY(soft_memory) next;   /* waits to be unmapped */
+	TAILQ_ENTRY(soft_memory) to_populate;
 };
 
 struct soft_tag_range {
@@ -47,18 +50,17 @@ struct soft_use {
 	bool waits;                               /* not in the middle of it yet: to cut it ends no stream */
 };
 
+/* There may be a million of them. What is behind `generation` is tag.c's; others ask soft_tag_length and so on. */
 struct soft_tag {
 	uint64_t serial;
-	uint32_t generation;
-	uint32_t rights;        /* nicd.MrFlag; NIC_INVALIDATABLE */
-	uint64_t pd, door;
-	uint64_t iova, length;
+	uint64_t iova;
 	uint32_t local_token, remote_token;   /* 0: none */
-	LIST_HEAD(, soft_use) uses;
-	RB_ENTRY(soft_tag) by_serial;
-	unsigned n_ranges;
-	struct soft_tag_range ranges[];
+	uint32_t generation;
+	uint32_t home : 24;     /* its place */
+	uint32_t used : 1;      /* there is a soft_use, or was one */
+	uint32_t length, page;  /* in a shared home; the offset is so many pages, and what iova is into one */
 };
+_Static_assert(sizeof(struct soft_tag) == 40, "with three places in indexes a tag stays below 64 bytes");
 
 struct soft_tags;
 struct soft_tags_stats {
@@ -92,7 +94,7 @@ int soft_memory_attach(struct soft_tags *tags, uint64_t serial, int fd, uint64_t
 void soft_memories_limit(struct soft_tags *tags, uint32_t max);
 /* Starts unmapping; `done` when nothing is mapped any more (inline for small ones; others in pieces by soft_memory_step). DEVICE_BUSY. */
 int soft_memory_detach(struct soft_tags *tags, uint64_t serial, void (*done)(void *userdata), void *userdata, struct nicd_error *err);
-/* Unmaps one piece (≤ 1 ms); true: call again soon. */
+/* Unmaps a piece, or populates one ahead of its first use (well below 1 ms); true: call again soon. */
 bool soft_memory_step(struct soft_tags *tags);
 struct soft_memory *soft_memory_find(struct soft_tags *tags, uint64_t serial);
 
@@ -123,11 +125,16 @@ enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope 
 /* What a peer with this scope may invalidate by this token; NULL: nothing. */
 struct soft_tag *soft_tag_invalidatable(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token);
 /* The pieces of the mapping behind [addr, addr + len), at most `max`; returns how many, *covered the bytes in them. */
-unsigned soft_tag_iov(const struct soft_tag *tag, uint64_t addr, uint64_t len, struct iovec *iov, unsigned max, uint64_t *covered);
+unsigned soft_tag_iov(const struct soft_tags *tags, const struct soft_tag *tag, uint64_t addr, uint64_t len, struct iovec *iov,
+		      unsigned max, uint64_t *covered);
+/* At most so many pieces. */
+unsigned soft_tag_ranges(const struct soft_tags *tags, const struct soft_tag *tag);
+uint64_t soft_tag_length(const struct soft_tags *tags, const struct soft_tag *tag);
 
-void soft_use_begin(struct soft_use *use, struct soft_tag *tag);
+void soft_use_begin(struct soft_tags *tags, struct soft_use *use, struct soft_tag *tag);
 void soft_use_end(struct soft_use *use);       /* does nothing when not in use */
 
 /* For List: the first of them with a serial above `after`, by serial. */
 struct soft_memory *soft_memory_next(struct soft_tags *tags, uint64_t after);
-struct soft_tag *soft_tag_next(struct soft_tags *tags, uint64_t after);
+/* The next one in an order of their own, which one that stays keeps; *cursor: where to go on, 0 from the start. NULL: no more. */
+struct soft_tag *soft_tag_next(struct soft_tags *tags, uint64_t *cursor);

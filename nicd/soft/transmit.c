@@ -184,7 +184,7 @@ static bool batch_collect(struct soft_stream *s, struct tx_batch *batch, size_t 
 			break;
 		at = frame->after;
 		batch->n++;
-		batch->n_pieces += 2 + (frame->tag ? frame->tag->n_ranges : 0);
+		batch->n_pieces += 2 + (frame->tag ? soft_tag_ranges(s->engine->tags, frame->tag) : 0);
 		batch->bytes += frame_size(frame);
 	}
 	/* Blame falls on the frame only when all that comes before it is out. */
@@ -218,7 +218,7 @@ static void batch_stage(struct soft_stream *s, struct tx_batch *batch)
 		frame->staged = engine->tx_buffer + to.iov_len;
 		if (!frame->payload)
 			continue;
-		n += soft_tag_iov(frame->tag, frame->addr, frame->payload, engine->pieces + n, NICD_RANGES, &covered);
+		n += soft_tag_iov(engine->tags, frame->tag, frame->addr, frame->payload, engine->pieces + n, NICD_RANGES, &covered);
 		to.iov_len += frame->payload;
 	}
 	if (n)
@@ -234,7 +234,7 @@ static void batch_stage(struct soft_stream *s, struct tx_batch *batch)
 }
 
 /* The pieces of a frame behind its first `skip` bytes. */
-static unsigned frame_pieces(const struct tx_frame *frame, size_t skip, struct iovec *iov)
+static unsigned frame_pieces(const struct soft_tags *tags, const struct tx_frame *frame, size_t skip, struct iovec *iov)
 {
 	uint64_t covered;
 	unsigned n = 0;
@@ -245,7 +245,7 @@ static unsigned frame_pieces(const struct tx_frame *frame, size_t skip, struct i
 	if (skip < frame->payload && frame->staged)
 		iov[n++] = (struct iovec){frame->staged + skip, frame->payload - skip};
 	else if (skip < frame->payload)
-		n += soft_tag_iov(frame->tag, frame->addr + skip, frame->payload - skip, iov + n, NICD_RANGES, &covered);
+		n += soft_tag_iov(tags, frame->tag, frame->addr + skip, frame->payload - skip, iov + n, NICD_RANGES, &covered);
 	skip -= skip < frame->payload ? skip : frame->payload;
 	if (skip < frame->tail_len)
 		iov[n++] = (struct iovec){(void *)(uintptr_t)(frame->tail + skip), frame->tail_len - skip};
@@ -280,7 +280,7 @@ static bool half_begin(struct soft_stream *s, const struct tx_frame *frame, size
 		s->tx.half.staged = NULL;
 		return true;
 	}
-	soft_use_begin(&s->tx.half_use, frame->tag);
+	soft_use_begin(s->engine->tags, &s->tx.half_use, frame->tag);
 	if (!frame->staged)
 		return true;
 	s->tx.half.staged = malloc(frame->payload);
@@ -332,9 +332,9 @@ static unsigned batch_pieces(struct soft_stream *s, const struct tx_batch *batch
 	unsigned n = 0;
 
 	if (s->tx.half_size)
-		n += frame_pieces(&s->tx.half, s->tx.half_sent, iov);
+		n += frame_pieces(s->engine->tags, &s->tx.half, s->tx.half_sent, iov);
 	for (unsigned i = 0; i < batch->n; i++)
-		n += frame_pieces(&batch->frames[i], 0, iov + n);
+		n += frame_pieces(s->engine->tags, &batch->frames[i], 0, iov + n);
 	return n;
 }
 

@@ -22,6 +22,7 @@ struct world {
 	struct host host;
 	struct mem mem;
 	struct soft_tag *tag, *other;
+	uint32_t token;   /* of `tag`, also when that is gone */
 	struct raw raw;
 	uint64_t door;
 };
@@ -33,6 +34,7 @@ static void world_new(struct world *w, const struct soft_engine_options *options
 	w->mem = mem_new(&w->host, SIZE);
 	memset(w->mem.map, 'a', SIZE);
 	w->tag = tag_new(&w->host, &w->mem, PD, 0, NIC_REMOTE_READ | NIC_REMOTE_WRITE, IOVA);
+	w->token = w->tag->remote_token;
 	w->other = tag_new(&w->host, &w->mem, PD, 0, NIC_REMOTE_READ | NIC_REMOTE_WRITE, IOVA);
 	w->door = ticket_new(&w->host, ticket, PD, 0, 100, 60000);
 	raw_open(&w->raw, &w->host, ticket);
@@ -53,7 +55,7 @@ static unsigned drop(struct host *host, const struct soft_tag *tag)
 
 static void read_all(struct world *w, uint32_t msn, uint32_t size)
 {
-	const struct rdmap_read read = {.sink_stag = 5, .size = size, .source_stag = w->tag->remote_token, .source_to = IOVA};
+	const struct rdmap_read read = {.sink_stag = 5, .size = size, .source_stag = w->token, .source_to = IOVA};
 
 	raw_read(&w->raw, msn, &read);
 }
@@ -62,7 +64,7 @@ static void read_all(struct world *w, uint32_t msn, uint32_t size)
 static void write_begin(struct world *w, uint64_t offset, uint16_t length)
 {
 	const struct rdmap_header h = {
-		.tagged = true, .last = true, .opcode = RDMAP_WRITE, .stag = w->tag->remote_token, .to = IOVA + offset,
+		.tagged = true, .last = true, .opcode = RDMAP_WRITE, .stag = w->token, .to = IOVA + offset,
 	};
 	uint8_t buf[2 + DDP_UNTAGGED_SIZE];
 
@@ -153,8 +155,8 @@ static void test_between_frames(void **state)
 	struct world w;
 
 	world_new(&w, NULL);
-	raw_write(&w.raw, w.tag->remote_token, IOVA, false, payload, sizeof(payload));
-	raw_write(&w.raw, w.tag->remote_token, IOVA + sizeof(payload), true, payload, sizeof(payload));
+	raw_write(&w.raw, w.token, IOVA, false, payload, sizeof(payload));
+	raw_write(&w.raw, w.token, IOVA + sizeof(payload), true, payload, sizeof(payload));
 	read_all(&w, 1, 100);
 	raw_frame(&w.raw, &h, buf);
 	assert_int_equal(drop(&w.host, w.tag), 0);
@@ -175,7 +177,7 @@ static void test_between_segments(void **state)
 
 	world_new(&w, NULL);
 	memset(payload, 'b', sizeof(payload));
-	raw_write(&w.raw, w.tag->remote_token, IOVA, false, payload, sizeof(payload));
+	raw_write(&w.raw, w.token, IOVA, false, payload, sizeof(payload));
 	run_ms(&w.loop, 10);
 	assert_int_equal(w.mem.map[0], 'b');
 	/* mutation: hold on to the tag for the whole message */
@@ -199,6 +201,7 @@ static void test_half_staged(void **state)
 	host_new(&w.host, &w.loop, &crc);
 	w.mem = mem_new(&w.host, SIZE);
 	w.tag = tag_new(&w.host, &w.mem, PD, 0, NIC_REMOTE_WRITE, IOVA);
+	w.token = w.tag->remote_token;
 	ticket_new(&w.host, ticket, PD, 0, 1, 60000);
 	w.raw = raw_connect(&w.host);
 	raw_request(&w.raw, &(struct mpa_frame){.revision = 2, .enhanced = true, .ird = 4, .ord = 4}, ticket);

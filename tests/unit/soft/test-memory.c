@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -166,11 +167,75 @@ static void test_detach_in_pieces(void **state)
 		steps++;
 		assert_true(done == !mapped(map));
 		assert_true(again <= done && small <= again);
-		/* mutation: unmap more than 16 MiB per step */
-		assert_true(done == (steps >= 3));
+		/* mutation: unmap more than 4 MiB per step */
+		assert_true(done == (steps >= 10));
 	}
 	assert_true(done == 1 && again == 1 && small == 1);
-	assert_int_equal(steps, 4);
+	assert_int_equal(steps, 11);
+}
+
+/* Pages of [0, n) of a mapping that this process has in its page table. */
+static unsigned present(const uint8_t *map, unsigned n)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entries[1024];
+	unsigned sum = 0;
+
+	assert_true(fd >= 0 && n <= 1024);
+	assert_int_equal(pread(fd, entries, n * sizeof(*entries), (off_t)((uintptr_t)map / NICD_PAGE * sizeof(*entries))),
+			 n * sizeof(*entries));
+	close(fd);
+	for (unsigned i = 0; i < n; i++)
+		sum += entries[i] >> 63;
+	return sum;
+}
+
+/* What is in memory is mapped ahead, in pieces; what is not stays away. */
+static void test_populate(void **state)
+{
+	enum { PAGES = 1024, HOLE = 512 };
+	struct soft_tags *tags = *state;
+	static char page[NICD_PAGE];
+	int fd = memfd(PAGES * (uint64_t)NICD_PAGE);
+	unsigned steps = 0;
+	struct stat st;
+	uint8_t *map;
+
+	for (unsigned i = 0; i < PAGES; i++)
+		if (i < 100 || i >= HOLE)
+			assert_int_equal(pwrite(fd, page, sizeof(page), (off_t)i * NICD_PAGE), sizeof(page));
+	assert_int_equal(soft_memory_attach(tags, 1, fd, PAGES * (uint64_t)NICD_PAGE, true, NULL), 0);
+	map = soft_memory_find(tags, 1)->map;
+	assert_int_equal(present(map, PAGES), 0);
+	while (soft_memory_step(tags)) {
+		steps++;
+		/* mutation: populate all at once */
+		assert_true(present(map, PAGES) <= (steps + 1) * 64);
+	}
+	/* mutation: do not populate */
+	assert_int_equal(present(map, PAGES), PAGES - HOLE + 100);
+	assert_int_equal(fstat(fd, &st), 0);
+	/* mutation: populate holes: their pages are made at our cost */
+	assert_int_equal(st.st_blocks * 512, (PAGES - HOLE + 100) * NICD_PAGE);
+	close(fd);
+}
+
+/* mutation: leave one in the queue of those to be populated when it is detached */
+static void test_detach_while_populating(void **state)
+{
+	struct soft_tags *tags = *state;
+	unsigned done = 0;
+
+	attach(tags, 1, MIB, true, NULL);
+	attach(tags, 2, 40 * MIB, true, NULL);
+	attach(tags, 3, MIB, true, NULL);
+	assert_true(soft_memory_step(tags));
+	soft_memory_detach(tags, 1, count, &done, NULL);
+	soft_memory_detach(tags, 2, count, &done, NULL);
+	while (soft_memory_step(tags))
+		;
+	assert_int_equal(done, 2);
+	assert_non_null(soft_memory_find(tags, 3));
 }
 
 /* Given away while pieces are left: the callbacks come all the same, and nothing stays mapped. */
@@ -226,6 +291,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_detach_small, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detach_in_pieces, setup, teardown),
 		cmocka_unit_test(test_free_while_unmapping),
+		cmocka_unit_test_setup_teardown(test_populate, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detach_while_populating, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mappings, setup, teardown),
 	};
 

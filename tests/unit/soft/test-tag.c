@@ -361,10 +361,10 @@ static void test_drop_cuts(void **state)
 	struct soft_tag *tag = add(tags, &a), *other = add(tags, &b);
 	struct stream one = {.rx.cut = cut_rx, .tx.cut = cut_tx, .tags = tags, .token = tag->remote_token}, two = one, third = one;
 
-	soft_use_begin(&one.rx, tag);
-	soft_use_begin(&one.tx, tag);
-	soft_use_begin(&two.rx, tag);
-	soft_use_begin(&third.rx, other);
+	soft_use_begin(tags, &one.rx, tag);
+	soft_use_begin(tags, &one.tx, tag);
+	soft_use_begin(tags, &two.rx, tag);
+	soft_use_begin(tags, &third.rx, other);
 	/* mutation: cut only the first use */
 	/* mutation: count uses in place of streams */
 	assert_int_equal(soft_tag_drop(tags, 1, 1), 2);
@@ -387,7 +387,7 @@ static void test_reset(void **state)
 	struct stream stream = {.rx.cut = cut_rx, .tags = tags, .token = tag->remote_token};
 	struct soft_tags_stats stats;
 
-	soft_use_begin(&stream.rx, tag);
+	soft_use_begin(tags, &stream.rx, tag);
 	soft_tags_reset(tags);
 	/* mutation: forget the uses on reset */
 	assert_int_equal(stream.cuts, 1);
@@ -400,6 +400,106 @@ static void test_reset(void **state)
 	assert_true(soft_token_taken(tags, stream.token));
 	attach(tags, MEMORY, MEMORY_SIZE, true);
 	add(tags, &terms);
+}
+
+/* mutation: drop all in one step, or leave one out whose place a step came by */
+static void test_reset_in_steps(void **state)
+{
+	enum { N = 5000 };
+	struct soft_tags *tags = *state;
+	static uint32_t tokens[N];
+	struct soft_tags_stats stats;
+	unsigned steps = 0, left = N;
+
+	for (unsigned i = 0; i < N; i++) {
+		struct soft_tag_terms terms = terms_of(i + 1, 64, NIC_REMOTE_READ);
+
+		tokens[i] = add(tags, &terms)->remote_token;
+	}
+	for (unsigned i = 0; i < N; i += 3)
+		soft_tag_drop(tags, i + 1, 1);
+	soft_tags_stats(tags, &stats);
+	left = (unsigned)stats.tags;
+	while (soft_tags_reset_step(tags)) {
+		soft_tags_stats(tags, &stats);
+		assert_true(left - stats.tags <= 64);
+		left = (unsigned)stats.tags;
+		steps++;
+	}
+	assert_true(steps >= N * 2 / 3 / 64 && steps < N);
+	soft_tags_stats(tags, &stats);
+	assert_int_equal(stats.tags + stats.memories, 0);
+	/* mutation: a token that a reset dropped may be drawn again at once */
+	assert_int_equal(stats.quarantined, 2 * N);
+	for (unsigned i = 0; i < N; i++) {
+		assert_int_equal(check(tags, tokens[i], 0x10000, 1, SOFT_REMOTE_READ), NICD_R_REMOTE_TOKEN);
+		assert_true(soft_token_taken(tags, tokens[i]));
+		assert_null(soft_tag_find(tags, i + 1));
+	}
+}
+
+/* Both ways in which a tag is kept come to the same: a shared home, and one of its own for whatever does not fit that. */
+static void test_homes(void **state)
+{
+	struct soft_tags *tags = *state;
+	static const struct {
+		uint64_t offset, length, iova;
+	} cases[] = {
+		{0, 64, 0x10000}, {NICD_PAGE + 5, 100, 0x20005},   /* the iova is as far into its page as the offset */
+		{5, 100, 0x20000}, {7 * NICD_PAGE, NICD_PAGE, 17}, /* it is not */
+	};
+	const uint8_t *map = soft_memory_find(tags, MEMORY)->map;
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct soft_tag_terms terms = terms_of(i + 1, cases[i].length, NIC_REMOTE_READ);
+		struct soft_tag *tag;
+		uint64_t covered;
+		struct iovec iov;
+
+		terms.iova = cases[i].iova;
+		terms.ranges[0].offset = cases[i].offset;
+		tag = add(tags, &terms);
+		assert_int_equal(soft_tag_length(tags, tag), cases[i].length);
+		assert_int_equal(soft_tag_ranges(tags, tag), 1);
+		assert_int_equal(soft_tag_iov(tags, tag, cases[i].iova + 3, 20, &iov, 1, &covered), 1);
+		/* mutation: share a home with a tag whose iova does not fit its offset */
+		assert_ptr_equal(iov.iov_base, map + cases[i].offset + 3);
+		assert_int_equal(covered, 20);
+	}
+	/* Other rights, other PD: another home. mutation: leave one out of the comparison of homes */
+	for (unsigned i = 0; i < 4; i++) {
+		struct soft_tag_terms terms = terms_of(100 + i, 64, i & 1 ? NIC_REMOTE_READ : NIC_REMOTE_WRITE);
+		struct soft_tag *tag;
+
+		terms.pd = i & 2 ? PD : PD + 1;
+		tag = add(tags, &terms);
+		assert_int_equal(check(tags, tag->remote_token, 0x10000, 1, SOFT_REMOTE_READ),
+				 !(i & 2) ? NICD_R_REMOTE_TOKEN : i & 1 ? NICD_R_NONE : NICD_R_REMOTE_RIGHTS);
+	}
+	/* mutation: forget the ranges of a tag that shares */
+	assert_int_equal(soft_memory_find(tags, MEMORY)->tags, 8);
+	for (unsigned i = 0; i < 4; i++) {
+		soft_tag_drop(tags, i + 1, 1);
+		soft_tag_drop(tags, 100 + i, 1);
+	}
+	assert_int_equal(soft_memory_find(tags, MEMORY)->tags, 0);
+	assert_int_equal(soft_memory_detach(tags, MEMORY, NULL, NULL, NULL), 0);
+}
+
+/* 5 GiB of address space, of which nothing is touched. mutation: cut lengths to 32 bits */
+static void test_long_tag(void **state)
+{
+	struct soft_tags *tags = *state;
+	const uint64_t size = 5ull << 30;
+	struct soft_tag_terms terms = terms_of(1, size, NIC_REMOTE_READ);
+	struct soft_tag *tag;
+
+	attach(tags, 50, size, true);
+	terms.ranges[0].memory = 50;
+	tag = add(tags, &terms);
+	assert_int_equal(soft_tag_length(tags, tag), size);
+	assert_int_equal(check(tags, tag->remote_token, 0x10000 + size - 1, 1, SOFT_REMOTE_READ), NICD_R_NONE);
+	assert_int_equal(check(tags, tag->remote_token, 0x10000 + size, 1, SOFT_REMOTE_READ), NICD_R_REMOTE_RANGE);
 }
 
 /* Three ranges of different sizes in two memories; every part of it is asked for in pieces and put together again. */
@@ -418,7 +518,7 @@ static void test_iov(void **state)
 			for (unsigned max = 0; max <= 4; max++) {
 				struct iovec iov[4];
 				uint64_t covered = 99, sum = 0;
-				unsigned n = soft_tag_iov(tag, terms.iova + at, len, iov, max, &covered);
+				unsigned n = soft_tag_iov(tags, tag, terms.iova + at, len, iov, max, &covered);
 
 				assert_true(n <= max);
 				for (unsigned i = 0; i < n; i++) {
@@ -469,8 +569,8 @@ static void test_next(void **state)
 {
 	struct soft_tags *tags = *state;
 	static const uint64_t serials[] = {9, 1, UINT64_MAX, 5};
-	static const uint64_t sorted[] = {1, 5, 9, UINT64_MAX};
-	uint64_t after = 0;
+	unsigned seen[4] = {0};
+	uint64_t cursor = 0;
 
 	for (unsigned i = 0; i < 4; i++) {
 		struct soft_tag_terms terms = terms_of(serials[i], 64, 0);
@@ -478,14 +578,17 @@ static void test_next(void **state)
 		add(tags, &terms);
 	}
 	for (unsigned i = 0; i < 4; i++) {
-		struct soft_tag *tag = soft_tag_next(tags, after);
+		struct soft_tag *tag = soft_tag_next(tags, &cursor);
 
-		/* mutation: answer the cursor's own serial again */
-		assert_int_equal(tag->serial, sorted[i]);
-		after = tag->serial;
+		/* mutation: answer the cursor's own tag again */
+		for (unsigned k = 0; k < 4; k++)
+			seen[k] += tag->serial == serials[k];
 	}
-	/* mutation: let after + 1 wrap to the first one */
-	assert_null(soft_tag_next(tags, after));
+	for (unsigned k = 0; k < 4; k++)
+		assert_int_equal(seen[k], 1);
+	assert_null(soft_tag_next(tags, &cursor));
+	cursor = UINT64_MAX;
+	assert_null(soft_tag_next(tags, &cursor));
 	assert_int_equal(soft_memory_next(tags, 0)->serial, MEMORY);
 	assert_int_equal(soft_memory_next(tags, MEMORY)->serial, MEMORY_READ_ONLY);
 	assert_null(soft_memory_next(tags, MEMORY_READ_ONLY));
@@ -505,6 +608,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_idempotent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop_cuts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reset, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reset_in_steps, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_homes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_long_tag, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_iov, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_next, setup, teardown),
