@@ -203,7 +203,10 @@ static enum rdmap_code write_check(struct soft_stream *s, const struct rdmap_hea
 	}
 }
 
-/* Only what the oldest read of ours still waits for, and its last byte exactly with Last. */
+/*
+ * Only what the oldest read of ours still waits for, and its last byte exactly with Last. But siw, asked for nothing while it answers
+ * another read, sends as many bytes as that one wanted: those are read and dropped.
+ */
 static enum rdmap_code response_check(struct soft_stream *s, const struct rdmap_header *h, uint32_t n, struct soft_tag **tag)
 {
 	const struct nicd_error gone = {.reason = NICD_R_LOCAL_GONE};
@@ -213,10 +216,10 @@ static enum rdmap_code response_check(struct soft_stream *s, const struct rdmap_
 	if (!sink_expected(s))
 		return DDP_E_STAG;
 	sink = sink_current(s);
+	if (sink->length == 0)
+		return n == 0 || h->stag == sink->stag ? RDMAP_FINE : DDP_E_STAG;
 	if (n > sink->length - sink->received || h->last != (n == sink->length - sink->received))
 		return DDP_E_BOUNDS;
-	if (sink->length == 0)
-		return RDMAP_FINE;
 	if (h->stag != sink->stag)
 		return DDP_E_STAG;
 	if (h->to != sink->received)
@@ -254,17 +257,20 @@ static enum rdmap_code tagged_check(struct soft_stream *s, const struct rdmap_he
 /* The segment's payload is next. Returns the bytes before it. */
 static size_t segment_begin(struct soft_stream *s, const struct rdmap_header *h, uint16_t ulpdu, struct soft_tag *tag)
 {
+	bool nowhere = h->opcode == RDMAP_READ_RESPONSE && !tag;
 	struct stream_rx *rx = &s->rx;
 
 	rx->header = *h;
 	rx->ulpdu = ulpdu;
-	rx->left = ulpdu - h->size;
+	rx->left = nowhere ? 0 : ulpdu - h->size;
 	rx->in_segment = true;
 	s->rtr_send = false;
 	if (tag)
 		soft_use_begin(s->engine->tags, &rx->use, tag);
 	if (rx->left == 0)
 		segment_end(s);
+	if (nowhere)
+		rx->skip += ulpdu - h->size;
 	return FPDU_LENGTH_SIZE + h->size;
 }
 
