@@ -168,8 +168,7 @@ static void handshake_reply(struct soft_stream *s, const uint8_t *buf, size_t le
 	}
 	s->result.has_grant = peer_grant_decode(reply.pd, reply.pd_len, &s->result.grant);
 	memcpy(s->result.peer, s->peer, sizeof(s->result.peer));
-	s->state = STREAM_CONFIRMING;
-	engine_ready(s);
+	stream_confirm(s);
 }
 
 void stream_confirmed(struct soft_stream *s)

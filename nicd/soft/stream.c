@@ -128,6 +128,13 @@ void stream_note_connected(struct soft_stream *s, enum nicd_reason reason)
 
 /* ---- ends */
 
+static void connect_timer(struct soft_stream *s, uint64_t ms)
+{
+	uint64_t now = uv_now(s->engine->loop), left = s->connect_by > now ? s->connect_by - now : 0;
+
+	stream_timer(s, ms < left ? ms : left);
+}
+
 /* The caller is told when the time is up: how fast a connect fails says nothing about what is there. */
 void stream_connect_failed(struct soft_stream *s)
 {
@@ -135,6 +142,18 @@ void stream_connect_failed(struct soft_stream *s)
 	socket_close(s);
 	explicit_bzero(s->ticket_secret, sizeof(s->ticket_secret));
 	s->state = STREAM_FAILED;
+	connect_timer(s, UINT32_MAX);
+}
+
+/*
+ * siw takes its socket over only after it has sent its reply, and does not look at what came in between until more comes. So a first
+ * frame that is fast enough is never seen; a write of nothing, which every device takes at any time, wakes it up.
+ */
+void stream_confirm(struct soft_stream *s)
+{
+	s->state = STREAM_CONFIRMING;
+	connect_timer(s, STREAM_NUDGE_MS);
+	engine_ready(s);
 }
 
 void stream_abort(struct soft_stream *s, enum nicd_reason reason, int provider_error)
@@ -157,6 +176,12 @@ static void on_timer(uv_timer_t *timer)
 {
 	struct soft_stream *s = timer->data;
 
+	if (s->state == STREAM_CONFIRMING && uv_now(s->engine->loop) < s->connect_by) {
+		s->nudges++;
+		engine_ready(s);
+		connect_timer(s, STREAM_NUDGE_MS);
+		return;
+	}
 	switch (s->state) {
 	case STREAM_CONNECTING:
 	case STREAM_REQUESTING:
@@ -457,6 +482,7 @@ void stream_connect(struct soft_stream *s, uint32_t timeout_ms)
 	int fd = -1;
 
 	uv_update_time(s->engine->loop);
+	s->connect_by = uv_now(s->engine->loop) + timeout_ms;
 	stream_timer(s, timeout_ms);
 	if (s->addr.ss_family == AF_INET || s->addr.ss_family == AF_INET6)
 		fd = socket(s->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

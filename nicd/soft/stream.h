@@ -27,6 +27,7 @@ enum {
 	TX_HEAD = 80,                  /* the longest Terminate, or our MPA frames */
 	STREAM_READS_KEPT = 8,         /* room for reads that an idle stream keeps */
 	STREAM_DRAIN_MS = 2000,
+	STREAM_NUDGE_MS = 500,         /* how long the answer to our first frame may take before we knock again */
 	STREAM_TERMINATE_MS = 10000,
 };
 _Static_assert(RX_BUFFER >= 2 * FPDU_MAX, "a leftover and a whole FPDU fit");
@@ -74,6 +75,7 @@ struct tx_cursor {
 	uint32_t entry, off;
 	uint32_t out_tail;         /* reads sent so far */
 	uint32_t send_msn;         /* of the last message that is out */
+	uint32_t nudges;           /* sent so far */
 };
 
 struct tx_frame {
@@ -184,6 +186,8 @@ struct soft_stream {
 
 	/* Connecting. */
 	struct sockaddr_storage addr;
+	uint64_t connect_by;               /* loop time */
+	uint32_t nudges;                   /* to be sent in all */
 	uint8_t ticket_secret[NICD_TICKET_SIZE];
 	void (*connected)(void *userdata, const struct nicd_error *error, const struct soft_connected *result);
 	void *userdata;
@@ -282,6 +286,8 @@ void stream_gone(struct soft_stream *s);
 void stream_leave(struct soft_stream *s);
 int stream_accept(struct soft_engine *engine, int fd);    /* takes fd */
 void stream_connect(struct soft_stream *s, uint32_t timeout_ms);
+/* Our first frame goes out, and is followed by nudges until it is answered or the time is up. */
+void stream_confirm(struct soft_stream *s);
 void stream_poll(struct soft_stream *s);
 void stream_timer(struct soft_stream *s, uint32_t ms);    /* what happens then depends on the state */
 void stream_segment_init(struct soft_stream *s);

@@ -108,6 +108,20 @@ static enum tx_result terminate_frame(struct soft_stream *s, const struct tx_cur
 	return TX_FRAME;
 }
 
+/* What opens an outbound stream; then a write of nothing to nowhere whenever the answer takes too long. */
+static enum tx_result first_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame)
+{
+	static const struct rdmap_header header = {.tagged = true, .last = true, .opcode = RDMAP_WRITE};
+	enum tx_result r = work_first_frame(s, at, frame);
+
+	if (r != TX_NOTHING || at->nudges == s->nudges)
+		return r;
+	tx_frame_make(frame, &header, NULL, 0, 0);
+	frame->after = *at;
+	frame->after.nudges++;
+	return TX_FRAME;
+}
+
 /* TX_FAULT: *lane and *why. */
 static enum tx_result next_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum tx_lane *lane,
 				 enum nicd_reason *why)
@@ -125,7 +139,7 @@ static enum tx_result next_frame(struct soft_stream *s, const struct tx_cursor *
 		return r == TX_NOTHING ? terminate_frame(s, at, frame) : r;
 	}
 	if (s->state == STREAM_CONFIRMING)
-		return work_first_frame(s, at, frame);
+		return first_frame(s, at, frame);
 	if (s->state != STREAM_OPEN)
 		return TX_NOTHING;
 	for (int i = 0; i < 2 && r == TX_NOTHING; i++) {

@@ -211,6 +211,43 @@ def test_dishonest_responses(user, name):
     user.session.create_pd()
 
 
+@pytest.mark.parametrize("sizes", [[1], [4096], [100, 100], [60000, 60000, 3]])
+@pytest.mark.parametrize("crc", [False, True])
+def test_more_than_nothing_for_nothing(user, sizes, crc):
+    """siw answers a read of nothing with as many bytes as the read before it wanted. They go nowhere, and what follows is right."""
+    # mutation: terminate such a stream; place such bytes; count them as read
+    user.connect(flags=iwarp.MPA_CRC if crc else 0)
+    write = user.write(100)
+    while (header := user.peer.next_frame()).opcode == iwarp.WRITE:
+        pass
+    read = user.read(5000, 100)
+    sink, to, n, _, _ = struct.unpack(">IQIIQ", header.payload)
+    assert n == 0
+    for i, size in enumerate(sizes):
+        user.peer.send_ulpdu(tagged(iwarp.READ_RESPONSE, sink, to, b"\xee" * size, last=i == len(sizes) - 1))
+        to += size
+    assert user.reply(write).completion.bytes == 100
+    assert user.buffer.bytes() == pattern(SIZE, 1)
+    sink, to, n, _, _ = user.peer.next_read_request()
+    user.peer.respond(sink, to, pattern(5000, 9))
+    assert user.reply(read).completion.bytes == 5000
+    assert user.buffer.bytes() == pattern(SIZE, 1)[:100] + pattern(5000, 9) + pattern(SIZE, 1)[5100:]
+    assert user.session.query_qp(user.qp).bytes_read == 5000
+
+
+def test_a_peer_that_missed_the_first_frame(user):
+    """siw may not look at what comes right behind its reply until more comes."""
+    # mutation: send the first frame and nothing more; knock with something that names a token
+    id_ = user.start(20000)
+    user.peer.reply(grant_private(GIVEN))
+    sink, to, size, _, _ = user.peer.next_read_request()
+    for _ in range(2):
+        knock = user.peer.next_frame()
+        assert (knock.opcode, knock.stag, knock.to, knock.payload, knock.last) == (iwarp.WRITE, 0, 0, b"", True)
+    user.peer.respond(sink, to, b"")
+    assert user.reply(id_).qp.connected
+
+
 def test_a_sink_dies_with_its_read(user):
     # mutation: leave the sink's STag valid until the stream ends
     user.connect()
