@@ -18,18 +18,17 @@ COMPLAINTS = re.compile(r"BUG:|Oops|Kernel panic|Call Trace|general protection|U
 
 class Guest:
     """A file of tests/vm/guest/. It says what it needs in comments: `# vm: modules A B`, `# vm: build A` (tests/vm/module/A), `# vm:
-    memory 2G`, `# vm: timeout 120` (seconds). It runs as root; what it writes to $OUT comes back; $OUT/results.xml (JUnit), if it
+    memory 2G`, `# vm: timeout 120` (seconds), `# vm: check A B` (tests/vm/check/A with argument B judges on the host what it left). It runs as root; what it writes to $OUT comes back; $OUT/results.xml (JUnit), if it
     writes one, has its cases, and else its exit code is the only one."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
         self.name = self.path.stem
-        self.needs = {"modules": "", "build": "", "memory": "2G", "timeout": "120"}
+        self.needs = {"modules": "", "build": "", "memory": "2G", "timeout": "120", "check": ""}
         for key, value in re.findall(r"^# vm: (\w+) (.*)$", self.path.read_text(), re.M):
             if key not in self.needs:
                 raise ValueError(f"{self.path}: there is no '# vm: {key}'")
             self.needs[key] = value
-        self.check = HERE / "check" / self.name
 
     def words(self, key):
         return self.needs[key].split()
