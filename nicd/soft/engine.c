@@ -25,6 +25,8 @@ enum {
 	ACCEPT_AGAIN_MS = 100,
 	BACKLOG = 1024,
 	TURNS_NS = 500000,      /* of all streams, before the loop looks at what else there is */
+	GRAVES_MS = 2,          /* until the sockets of what has ended are closed: whoever ended it is answered first */
+	GRAVES_NS = 50000,      /* of that in a turn: a command that comes meanwhile waits no longer */
 	SPIN_NS = 50000,        /* how long the loop looks again before it sleeps */
 	SPIN_IF_NS = 100000,    /* when the last pause was no longer: a wake-up takes up to 50 us */
 };
@@ -159,9 +161,20 @@ void engine_tell(struct soft_stream *s)
 	stream_gone(s);
 }
 
+static void on_dusk(uv_timer_t *timer)
+{
+	struct soft_engine *engine = timer->data;
+
+	engine->buries = true;
+}
+
 void engine_bury(struct soft_stream *s)
 {
-	STAILQ_INSERT_TAIL(&s->engine->graves, s, next_grave);
+	struct soft_engine *engine = s->engine;
+
+	STAILQ_INSERT_TAIL(&engine->graves, s, next_grave);
+	if (!engine->buries && !uv_is_active((uv_handle_t *)&engine->dusk))
+		uv_timer_start(&engine->dusk, on_dusk, GRAVES_MS, 0);
 }
 
 /* A quantum of reading, then one of sending. */
@@ -178,9 +191,14 @@ static void stream_turn(struct soft_stream *s)
 		engine_ready(s);
 }
 
+static bool is_busy(const struct soft_engine *engine)
+{
+	return !TAILQ_EMPTY(&engine->ready) || !TAILQ_EMPTY(&engine->news);
+}
+
 static bool has_turns(const struct soft_engine *engine)
 {
-	return !TAILQ_EMPTY(&engine->ready) || !TAILQ_EMPTY(&engine->news) || !STAILQ_EMPTY(&engine->graves);
+	return is_busy(engine) || engine->buries;
 }
 
 /* One thing of the most urgent kind: who was told may have something to say at once, and the dead can wait. */
@@ -196,6 +214,9 @@ static void engine_step(struct soft_engine *engine)
 	} else if ((s = STAILQ_FIRST(&engine->graves))) {
 		STAILQ_REMOVE_HEAD(&engine->graves, next_grave);
 		stream_bury(s);
+		engine_news(s);
+	} else {
+		engine->buries = false;
 	}
 }
 
@@ -214,7 +235,10 @@ static void on_check(uv_check_t *check)
 	now = uv_hrtime();
 	until = now + TURNS_NS;
 	engine->spins = now - engine->quiet_at < SPIN_IF_NS;
-	for (; has_turns(engine) && now < until; now = uv_hrtime())
+	for (; is_busy(engine) && now < until; now = uv_hrtime())
+		engine_step(engine);
+	until = now + GRAVES_NS;
+	for (; !is_busy(engine) && has_turns(engine) && now < until; now = uv_hrtime())
 		engine_step(engine);
 	engine->quiet_at = now;
 }
@@ -523,7 +547,15 @@ bool soft_disconnect(struct soft_engine *engine, uint64_t stream)
 	return true;
 }
 
-/* Only the ends themselves: the sockets are closed and the ends are told in turns, for a door may have thousands. */
+/* What there is to tell of it is told when it is buried. */
+static void engine_hush(struct soft_stream *s)
+{
+	if (s->has_news)
+		TAILQ_REMOVE(&s->engine->news, s, next_news);
+	s->has_news = false;
+}
+
+/* Only the ends themselves: whoever revokes waits for this. The sockets are closed and the ends are told a little later, in turns. */
 unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial)
 {
 	struct soft_tally *door = soft_tally_find_door(&engine->caps, serial);
@@ -537,6 +569,7 @@ unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial)
 
 		n += s->state < STREAM_DRAINING;
 		stream_abort(s, NICD_R_REVOKED, 0);
+		engine_hush(s);
 	}
 	soft_tally_put(&engine->caps, door);
 	return n;
@@ -654,11 +687,12 @@ int soft_engine_new(struct soft_engine **ret, uv_loop_t *loop, struct soft_tags 
 	STAILQ_INIT(&engine->graves);
 	uv_prepare_init(loop, &engine->prepare);
 	uv_check_init(loop, &engine->check);
+	uv_timer_init(loop, &engine->dusk);
 	uv_idle_init(loop, &engine->idle);
 	uv_timer_init(loop, &engine->accept_again);
 	message_engine_init(engine);
-	engine->prepare.data = engine->check.data = engine->idle.data = engine->accept_again.data = engine;
-	engine->handles = 5;
+	engine->prepare.data = engine->check.data = engine->dusk.data = engine->idle.data = engine->accept_again.data = engine;
+	engine->handles = 6;
 	uv_prepare_start(&engine->prepare, on_prepare);
 	uv_check_start(&engine->check, on_check);
 	uv_unref((uv_handle_t *)&engine->prepare);
@@ -704,6 +738,7 @@ void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata
 	engine->closed = closed;
 	engine->closed_userdata = userdata;
 	soft_engine_reset(engine);
+	engine->buries = true;
 	while (has_turns(engine))
 		engine_step(engine);
 	while ((l = LIST_FIRST(&engine->listeners))) {
@@ -713,6 +748,7 @@ void soft_engine_close(struct soft_engine *engine, void (*closed)(void *userdata
 	}
 	uv_close((uv_handle_t *)&engine->prepare, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->check, on_handle_closed);
+	uv_close((uv_handle_t *)&engine->dusk, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->idle, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->accept_again, on_handle_closed);
 	uv_close((uv_handle_t *)&engine->stall_timer, on_handle_closed);

@@ -237,6 +237,8 @@ struct soft_engine {
 	TAILQ_HEAD(, soft_stream) notices;           /* streams whose peers have notified */
 	uv_prepare_t prepare;
 	uv_check_t check;
+	uv_timer_t dusk;                             /* then the dead are buried */
+	bool buries;
 	uv_idle_t idle;
 	uint64_t quiet_at;                           /* when the last turn ended */
 	bool spins;

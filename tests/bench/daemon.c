@@ -27,7 +27,7 @@ static pid_t only_child(pid_t pid)
 
 void daemon_start(struct daemon *daemon, const char *nicd, const char *soft, int cpu)
 {
-	char sock[80], admin[80], ready[16], byte;
+	char sock[80], admin[80], config[80], ready[16], byte;
 	int p[2];
 
 	strcpy(daemon->dir, "/tmp/nicd-bench-XXXXXX");
@@ -35,7 +35,12 @@ void daemon_start(struct daemon *daemon, const char *nicd, const char *soft, int
 		bench_die("mkdtemp");
 	snprintf(sock, sizeof sock, "%s/nicd.sock", daemon->dir);
 	snprintf(admin, sizeof admin, "%s/admin.sock", daemon->dir);
+	snprintf(config, sizeof config, "%s/nicd.conf", daemon->dir);
 	snprintf(ready, sizeof ready, "%d", p[1]);
+	/* One account has all there is. */
+	FILE *f = fopen(config, "we");
+	if (!f || fputs("[limits]\nqps = 64K\n", f) < 0 || fclose(f) != 0)
+		bench_die(config);
 	daemon->pid = fork();
 	if (daemon->pid < 0)
 		bench_die("fork");
@@ -46,7 +51,8 @@ void daemon_start(struct daemon *daemon, const char *nicd, const char *soft, int
 		if (!getenv("NICD_BENCH_VERBOSE"))
 			dup2(open("/dev/null", O_WRONLY), 2);
 		execl(nicd, nicd, "--rootless", "--provider", "soft", "--socket", sock, "--admin-socket", admin, "--soft-program",
-		      soft, "--data-listen", "127.0.0.1:0", "--allow-connect", "127.0.0.0/8", "--ready-fd", ready, NULL);
+		      soft, "--data-listen", "127.0.0.1:0", "--allow-connect", "127.0.0.0/8", "--config", config,
+		      "--ready-fd", ready, NULL);
 		_exit(127);
 	}
 	close(p[1]);
