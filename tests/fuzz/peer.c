@@ -116,8 +116,11 @@ static void tickets_init(struct peer *peer)
 
 static void on_opened(void *userdata, uint64_t stream, const struct soft_ticket *ticket, const char *name)
 {
+	struct peer *peer = userdata;
+
 	must(ticket && name[0]);
-	((struct peer *)userdata)->told++;
+	peer->told++;
+	peer->stream = stream;
 }
 
 static void on_closed(void *userdata, uint64_t stream, const struct nicd_error *why, const struct nic_counters *counters)
@@ -125,10 +128,21 @@ static void on_closed(void *userdata, uint64_t stream, const struct nicd_error *
 	must(nicd_reason_info(why->reason)->text);
 }
 
+static void on_notified(void *userdata, uint64_t stream, uint64_t door, uint64_t count)
+{
+	must(count);
+}
+
+/* Only what the peer may name. */
+static void on_invalidated(void *userdata, uint64_t stream, uint64_t tag, uint32_t generation)
+{
+	must(tag != FIRST_TAG + TAG_FOREIGN && !soft_tag_find(((struct peer *)userdata)->tags, tag));
+}
+
 void peer_init(struct peer *peer, bool crc)
 {
 	const struct sockaddr_in any = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	const struct soft_engine_events events = { on_opened, on_closed, peer };
+	const struct soft_engine_events events = { on_opened, on_closed, on_notified, on_invalidated, peer };
 	/* Two segments of the smallest size are a whole transfer's worth of frames. */
 	const struct soft_engine_options options = { .incarnation = 1, .crc = crc, .fpdu = crc ? 256 : 0, .max_ird = 4, .max_ord = 4 };
 
@@ -154,7 +168,10 @@ void peer_begin(struct peer *peer)
 /* ---- what the peer hears */
 
 /* Not seen by the fuzzer: comparing would tell it what to look for. */
-__attribute__((no_sanitize("coverage"))) static bool leaks(const uint8_t *bytes, size_t len)
+#ifdef __clang__
+__attribute__((no_sanitize("coverage")))
+#endif
+static bool leaks(const uint8_t *bytes, size_t len)
 {
 	for (size_t i = 0; i + RUN / 2 <= len; i++) {
 		for (unsigned from = 0; from < RUN; from += RUN / 2) {
@@ -399,12 +416,70 @@ static void say_bytes(struct peer *peer, struct input *in, bool framed)
 		put(peer, bytes, got);
 }
 
+/* ---- what is asked of the engine */
+
+static void on_posted(void *userdata, const struct nicd_error *error, const struct soft_completion *result)
+{
+	bool *done = userdata;
+
+	must(!*done);
+	*done = true;
+	must(error->reason || !result->failed);
+}
+
+static void put_entry(const struct peer *peer, uint8_t *p, uint8_t which)
+{
+	static const uint32_t lengths[] = { 0, 1, 100, 4096, 8192, 4095, 200, UINT32_MAX };
+
+	memset(p, 0, NICD_TRANSFER_ENTRY_SIZE);
+	/* Mostly the tag that is there for it, and its start. */
+	put_le32(p, peer->local[which & 0x10 ? which % PEER_TAGS : TAG_LOCAL]);
+	put_le32(p + 4, 0x01020304);
+	put_le32(p + 8, which & 0x20 ? which << 4 : places[TAG_LOCAL].page * PAGE);
+	put_le32(p + 16, PAGE);
+	put_le32(p + 24, lengths[which % 8]);
+}
+
+void peer_work(struct peer *peer, struct input *in)
+{
+	uint8_t entries[4 * NICD_TRANSFER_ENTRY_SIZE], what = input_u8(in);
+	struct soft_post post = { .operation = what & 2 ? NIC_SEND : what & 1 ? NIC_READ : NIC_WRITE, .entries = entries,
+				  .n_entries = 1 + (what >> 6) };
+	bool *done = &peer->done[peer->asked];
+
+	if (peer->asked == PEER_POSTS)
+		return;
+	if (post.operation == NIC_SEND)
+		post.n_entries = 1;
+	for (unsigned i = 0; i < post.n_entries; i++)
+		put_entry(peer, entries + i * NICD_TRANSFER_ENTRY_SIZE, input_u8(in));
+	post.notify = what & 8 && post.operation == NIC_WRITE;
+	post.solicited = what & 8 && post.operation == NIC_SEND;
+	post.invalidate = what & 16 && post.operation == NIC_SEND;
+	post.invalidate_token = 0x01020304;
+	*done = false;
+	peer->asked++;
+	if (what & 4)
+		soft_receive(peer->engine, peer->stream, entries, on_posted, done);
+	else
+		soft_post(peer->engine, peer->stream, &post, on_posted, done);
+}
+
+/* Those that the peer has invalidated are made again. */
+static void tags_renew(struct peer *peer)
+{
+	for (unsigned i = 0; i < PEER_TAGS; i++) {
+		if (!soft_tag_find(peer->tags, places[i].door ? places[i].door : FIRST_TAG + i))
+			tag_init(peer, i);
+	}
+}
+
 /* Somebody drops a tag, in the middle of whatever is on its way. */
 static void drop_tag(struct peer *peer, unsigned i)
 {
 	soft_tag_drop(peer->tags, places[i].door ? places[i].door : FIRST_TAG + i, 1);
 	peer_turn(peer, 1);
-	tag_init(peer, i);
+	tags_renew(peer);
 }
 
 static void command(struct peer *peer, struct input *in, uint8_t what, void (*act)(struct peer *peer, struct input *in))
@@ -488,7 +563,12 @@ void peer_finish(struct peer *peer)
 	soft_engine_stats(peer->engine, &stats);
 	must(!stats.streams && !stats.half_open);
 	must(fd_lowest() == peer->lowest_fd);
+	for (unsigned i = 0; i < peer->asked; i++)
+		must(peer->done[i]);
 	check_memory(peer);
+	tags_renew(peer);
+	peer->asked = 0;
+	peer->stream = 0;
 	peer->n_in = peer->n_out = 0;
 	peer->crc = peer->mpa_done = peer->greeted = false;
 	memset(peer->msn, 0, sizeof(peer->msn));

@@ -13,7 +13,7 @@
 #include "nicd/soft/rdmap.h"
 #include "tests/fuzz/input.h"
 
-enum { PEER_TAGS = 5, PEER_PAGES = 16, PEER_PD = 7 };
+enum { PEER_TAGS = 5, PEER_PAGES = 16, PEER_PD = 7, PEER_POSTS = 64 };
 
 struct peer {
 	uv_loop_t loop;
@@ -35,6 +35,9 @@ struct peer {
 	size_t n_in, n_out;
 	uint32_t msn[3];                          /* next of each queue */
 	struct rdmap_read last_read;              /* that the engine sent */
+	uint64_t stream;                          /* the engine's */
+	bool done[PEER_POSTS];                    /* what was posted on it and is answered */
+	unsigned asked;
 };
 
 void peer_init(struct peer *peer, bool crc);
@@ -43,6 +46,8 @@ void peer_begin(struct peer *peer);
 /* Connects to the engine, when the peer has no socket yet. */
 void peer_dial(struct peer *peer);
 void peer_run(struct peer *peer, struct input *in, void (*act)(struct peer *peer, struct input *in));
+/* Posts something on the engine's stream: a command's operand. */
+void peer_work(struct peer *peer, struct input *in);
 /* Ends the streams and checks all that must be. */
 void peer_finish(struct peer *peer);
 void peer_turn(struct peer *peer, unsigned n);

@@ -21,7 +21,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	return 0;
 }
 
-/* The controller shuts a door, or drops everything. */
+/* The controller shuts a door, or drops everything; or the export's owner works on the stream, too. */
 static void act(struct peer *peer, struct input *in)
 {
 	uint8_t what = input_u8(in);
@@ -30,6 +30,8 @@ static void act(struct peer *peer, struct input *in)
 		soft_engine_reset(peer->engine);
 	else if (what < 64)
 		soft_engine_cut_door(peer->engine, 200 + (what & 1));
+	else
+		peer_work(peer, in);
 	peer_turn(peer, 2);
 }
 
