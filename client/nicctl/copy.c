@@ -42,30 +42,23 @@ struct copy {
 	bool ended;                   /* nothing more to post */
 	size_t slot_size;
 	struct copy_slot slots[COPY_SLOTS];
-	uint64_t start_ns, shown_ns;
-	bool show;                    /* progress, on a terminal */
+	uint64_t start_ns;
+	struct nicctl_progress progress;
 };
 
-static void copy_show(struct copy *copy, bool last)
+static int copy_interrupted(struct copy *copy)
 {
-	uint64_t now = nicctl_now_ns();
-	char done[32], length[32];
-
-	if (!copy->show || (!last && now - copy->shown_ns < 100000000))
-		return;
-	copy->shown_ns = now;
-	nicctl_bytes_text(done, copy->done);
-	nicctl_bytes_text(length, copy->length);
-	fprintf(stderr, "\r\033[K%s of %s (%u %%)", done, length, (unsigned)((double)copy->done * 100 / (double)copy->length));
-	if (last)
-		fprintf(stderr, "\r\033[K");
+	nicctl_progress_end(&copy->progress);
+	return nicctl_fail(copy->c, EINTR, NULL, "%llu bytes had been copied", (unsigned long long)copy->done);
 }
 
 static int copy_write_file(struct copy *copy, const uint8_t *data, size_t len)
 {
 	while (len > 0) {
-		ssize_t n = write(copy->fd, data, len);
+		ssize_t n = nicctl_interrupted() ? 0 : write(copy->fd, data, len);
 
+		if (nicctl_interrupted())
+			return copy_interrupted(copy);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -82,8 +75,10 @@ static int copy_read_file(struct copy *copy, uint8_t *data, size_t len, size_t *
 	size_t got = 0;
 
 	while (got < len) {
-		ssize_t n = read(copy->fd, data + got, len - got);
+		ssize_t n = nicctl_interrupted() ? 0 : read(copy->fd, data + got, len - got);
 
+		if (nicctl_interrupted())
+			return copy_interrupted(copy);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -160,8 +155,10 @@ static int copy_finish(struct copy *copy, struct copy_slot *slot)
 	if (!slot->busy)
 		return NICCTL_OK;
 	while (!slot->answered) {
-		int n = nicd_dispatch(copy->c->n, -1);
+		int n = nicctl_interrupted() ? 0 : nicd_dispatch(copy->c->n, -1);
 
+		if (nicctl_interrupted())
+			return copy_interrupted(copy);
 		if (n < 0 && n != -EINTR)
 			return nicctl_failed(copy->c);
 	}
@@ -171,7 +168,7 @@ static int copy_finish(struct copy *copy, struct copy_slot *slot)
 	if (!copy->put)
 		r = copy_write_file(copy, slot->at, slot->len);
 	copy->done += slot->len;
-	copy_show(copy, false);
+	nicctl_progress_show(&copy->progress, copy->done);
 	return r;
 }
 
@@ -227,7 +224,6 @@ static int copy_open(struct copy *copy)
 	}
 	copy->slot_size = (size_t)size;
 	copy->length = peer->grant.length;
-	copy->show = !c->json && isatty(STDERR_FILENO);
 	copy->start_ns = nicctl_now_ns();
 	return r;
 }
@@ -267,6 +263,7 @@ static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64
 	struct copy *copy = calloc(1, sizeof(*copy));
 	int r;
 
+	nicctl_interrupts_catch();
 	if (!copy)
 		nicctl_no_memory();
 	copy->c = c;
@@ -280,6 +277,7 @@ static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64
 				(unsigned long long)copy->length);
 	if (r == NICCTL_OK && put && size)
 		copy->length = size;
+	nicctl_progress_init(&copy->progress, c, put && !size ? 0 : copy->length);
 	if (r == NICCTL_OK)
 		r = copy_run(copy);
 	/* A stream whose length nobody knew must not just be cut. */
@@ -292,7 +290,7 @@ static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64
 			r = nicctl_fail(c, EFBIG, "ask for a larger export", "%s goes on after the %llu bytes of the peer's memory",
 					file, (unsigned long long)copy->length);
 	}
-	copy_show(copy, true);
+	nicctl_progress_end(&copy->progress);
 	if (r == NICCTL_OK)
 		r = copy_report(copy);
 	nicctl_close(c);

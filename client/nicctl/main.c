@@ -31,9 +31,13 @@ static const struct nicctl_command nicctl_commands[] = {
 	  NICCTL_SIZE | NICCTL_NAME | NICCTL_ACCESS | NICCTL_USES | NICCTL_TTL | NICCTL_PEERS | NICCTL_OUTPUT,
 	  NICCTL_NAME | NICCTL_ACCESS, nicctl_export_create, 0,
 	  "exports a copy of FILE, or N zero bytes; prints the locator; holds until interrupted" },
-	{ "get", "LOCATOR [-o FILE]", 1, 1, NICCTL_OUTPUT, 0, nicctl_get, 0, "reads what the locator names into FILE or stdout" },
-	{ "put", "LOCATOR FILE", 2, 2, 0, 0, nicctl_put, 0, "writes FILE (- is stdin) into what the locator names" },
+	{ "get", "LOCATOR [-o FILE]", 1, 1, NICCTL_OUTPUT | NICCTL_PROGRESS | NICCTL_NO_PROGRESS, 0,
+	  nicctl_get, 0, "reads what the locator names into FILE or stdout" },
+	{ "put", "LOCATOR FILE", 2, 2, NICCTL_PROGRESS | NICCTL_NO_PROGRESS, 0, nicctl_put, 0, "writes FILE (- is stdin) into what the locator names" },
 	{ "ping", "LOCATOR", 1, 1, NICCTL_COUNT, 0, nicctl_ping, 0, "connects and measures reads of 0 and 1 bytes" },
+	{ "perf", "LOCATOR", 1, 1,
+	  NICCTL_SIZE | NICCTL_DEPTH | NICCTL_LIST | NICCTL_SECONDS | NICCTL_COUNT | NICCTL_OP | NICCTL_SCRATCH, 0, nicctl_perf, 0,
+	  "measures reads; writes only with --op, which write back what was read, or with --scratch" },
 	{ "revoke", "SERIAL", 1, 1, 0, 0, nicctl_revoke, 0, "ends remote access of an MR, export, ticket, qp or session" },
 	{ "who", "SERIAL", 1, 1, 0, 0, nicctl_who, 0, "who can touch this MR or export" },
 	{ "ledger", "", 0, 0, 0, 0, nicctl_ledger, 0, "all objects, descriptors, bytes and charges, by account" },
@@ -53,6 +57,14 @@ static const struct option nicctl_options[] = {
 	{ "peers", required_argument, NULL, 'p' },
 	{ "output", required_argument, NULL, 'o' },
 	{ "count", required_argument, NULL, 'c' },
+	{ "op", required_argument, NULL, 'O' },
+	{ "depth", required_argument, NULL, 'd' },
+	{ "list", required_argument, NULL, 'l' },
+	{ "seconds", required_argument, NULL, 'T' },
+	{ "scratch", no_argument, NULL, 'x' },
+	{ "progress", no_argument, NULL, 'P' },
+	{ "no-progress", no_argument, NULL, 'Q' },
+	{ "huge", no_argument, NULL, 'H' },
 	{ 0 },
 };
 
@@ -70,25 +82,97 @@ static const char *const nicctl_option_help[] = {
 	"--peers N             how many may be connected at the same time",
 	"-o, --output FILE     where to",
 	"--count N             how many reads of each size (default 10)",
+	"--op r|w|rw           read (default), write back what was read before (and so undo what others write meanwhile), or both",
+	"--depth N             lists under way at the same time (default 1 to 16, by size)",
+	"--list N              transfers in a list (default 1)",
+	"--seconds N           how long each row is measured (default 2)",
+	"--scratch             writes may destroy what the memory holds",
+	"--progress            tell how far it is, also where stderr is no terminal",
+	"--no-progress         do not",
+	"--huge                of huge pages, if there are any free",
 };
 
-static void print_options(unsigned options)
+/* What some commands mean by an option is something else. */
+static const struct {
+	int (*fn)(struct nicctl *c);
+	unsigned option;
+	const char *help;
+} nicctl_other_help[] = {
+	{ nicctl_get, NICCTL_OUTPUT, "-o, --output FILE     where to; what it held is replaced when all has come" },
+	{ nicctl_export_create, NICCTL_OUTPUT, "-o, --output FILE     where the memory is saved at the end" },
+	{ nicctl_perf, NICCTL_SIZE, "--size N              bytes of a transfer, with K or M (default: a row for each of some)" },
+	{ nicctl_perf, NICCTL_COUNT, "--count N             how many lists are posted for a row, in place of --seconds" },
+};
+
+static const char *option_help(const struct nicctl_command *command, unsigned bit)
+{
+	for (unsigned i = 0; command && i < ARRAY_SIZE(nicctl_other_help); i++)
+		if (nicctl_other_help[i].fn == command->fn && nicctl_other_help[i].option == 1u << bit)
+			return nicctl_other_help[i].help;
+	return nicctl_option_help[bit];
+}
+
+static void print_options(const struct nicctl_command *command, unsigned options)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_option_help); i++) {
 		if (options & 1u << i)
-			printf("  %s\n", nicctl_option_help[i]);
+			printf("  %s\n", option_help(command, i));
 	}
+}
+
+static void help_row(struct nicctl_table *table, const struct nicctl_command *command)
+{
+	char options[256] = "";
+	size_t len = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_option_help); i++) {
+		const char *help = option_help(command, i), *end = strstr(help, "  ");
+
+		if ((command->options & 1u << i) && end && len < sizeof(options))
+			len += (size_t)snprintf(options + len, sizeof(options) - len, "%s%.*s", len ? "; " : "", (int)(end - help), help);
+	}
+	nicctl_row(table);
+	nicctl_cell(table, command->words);
+	nicctl_cell(table, command->args);
+	nicctl_cell(table, options);
+	nicctl_cell(table, command->help);
+}
+
+/* One command's, or (NULL) all. */
+static int print_help_json(struct nicctl *c, const struct nicctl_command *command)
+{
+	static const struct nicctl_column columns[] = {
+		{ "COMMAND", NICCTL_TEXT }, { "ARGUMENTS", NICCTL_TEXT }, { "OPTIONS", NICCTL_TEXT }, { "HELP", NICCTL_TEXT },
+	};
+	struct nicctl_table *table = nicctl_table_new(c, "help", false, columns, ARRAY_SIZE(columns));
+
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_commands); i++) {
+		if (!command || command == &nicctl_commands[i])
+			help_row(table, &nicctl_commands[i]);
+	}
+	return nicctl_print(c);
+}
+
+static int print_version(struct nicctl *c)
+{
+	static const struct nicctl_column columns[] = { { "NICCTL", NICCTL_TEXT } };
+	struct nicctl_table *table;
+
+	if (!c->json) {
+		printf("nicctl %s\n", NICD_VERSION);
+		return NICCTL_OK;
+	}
+	table = nicctl_table_new(c, "version", true, columns, ARRAY_SIZE(columns));
+	nicctl_row(table);
+	nicctl_cell(table, NICD_VERSION);
+	return nicctl_print(c);
 }
 
 static void print_help(const struct nicctl_command *command)
 {
 	if (command) {
 		printf("usage: nicctl %s%s%s\n%s\n\n", command->words, command->args[0] ? " " : "", command->args, command->help);
-		/* Two commands mean different things by it. */
-		if (command->options & NICCTL_OUTPUT)
-			printf("  -o, --output FILE     %s\n", command->fn == nicctl_get ?
-			       "where to; what it held is replaced when all has come" : "where the memory is saved at the end");
-		print_options((command->options & ~(unsigned)NICCTL_OUTPUT) | NICCTL_EVERYBODYS);
+		print_options(command, command->options | NICCTL_EVERYBODYS);
 		return;
 	}
 	printf("usage: nicctl [OPTION…] COMMAND …\n\n");
@@ -96,7 +180,7 @@ static void print_help(const struct nicctl_command *command)
 		printf("  %-14s %s\n", nicctl_commands[i].words, nicctl_commands[i].help);
 	printf("\nA LOCATOR is @FILE, - (stdin), or the text itself, which others can then see in the list of processes.\n"
 	       "Options of all commands (see `nicctl COMMAND --help` for the others):\n");
-	print_options(NICCTL_EVERYBODYS);
+	print_options(NULL, NICCTL_EVERYBODYS);
 	printf("  --version             print the version\n"
 	       "\nExit status: 0 done, 1 refused, 2 wrong usage, 3 nicd does not run.\n");
 }
@@ -135,7 +219,7 @@ static int parse_u32(struct nicctl *c, const char *what, const char *text, uint3
 	return r;
 }
 
-static int parse_access(struct nicctl *c, const char *text)
+static int parse_access(struct nicctl *c, const char *what, const char *text, uint32_t *ret)
 {
 	static const struct {
 		const char *text;
@@ -148,11 +232,11 @@ static int parse_access(struct nicctl *c, const char *text)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
 		if (strcmp(text, words[i].text) == 0) {
-			c->access = words[i].flags;
+			*ret = words[i].flags;
 			return NICCTL_OK;
 		}
 	}
-	return nicctl_usage(c, "--access takes r, w or rw, not '%s'", text);
+	return nicctl_usage(c, "%s takes r, w or rw, not '%s'", what, text);
 }
 
 static int parse_option(struct nicctl *c, int option)
@@ -184,7 +268,7 @@ static int parse_option(struct nicctl *c, int option)
 		return NICCTL_OK;
 	case 'a':
 		c->given |= NICCTL_ACCESS;
-		return parse_access(c, optarg);
+		return parse_access(c, "--access", optarg, &c->access);
 	case 'u':
 		c->given |= NICCTL_USES;
 		return parse_u32(c, "--uses", optarg, UINT32_MAX, &c->uses);
@@ -204,8 +288,34 @@ static int parse_option(struct nicctl *c, int option)
 	case 'c':
 		c->given |= NICCTL_COUNT;
 		return parse_u32(c, "--count", optarg, 100000, &c->count);
+	case 'O':
+		c->given |= NICCTL_OP;
+		return parse_access(c, "--op", optarg, &c->operations);
+	case 'd':
+		c->given |= NICCTL_DEPTH;
+		return parse_u32(c, "--depth", optarg, 1024, &c->depth);
+	case 'l':
+		c->given |= NICCTL_LIST;
+		return parse_u32(c, "--list", optarg, 1024, &c->list);
+	case 'T':
+		c->given |= NICCTL_SECONDS;
+		return parse_u32(c, "--seconds", optarg, 86400, &c->seconds);
+	case 'x':
+		c->given |= NICCTL_SCRATCH;
+		c->scratch = true;
+		return NICCTL_OK;
+	case 'P':
+		c->given |= NICCTL_PROGRESS;
+		return NICCTL_OK;
+	case 'Q':
+		c->given |= NICCTL_NO_PROGRESS;
+		return NICCTL_OK;
+	case 'H':
+		c->given |= NICCTL_HUGE;
+		return NICCTL_OK;
 	default:
-		return nicctl_usage(c, "see nicctl --help");
+		/* getopt has named it, but not with --json. */
+		return nicctl_usage(c, "%s%ssee nicctl --help", c->json ? "wrong option: " : "", c->json ? c->wrong : "");
 	}
 }
 
@@ -326,10 +436,9 @@ static int nicctl_run(struct nicctl *c, int argc, char **argv)
 		c->json |= strcmp(argv[i], "--json") == 0;
 	opterr = !c->json;
 	while (r == NICCTL_OK && (option = getopt_long(argc, argv, "ho:", nicctl_options, NULL)) != -1) {
-		if (option == 'V') {
-			printf("nicctl %s\n", NICD_VERSION);
-			return NICCTL_OK;
-		}
+		snprintf(c->wrong, sizeof(c->wrong), "%s; ", argv[optind - 1]);
+		if (option == 'V')
+			return print_version(c);
 		r = parse_option(c, option);
 	}
 	if (r != NICCTL_OK)
@@ -338,6 +447,8 @@ static int nicctl_run(struct nicctl *c, int argc, char **argv)
 	c->n_args = (unsigned)(argc - optind);
 	c->command = find_command(c);
 	if (c->given & NICCTL_HELP) {
+		if (c->json)
+			return print_help_json(c, c->command);
 		print_help(c->command);
 		return NICCTL_OK;
 	}
@@ -364,5 +475,6 @@ int main(int argc, char **argv)
 	/* A full disk behind stdout is a failure, too. */
 	if (fflush(stdout) != 0 && r == NICCTL_OK)
 		r = nicctl_fail(&c, errno, NULL, "cannot write to stdout");
+	nicctl_interrupts_raise();
 	return r;
 }

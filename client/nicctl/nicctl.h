@@ -31,6 +31,14 @@ enum nicctl_option {
 	NICCTL_PEERS = 1u << 9,
 	NICCTL_OUTPUT = 1u << 10,
 	NICCTL_COUNT = 1u << 11,
+	NICCTL_OP = 1u << 12,
+	NICCTL_DEPTH = 1u << 13,
+	NICCTL_LIST = 1u << 14,
+	NICCTL_SECONDS = 1u << 15,
+	NICCTL_SCRATCH = 1u << 16,
+	NICCTL_PROGRESS = 1u << 17,
+	NICCTL_NO_PROGRESS = 1u << 18,
+	NICCTL_HUGE = 1u << 19,
 };
 
 struct nicctl_table;
@@ -40,6 +48,7 @@ struct nicctl {
 	struct nicd *n;                  /* open while the command runs, unless it closes it itself: nicctl_close */
 	const struct nicctl_command *command;
 
+	char wrong[64];                  /* the option being looked at, for a message */
 	unsigned given;                  /* NICCTL_… options */
 	const char *socket;
 	bool admin, json;
@@ -49,6 +58,9 @@ struct nicctl {
 	uint32_t uses, ttl_ms, peers;
 	const char *output;
 	uint32_t count;
+	uint32_t operations;             /* NICD_MR_REMOTE_… */
+	uint32_t depth, list, seconds;
+	bool scratch;
 
 	char **args;                     /* what follows the command's words */
 	unsigned n_args;
@@ -143,6 +155,26 @@ int nicctl_output_open(struct nicctl *c, const char *file, struct nicctl_output 
 /* `r` is the status until now: with NICCTL_OK the file gets its name, else it goes. Returns the status that remains. */
 int nicctl_output_close(struct nicctl *c, struct nicctl_output *output, int r);
 
+/* ---- interrupt.c: signals that end a copy cleanly. */
+
+void nicctl_interrupts_catch(void);
+bool nicctl_interrupted(void);
+/* Ends the program by the signal that was caught, if one was: whoever started it sees that. */
+void nicctl_interrupts_raise(void);
+
+/* ---- progress.c: how far a copy is, on stderr. */
+
+struct nicctl_progress {
+	struct nicctl *c;
+	uint64_t total;      /* 0: nobody knows */
+	uint64_t start_ns, shown_ns;
+	bool show, over;     /* at all; over the line before */
+};
+void nicctl_progress_init(struct nicctl_progress *progress, struct nicctl *c, uint64_t total);
+void nicctl_progress_show(struct nicctl_progress *progress, uint64_t done);
+/* The line is free again. */
+void nicctl_progress_end(struct nicctl_progress *progress);
+
 /* ---- the commands */
 int nicctl_status(struct nicctl *c);
 int nicctl_device_show(struct nicctl *c);
@@ -154,6 +186,7 @@ int nicctl_export_create(struct nicctl *c);
 int nicctl_get(struct nicctl *c);
 int nicctl_put(struct nicctl *c);
 int nicctl_ping(struct nicctl *c);
+int nicctl_perf(struct nicctl *c);
 
 /* A serial as an argument, or usage. */
 int nicctl_serial_parse(struct nicctl *c, const char *text, uint64_t *ret);

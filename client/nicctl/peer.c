@@ -79,6 +79,45 @@ static unsigned peer_adapter(struct nicctl *c)
 	return 0;
 }
 
+struct peer_answer {
+	bool here;
+	int error;
+	struct nicd_error_info info;   /* of error */
+};
+
+static void peer_answered(struct nicd *n, int error, void *userdata)
+{
+	struct peer_answer *answer = userdata;
+
+	answer->here = true;
+	answer->error = error;
+	if (error)
+		answer->info = *nicd_last_error(n);
+}
+
+/* Not the waiting call, for a signal ends this one. */
+static int peer_connect(struct nicctl *c, const struct nicd_connect_attr *attr, struct nicctl_peer *peer)
+{
+	struct peer_answer answer = { .here = false };
+
+	if (nicd_qp_connect_async(peer->pd, attr, &peer->qp, peer_answered, &answer) < 0)
+		return nicctl_failed(c);
+	while (!answer.here) {
+		int n = nicctl_interrupted() ? 0 : nicd_dispatch(c->n, -1);
+
+		if (nicctl_interrupted()) {
+			nicctl_close(c);   /* which tells `answer` */
+			return nicctl_fail(c, EINTR, NULL, "nothing had been copied");
+		}
+		if (n < 0 && n != -EINTR) {
+			n = nicctl_failed(c);
+			nicctl_close(c);
+			return n;
+		}
+	}
+	return answer.error ? nicctl_failed_info(c, &answer.info) : NICCTL_OK;
+}
+
 int nicctl_peer_open(struct nicctl *c, char *arg, struct nicctl_peer *peer)
 {
 	unsigned adapter = peer_adapter(c);
@@ -92,12 +131,10 @@ int nicctl_peer_open(struct nicctl *c, char *arg, struct nicctl_peer *peer)
 	if (r != NICCTL_OK)
 		return r;
 	attr.locator = text;
-	r = nicd_pd_create(c->n, adapter, &peer->pd);
-	if (r == 0)
-		r = nicd_qp_connect(peer->pd, &attr, &peer->qp);
+	r = nicd_pd_create(c->n, adapter, &peer->pd) < 0 ? nicctl_failed(c) : peer_connect(c, &attr, peer);
 	explicit_bzero(text, sizeof(text));
-	if (r < 0)
-		return nicctl_failed(c);
+	if (r != NICCTL_OK)
+		return r;
 	peer->grant = *nicd_qp_grant(peer->qp);
 	peer->max_entries = info && info->max_transfer_entries ? info->max_transfer_entries : 1;
 	peer->max_length = info && info->max_transfer_length ? info->max_transfer_length : 1 << 20;

@@ -308,6 +308,161 @@ def test_ping(nicd, peer_nicd, source, locator_file):
         assert len(run_json(peer_nicd, "ping", locator_file(record))["ping"]) == 2
 
 
+# ---- measuring
+
+@pytest.fixture
+def saved_export(nicd, tmp_path, source):
+    """Exports a file, and answers what its memory held at the end."""
+    saved = tmp_path / "saved"
+
+    @contextlib.contextmanager
+    def export(access):
+        with exporting(nicd, source, "--name", "perf", "--access", access, "--output", saved) as record:
+            yield record
+    export.saved = saved
+    return export
+
+
+FEW = "--count", 6, "--size", "64K", "--depth", 4, "--list", 3
+
+
+def test_perf_reads(peer_nicd, saved_export, source, locator_file):
+    with saved_export("rw") as record:
+        row, = run_json(peer_nicd, "perf", locator_file(record), *FEW)["perf"]
+        # mutation: perf_operations measures writes unasked
+        assert (row["op"], row["size"], row["depth"], row["list"], row["count"]) == ("read", 65536, 4, 3, 6)
+        # mutation: perf_report does not sort
+        assert 0 < row["p50_us"] <= row["p99_us"]
+        assert row["seconds"] > 0
+        # mutation: perf_report forgets the list
+        assert abs(row["bytes_per_second"] * row["seconds"] / (65536 * 18) - 1) < 0.02
+        assert row["per_second"] > 0
+    assert saved_export.saved.read_bytes() == source.read_bytes()
+
+
+def test_perf_writes_back(peer_nicd, saved_export, source, locator_file):
+    # mutation: perf_row does not read before it writes
+    with saved_export("rw") as record:
+        rows = run_json(peer_nicd, "perf", locator_file(record), "--op", "rw", *FEW)["perf"]
+        assert [(r["op"], r["count"]) for r in rows] == [("read", 6), ("write", 6)]
+    assert saved_export.saved.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("options,measured", [((), None), (("--op", "w"), None), (("--op", "r"), None), (("--scratch",), "write"),
+                                              (("--op", "w", "--scratch"), "write")])
+def test_perf_of_what_cannot_be_read(peer_nicd, saved_export, source, locator_file, options, measured):
+    with saved_export("w") as record:
+        if measured:
+            assert [r["op"] for r in run_json(peer_nicd, "perf", locator_file(record), *options, *FEW)["perf"]] == [measured]
+        else:
+            # mutation: perf_operations does not ask for --scratch
+            error = failure(peer_nicd, "perf", locator_file(record), *options, *FEW)
+            assert error["name"] == "EACCES" and "--scratch" in error["cure"]
+    # Its buffer was never filled.
+    assert (saved_export.saved.read_bytes() == source.read_bytes()) == (measured is None)
+
+
+def test_perf_of_what_cannot_be_written(peer_nicd, saved_export, locator_file):
+    with saved_export("r") as record:
+        error = failure(peer_nicd, "perf", locator_file(record), "--op", "rw", *FEW)
+        assert error["name"] == "EACCES" and "--op r" in error["cure"]
+
+
+def test_perf_usual_rows(nicd, peer_nicd, source, locator_file):
+    with exporting(nicd, source, "--name", "perf", "--access", "r", "--uses", 3) as record:
+        rows = run_json(peer_nicd, "perf", locator_file(record), "--count", 20)["perf"]
+        assert [(r["size"], r["depth"]) for r in rows] == [(4096, 1), (4096, 16), (65536, 8), (1048576, 4)]
+        stdout, _ = run(peer_nicd, "perf", locator_file(record), "--count", 20)
+        assert stdout.splitlines()[0].split()[:3] == [b"OP", b"SIZE", b"LIST"] and len(stdout.splitlines()) == 5
+        # mutation: perf_answered does not look at the time
+        row, = run_json(peer_nicd, "perf", locator_file(record), "--seconds", 1, "--depth", 2, "--size", "1K")["perf"]
+        assert row["seconds"] >= 0.9
+
+
+def test_perf_is_smaller_than_asked(nicd, peer_nicd, locator_file):
+    # mutation: perf_rows does not look at the grant's length
+    with exporting(nicd, "--size", 1000, "--name", "small", "--access", "rw") as record:
+        rows = run_json(peer_nicd, "perf", locator_file(record), "--op", "rw", "--count", 5)["perf"]
+        assert {r["size"] for r in rows} == {1000} and len(rows) == 8
+
+
+# ---- how far it is
+
+def progress_of(stderr):
+    return [d["progress"] for d in documents(stderr) if "progress" in d]
+
+
+def test_progress(nicd, peer_nicd, source, locator_file, tmp_path):
+    size = source.stat().st_size
+    with exporting(nicd, source, "--name", "far", "--access", "rw", "--uses", 6) as record:
+        locator = locator_file(record)
+        # mutation: nicctl_progress_init shows it where nobody asked
+        assert progress_of(run(peer_nicd, "--json", "get", locator, "-o", tmp_path / "copy")[1]) == []
+        told = progress_of(run(peer_nicd, "--json", "get", locator, "-o", tmp_path / "copy", "--progress")[1])
+        # mutation: nicctl_progress_show does not tell the end
+        assert told[-1]["bytes"] == told[-1]["total"] == size and told[-1]["eta_seconds"] == 0
+        assert told[-1]["bytes_per_second"] > 0
+        # mutation: copy_all tells the total of a stream, which nobody knows
+        told = progress_of(run(peer_nicd, "--json", "put", locator, "-", "--progress", stdin=b"x" * 5000)[1])
+        assert {p["total"] for p in told} <= {None}
+        stderr = run(peer_nicd, "put", locator, source, "--progress")[1]
+        assert b"100 %" in stderr and b"/s" in stderr and b"\r" not in stderr
+        assert b"%" not in run(peer_nicd, "put", locator, source)[1]
+        assert b"%" not in run(peer_nicd, "put", locator, source, "--no-progress")[1]
+
+
+def on_a_terminal(nicd, *args):
+    """Runs it with a terminal for stderr; answers what it shows."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(command(nicd, *args), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
+                               env=sanitizer_environment(nicd.directory))
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(ours, 4096):
+            text += piece
+    os.close(ours)
+    assert process.wait(20) == 0, text
+    return text
+
+
+def test_progress_on_a_terminal(nicd, peer_nicd, source, locator_file, tmp_path):
+    with exporting(nicd, source, "--name", "bar", "--access", "r", "--uses", 2) as record:
+        shown = on_a_terminal(peer_nicd, "get", locator_file(record), "-o", tmp_path / "copy")
+        assert b"[####" in shown and b"left" in shown
+        # mutation: nicctl_progress_end leaves the bar behind
+        assert shown.rsplit(b"\r\x1b[K", 1)[1].startswith(b"nicctl: ")
+        assert b"####" not in on_a_terminal(peer_nicd, "get", locator_file(record), "-o", tmp_path / "copy", "--no-progress")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_get(nicd, peer_nicd, source, locator_file, tmp_path, end):
+    """Its unfinished file is gone, the old one is there, and the shell sees the signal."""
+    directory = tmp_path / "copies"
+    directory.mkdir()
+    (directory / "copy").write_bytes(b"precious")
+    with exporting(nicd, source, "--name", "cut", "--access", "r") as record:
+        # nicd does not answer any more.
+        os.kill(peer_nicd.soft_pid, signal.SIGSTOP)
+        process = subprocess.Popen(command(peer_nicd, "get", locator_file(record), "-o", directory / "copy"), stderr=subprocess.PIPE,
+                                   env=sanitizer_environment(peer_nicd.directory))
+        try:
+            assert wait_until(lambda: len(list(directory.iterdir())) == 2)
+            caught = 1 << (end - 1)
+            assert wait_until(lambda: int(next(line.split()[1] for line in pathlib.Path(
+                f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("SigCgt")), 16) & caught)
+            process.send_signal(end)
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+            os.kill(peer_nicd.soft_pid, signal.SIGCONT)
+    # mutation: nicctl_interrupts_raise does nothing
+    assert process.returncode == -end
+    # mutation: nicctl_interrupts_catch does nothing
+    assert [p.name for p in directory.iterdir()] == ["copy"]
+    assert (directory / "copy").read_bytes() == b"precious"
+
+
 # ---- doors
 
 def test_prints_the_locator(nicd, peer_nicd, source):
@@ -454,6 +609,8 @@ def test_files_that_are_none(nicd, tmp_path, what):
 @pytest.mark.parametrize("args", [
     [], ["nonsense"], ["mr"], ["mr", "nonsense"], ["mr", "list", "more"], ["--nonsense", "status"], ["status", "--name", "x"],
     ["get"], ["get", "a", "b"], ["put", "a"], ["put", "-", "-"], ["get", "-", "--json"], ["revoke"], ["revoke", "x"], ["revoke", "-1"],
+    ["perf"], ["perf", "-", "--size", "2G"], ["perf", "-", "--size", "64M", "--depth", "1000"], ["perf", "-", "--op", "x"],
+    ["perf", "-", "--depth", "1025"], ["put", "-", "f", "--progress=1"],
     ["revoke", "99999999999999999999"], ["who", "1x"], ["ping", "-", "--count", "0"],
     ["export", "create", "--name", "x", "--access", "r"],
     ["export", "create", "f", "--size", "1", "--name", "x", "--access", "r"],
@@ -478,6 +635,11 @@ def test_help_and_version(nicd, tmp_path):
         stdout, stderr = run(nicd, *args)
         assert stdout.startswith(b"usage: nicctl") and not stderr
     assert run(nicd, "--version")[0].startswith(b"nicctl ")
+    assert list(run_json(nicd, "--version")["version"][0]) == ["nicctl"]
+    rows = run_json(nicd, "--help")["help"]
+    assert {"status", "export create", "perf"} <= {r["command"] for r in rows}
+    row, = run_json(nicd, "export", "create", "--help")["help"]
+    assert "--access r|w|rw" in row["options"] and row["arguments"]
     assert b"--access" in run(nicd, "export", "create", "--help")[0]
     # mutation: print_help says the same of -o for both
     assert b"saved" in run(nicd, "export", "create", "--help")[0] and b"saved" not in run(nicd, "get", "--help")[0]
