@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -15,11 +17,11 @@
 
 #include "client/buffer.h"
 
-#define HUGE_PAGE ((size_t)2 << 20)
-
-#ifndef MFD_HUGE_2MB
-#define MFD_HUGE_2MB (21U << 26)
+#ifndef MFD_HUGE_SHIFT
+#define MFD_HUGE_SHIFT 26
 #endif
+
+enum { HUGE_2M = 21, HUGE_1G = 30, NORMAL = 0 };   /* bits of a page's size */
 
 int buffer_page_size(int fd, size_t *ret)
 {
@@ -32,9 +34,9 @@ int buffer_page_size(int fd, size_t *ret)
 }
 
 /* A memfd of whole pages that are all there. */
-static int buffer_create(size_t size, bool huge)
+static int buffer_create(size_t size, unsigned huge)
 {
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | huge << MFD_HUGE_SHIFT : 0);
 	int fd = memfd_create("nicd buffer", flags);
 	int r;
 
@@ -72,8 +74,11 @@ static bool buffer_is_possible(size_t size)
 	return sysinfo(&info) == 0 && size / info.mem_unit <= info.totalram + info.totalswap;
 }
 
-static int buffer_try(struct buffer *buffer, size_t size, size_t page, bool huge)
+/* `huge`: HUGE_2M, HUGE_1G, or NORMAL. */
+static int buffer_try(struct buffer *buffer, size_t size, unsigned huge)
 {
+	size_t page = huge ? (size_t)1 << huge : (size_t)sysconf(_SC_PAGESIZE);
+
 	*buffer = (struct buffer){ .fd = -1, .page_size = page };
 	if (!buffer_round(size, page, &buffer->size) || !buffer_is_possible(buffer->size))
 		return -ENOMEM;
@@ -96,19 +101,54 @@ static int buffer_map(struct buffer *buffer, bool writable, struct nicd_error_in
 	return 0;
 }
 
+/* A file of the kernel's about huge pages of that size. False: it has none. */
+static bool huge_count(unsigned huge, const char *name, uint64_t *ret)
+{
+	char path[96], text[24];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/%s", 1ULL << (huge - 10), name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n < 0 ? 0 : n] = '\0';
+	*ret = strtoull(text, NULL, 10);
+	return true;
+}
+
+/* Why there are no huge pages: what can be done about it depends on it. */
+static int huge_refuse(struct nicd_error_info *error, unsigned huge, size_t size)
+{
+	uint64_t needed = size / ((uint64_t)1 << huge) + (size % ((uint64_t)1 << huge) != 0);
+	uint64_t free_pages = 0, reserved = 0;
+
+	if (!huge_count(huge, "free_hugepages", &free_pages))
+		return error_local(error, ERROR_HUGE_PAGES_SIZE, 0, (uint64_t)1 << huge);
+	/* What others have mapped and not touched is free only by name. */
+	if (huge_count(huge, "resv_hugepages", &reserved))
+		free_pages -= reserved < free_pages ? reserved : free_pages;
+	return error_local(error, free_pages < needed ? ERROR_HUGE_PAGES : ERROR_HUGE_PAGES_GROUP, free_pages, needed);
+}
+
 int buffer_init(struct buffer *buffer, size_t size, uint32_t flags, struct nicd_error_info *error)
 {
-	bool huge = flags & (NICD_BUFFER_HUGE | NICD_BUFFER_HUGE_ONLY);
+	const uint32_t huge = NICD_BUFFER_HUGE | NICD_BUFFER_HUGE_ONLY;
+	unsigned first = flags & NICD_BUFFER_HUGE_1G ? HUGE_1G : HUGE_2M;
 	int r = -ENOMEM;
 
-	if (size == 0 || (flags & ~(uint32_t)(NICD_BUFFER_HUGE | NICD_BUFFER_HUGE_ONLY)))
+	if (size == 0 || (flags & ~(huge | NICD_BUFFER_HUGE_1G)) || (flags & (huge | NICD_BUFFER_HUGE_1G)) == NICD_BUFFER_HUGE_1G)
 		return error_local(error, ERROR_ARGUMENT, 0, 0);
-	if (huge)
-		r = buffer_try(buffer, size, HUGE_PAGE, true);
+	if (flags & huge)
+		r = buffer_try(buffer, size, first);
 	if (r < 0 && (flags & NICD_BUFFER_HUGE_ONLY))
-		return error_local(error, ERROR_HUGE_PAGES, 0, 0);
+		return huge_refuse(error, first, size);
+	if (r < 0 && (flags & huge) && first != HUGE_2M)
+		r = buffer_try(buffer, size, HUGE_2M);
 	if (r < 0)
-		r = buffer_try(buffer, size, (size_t)sysconf(_SC_PAGESIZE), false);
+		r = buffer_try(buffer, size, NORMAL);
 	if (r < 0)
 		return error_system(error, -r, "allocating the buffer", "use a smaller one, or release memory");
 	return buffer_map(buffer, true, error);

@@ -32,8 +32,14 @@
 	X(NOT_NICD, PROTOCOL_VIOLATION, EPROTO, "what came from the socket is not what nicd says", \
 	  "check the socket's path and that library and nicd are of one version") \
 	X(MESSAGE_TOO_BIG, INVALID_PARAMETER, EMSGSIZE, "the request does not fit into one message", "use fewer or shorter arguments") \
-	X(HUGE_PAGES, INSUFFICIENT_RESOURCES, ENOMEM, "there are no free huge pages of 2 MiB", \
-	  "raise vm.nr_hugepages, or use NICD_BUFFER_HUGE, which falls back to normal pages")
+	X(HUGE_PAGES, INSUFFICIENT_RESOURCES, ENOMEM, "`limit` huge pages of the size asked for are free, and `observed` are needed", \
+	  "let the administrator raise nr_hugepages in /sys/kernel/mm/hugepages/hugepages-2048kB (-1048576kB for 1 GiB), " \
+	  "or use NICD_BUFFER_HUGE, which falls back to smaller pages") \
+	X(HUGE_PAGES_SIZE, INSUFFICIENT_RESOURCES, ENOMEM, "the kernel has no huge pages of the size asked for", \
+	  "see /sys/kernel/mm/hugepages for those it has, or use NICD_BUFFER_HUGE, which falls back to smaller pages") \
+	X(HUGE_PAGES_GROUP, INSUFFICIENT_RESOURCES, ENOMEM, \
+	  "`limit` huge pages are free and `observed` needed, but this process was not given them", \
+	  "raise hugetlb.2MB.max (hugetlb.1GB.max) of its cgroup, or see whether others have reserved them")
 
 enum error_local {
 #define X(name, status, err, text, cure) ERROR_##name,

@@ -327,13 +327,19 @@ NICD_API int nicd_memory_close(struct nicd_memory *memory);
 NICD_API int nicd_memory_close_async(struct nicd_memory *memory, nicd_callback cb, void *userdata);
 
 enum {
-	NICD_BUFFER_HUGE = 0x1,     /* huge pages if there are any free, else normal ones: ask nicd_buffer_page_size */
-	NICD_BUFFER_HUGE_ONLY = 0x2 /* huge pages, or -ENOMEM */
+	NICD_BUFFER_HUGE = 0x1,      /* huge pages of 2 MiB if there are any free, else normal ones: ask nicd_buffer_page_size */
+	NICD_BUFFER_HUGE_ONLY = 0x2, /* huge pages, or -ENOMEM */
+	NICD_BUFFER_HUGE_1G = 0x4    /* with one of these: pages of 1 GiB; with HUGE then of 2 MiB, then normal ones */
 };
 
 /*
  * Makes a memfd of `size` bytes (> 0, rounded up to whole pages), allocates its pages, seals it against shrinking and
- * growing, maps it read-write and shared, and hands it over. Errors: -ENOMEM, -ENOSPC; those of nicd_memory_add().
+ * growing, maps it read-write and shared, and hands it over. Huge pages make the device's translations fewer; the address
+ * that peers use is congruent to the offset modulo their size, so they stay huge. They come from the pool that the
+ * administrator reserves (vm.nr_hugepages for 2 MiB; for 1 GiB best at boot, hugepagesz=1G hugepages=N); no privilege
+ * or memlock limit is needed. Errors: -ENOMEM, -ENOSPC; -ENOMEM with the name HUGE_PAGES: `limit` pages are free and
+ * `observed` are needed; HUGE_PAGES_SIZE: the kernel has none of that size; HUGE_PAGES_GROUP: enough are free, but the
+ * cgroup may not have them; those of nicd_memory_add().
  */
 NICD_API int nicd_buffer_new(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret);
 NICD_API int nicd_buffer_new_async(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret, nicd_callback cb,

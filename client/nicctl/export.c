@@ -51,9 +51,16 @@ static int export_read(struct export *e, int fd, const char *file)
 
 static int export_buffer(struct export *e)
 {
+	bool huge = e->c->given & NICCTL_HUGE;
+
 	if (e->size > SIZE_MAX)
 		return nicctl_fail(e->c, EFBIG, NULL, "the export is larger than memory can be");
-	return nicd_buffer_new(e->c->n, (size_t)e->size, 0, &e->buffer) < 0 ? nicctl_failed(e->c) : NICCTL_OK;
+	if (nicd_buffer_new(e->c->n, (size_t)e->size, huge ? NICD_BUFFER_HUGE : 0, &e->buffer) < 0)
+		return nicctl_failed(e->c);
+	if (huge && nicd_buffer_page_size(e->buffer) < 1 << 20)
+		nicctl_notice(e->c, "there are not enough free huge pages, so the memory is of normal ones; "
+			      "see nr_hugepages in /sys/kernel/mm/hugepages/hugepages-2048kB");
+	return NICCTL_OK;
 }
 
 static int export_copy_file(struct export *e, const char *file)
@@ -127,7 +134,7 @@ static int export_print(struct export *e)
 {
 	static const struct nicctl_column columns[] = {
 		{ "SERIAL", NICCTL_NUMBER }, { "NAME", NICCTL_TEXT }, { "SIZE", NICCTL_NUMBER }, { "ACCESS", NICCTL_TEXT },
-		{ "LOCATOR", NICCTL_TEXT }, { "PID", NICCTL_NUMBER },
+		{ "LOCATOR", NICCTL_TEXT }, { "PID", NICCTL_NUMBER }, { "PAGE_SIZE", NICCTL_NUMBER },
 	};
 	struct nicctl *c = e->c;
 	struct nicctl_table *table;
@@ -144,6 +151,7 @@ static int export_print(struct export *e)
 	nicctl_cell_access(table, c->access);
 	nicctl_cell(table, nicd_export_locator(e->door));
 	nicctl_cell_number(table, (uint64_t)getpid());
+	nicctl_cell_number(table, nicd_buffer_page_size(e->buffer));
 	return nicctl_print(c);
 }
 

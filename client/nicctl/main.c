@@ -28,7 +28,7 @@ static const struct nicctl_command nicctl_commands[] = {
 	{ "export list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_EXPORT, "exported memory" },
 	{ "grant list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_GRANT, "who was given access to an export" },
 	{ "export create", "FILE|--size N --name X --access r|w|rw", 0, 1,
-	  NICCTL_SIZE | NICCTL_NAME | NICCTL_ACCESS | NICCTL_USES | NICCTL_TTL | NICCTL_PEERS | NICCTL_OUTPUT,
+	  NICCTL_SIZE | NICCTL_NAME | NICCTL_ACCESS | NICCTL_USES | NICCTL_TTL | NICCTL_PEERS | NICCTL_OUTPUT | NICCTL_HUGE,
 	  NICCTL_NAME | NICCTL_ACCESS, nicctl_export_create, 0,
 	  "exports a copy of FILE, or N zero bytes; prints the locator; holds until interrupted" },
 	{ "get", "LOCATOR [-o FILE]", 1, 1, NICCTL_OUTPUT | NICCTL_PROGRESS | NICCTL_NO_PROGRESS, 0,

@@ -308,6 +308,30 @@ def test_ping(nicd, peer_nicd, source, locator_file):
         assert len(run_json(peer_nicd, "ping", locator_file(record))["ping"]) == 2
 
 
+# ---- huge pages
+
+HUGE_POOL = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+
+
+@pytest.mark.parametrize("pages", [0, 3])
+def test_huge_export(nicd, peer_nicd, source, locator_file, pages):
+    pool = HUGE_POOL / "nr_hugepages"
+    before = pool.read_text()
+    # A host that has some gives some; then this is the same case twice.
+    free = int((HUGE_POOL / "free_hugepages").read_text())
+    if pages > free:
+        pool.write_text(str(int(before) + pages))
+    try:
+        with exporting(nicd, source, "--name", "huge", "--access", "r", "--huge") as record:
+            # mutation: export_buffer does not pass the flag on
+            assert record["page_size"] == (2 << 20 if max(pages, free) >= 2 else 4096)
+            assert run(peer_nicd, "get", locator_file(record))[0] == source.read_bytes()
+        # mutation: export_buffer does not say that there were too few
+        assert (b"normal ones" in record["stderr"]) == (record["page_size"] == 4096)
+    finally:
+        pool.write_text(before)
+
+
 # ---- measuring
 
 @pytest.fixture

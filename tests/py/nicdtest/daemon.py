@@ -173,7 +173,15 @@ class Nicd:
     def remember_fds(self):
         """What is open now is what must be open whenever no client is connected."""
         self.admin()
-        self.base_fds = self.ledger().open_fds, [self.open_fds(pid) for pid in self.soft]
+        seen = []
+
+        def settled():
+            """Sockets and memory are closed by other threads, which may be at it still: the same five times in a row."""
+            seen.append((self.ledger().open_fds, [self.open_fds(pid) for pid in self.soft]))
+            return len(seen) >= 5 and all(s == seen[-1] for s in seen[-5:])
+
+        assert wait_until(settled, pause=0.02), f"what is open changes without end: {seen[-5:]}"
+        self.base_fds = seen[-1]
 
     def assert_clean(self, timeout=10.0):
         """Everything that clients held is given back."""
