@@ -4,12 +4,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	volatile size_t behind = size;   /* not for the compiler to find */
 	volatile char *room;
 
 	if (size < 4 || memcmp(data, "nicd", 4))
 		return 0;
 	room = malloc(4);
-	room[size] = 1;
+	room[behind] = 1;
 	free((void *)room);
 	return 0;
 }
