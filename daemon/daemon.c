@@ -381,6 +381,8 @@ static int init_sessions(struct daemon *d)
 		.rules = &d->rules,
 		.max = d->options->max_sessions,
 		.bind_to_pid = d->options->bind_to_pid,
+		.stall_ms = (uint32_t)(d->options->policy.stall_timeout_ns / 1000000),
+		.hello_ms = (uint32_t)(d->options->policy.hello_timeout_ns / 1000000),
 	};
 	int r = sessions_init(&d->sessions, &terms);
 
@@ -445,6 +447,7 @@ static int daemon_init(struct daemon *d)
 
 	env_init(&d->env, &d->loop);
 	nic_init(&d->nic, &d->env.nic, &d->options->policy.limits, &settings);
+	d->nic.accounts.pool[NIC_SLOT_MEMORIES] = d->options->policy.all_memories;
 	init_rules(d);
 	r = init_loop(d);
 	if (!r)
@@ -458,6 +461,9 @@ static int daemon_init(struct daemon *d)
 		r = fail(d, "the loop refuses the device", -ENOMEM);
 	if (!r && descriptors_init(&d->descriptors, &d->nic, &d->env) < 0)
 		r = fail(d, "RLIMIT_NOFILE is too low to serve clients; raise it (ulimit -n, LimitNOFILE=) to 1024 or more", -EMFILE);
+	/* Sessions need the other half. */
+	if (!r)
+		d->nic.accounts.pool[NIC_SLOT_FDS] = (d->descriptors.limit - d->descriptors.base) / 2;
 	return r;
 }
 

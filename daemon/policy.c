@@ -26,6 +26,9 @@ void policy_init(struct policy *policy)
 		.max_news = 1024,
 		.max_output = 256 * 1024,
 		.revoke_timeout_ns = UINT64_C(5000000000),
+		.hello_timeout_ns = UINT64_C(10000000000),
+		.stall_timeout_ns = UINT64_C(30000000000),
+		.all_memories = 60000,   /* nicd-soft maps each of them once, and vm.max_map_count is 65,530 */
 		.device_window = 1024,
 		.device_share = 64,
 		.connect_window = 1024,

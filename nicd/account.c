@@ -117,9 +117,22 @@ struct nic_account *nic_account_next(struct nic_accounts *accounts, uint64_t aft
 	return after == UINT64_MAX ? NULL : RB_NFIND(nic_account_numbers, &accounts->by_number, &key);
 }
 
+/* The most that this account may have now. */
+static uint64_t account_max(const struct nic_account *account, enum nic_slot slot)
+{
+	const struct nic_accounts *accounts = account->accounts;
+	uint64_t max = account->limits.max[slot], pool = accounts->pool[slot], others = accounts->used[slot] - account->used[slot];
+	uint64_t share;
+
+	if (!pool)
+		return max;
+	share = (pool > others ? pool - others : 0) / (HASH_COUNT(accounts->by_key) + 1);
+	return share < max ? share : max;
+}
+
 int nic_account_take(struct nic_account *account, enum nic_slot slot, uint64_t n, struct nicd_error *err)
 {
-	uint64_t used = account->used[slot], max = account->limits.max[slot];
+	uint64_t used = account->used[slot], max = account_max(account, slot);
 
 	if (n > 0 && (used > max || n > max - used))
 		return nicd_refuse_at(err, NICD_R_QUOTA, max, n > UINT64_MAX - used ? UINT64_MAX : used + n);

@@ -148,6 +148,72 @@ static void test_long_key(void **state)
 	bank_deinit(&bank);
 }
 
+/*
+ * One that takes all it can, then another, then a third: each gets something, and what is given back is there for the others.
+ * mutation: account_max returns the account's own maximum: the first one has all
+ * mutation: account_max divides by the number of accounts without one more: the first one has all
+ */
+static void test_nobody_takes_what_others_are_guaranteed(void **state)
+{
+	enum { POOL = 3600, ACCOUNTS = 5 };
+	struct nic_account *accounts[ACCOUNTS];
+	struct nic_charge charges[POOL] = { 0 };
+	uint64_t taken[ACCOUNTS] = { 0 };
+	struct nicd_error err;
+	struct bank bank;
+	unsigned n = 0;
+	char key[16];
+
+	bank_init(&bank, POOL);
+	bank.accounts.pool[NIC_SLOT_MRS] = POOL;
+	for (unsigned i = 0; i < ACCOUNTS; i++) {
+		snprintf(key, sizeof(key), "uid:%u", i);
+		assert_int_equal(nic_account_get(&bank.accounts, key, &accounts[i]), 0);
+		while (nic_charge(accounts[i], &charges[n], NIC_SLOT_MRS, 1, &err) == 0) {
+			n++;
+			taken[i]++;
+		}
+		assert_int_equal(err.reason, NICD_R_QUOTA);
+		assert_int_equal(err.limit, taken[i]);
+		assert_int_equal(err.observed, taken[i] + 1);
+	}
+	assert_int_equal(taken[0], POOL / 2);
+	assert_int_equal(taken[1], POOL / 2 / 3);
+	for (unsigned i = 0; i < ACCOUNTS; i++)
+		assert_true(taken[i] >= POOL / ((ACCOUNTS + 1) * (ACCOUNTS + 1)));
+	for (unsigned i = 0; i < taken[0]; i++)
+		nic_charge_release(&charges[i]);
+	assert_int_equal(nic_charge(accounts[4], &charges[0], NIC_SLOT_MRS, 200, &err), 0);
+	/* Another slot has no pool. */
+	assert_int_equal(nic_charge(accounts[4], &charges[1], NIC_SLOT_PDS, bank.accounts.limits.max[NIC_SLOT_PDS], &err), 0);
+	while (n)
+		nic_charge_release(&charges[--n]);
+	for (unsigned i = 0; i < ACCOUNTS; i++)
+		nic_account_unref(accounts[i]);
+	bank_deinit(&bank);
+}
+
+/* mutation: nic_charge_adjust refuses above the maximum, or forgets what was charged before */
+static void test_what_cannot_be_refused(void **state)
+{
+	struct nic_account *account;
+	struct nic_charge charge = { 0 };
+	struct bank bank;
+
+	bank_init(&bank, 10);
+	assert_int_equal(nic_account_get(&bank.accounts, "uid:1", &account), 0);
+	nic_charge_adjust(account, &charge, NIC_SLOT_MRS, 7);
+	nic_charge_adjust(account, &charge, NIC_SLOT_MRS, 25);
+	assert_int_equal(account->used[NIC_SLOT_MRS], 25);
+	assert_int_equal(bank.accounts.used[NIC_SLOT_MRS], 25);
+	nic_charge_adjust(account, &charge, NIC_SLOT_MRS, 3);
+	assert_int_equal(account->used[NIC_SLOT_MRS], 3);
+	nic_charge_adjust(account, &charge, NIC_SLOT_MRS, 0);
+	assert_int_equal(account->used[NIC_SLOT_MRS], 0);
+	nic_account_unref(account);
+	bank_deinit(&bank);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -157,6 +223,8 @@ int main(void)
 		cmocka_unit_test(test_many_accounts),
 		cmocka_unit_test(test_no_memory),
 		cmocka_unit_test(test_long_key),
+		cmocka_unit_test(test_nobody_takes_what_others_are_guaranteed),
+		cmocka_unit_test(test_what_cannot_be_refused),
 	};
 
 	return cmocka_run_group_tests_name("account", tests, NULL, NULL);
