@@ -2,6 +2,7 @@
 /*
  * struct closer is embedded in the environment and belongs to the loop. Its threads are made when they are needed and end when there is nothing
  * that they may do. They share a queue in memory of its own, because a thread that hangs may outlive the closer; the last one frees it.
+ * Whose descriptor is next is fair: who brings sixty waits sixty times as long as who brings one.
  */
 #include "daemon/closer.h"
 
@@ -10,23 +11,26 @@
 #include <unistd.h>
 
 #include "daemon/util.h"
+#include "nicd/fair.h"
 
 struct closer_user {
 	uint32_t uid;
 	uint32_t pending;             /* the loop's; freed at 0 */
-	unsigned running;             /* threads that close one of theirs; under the lock */
+	struct nic_fair_queue turns;  /* its jobs; under the lock */
 	LIST_ENTRY(closer_user) next;
 };
 
 struct closer_job {
-	STAILQ_ENTRY(closer_job) next;
+	STAILQ_ENTRY(closer_job) next;   /* done */
+	struct nic_fair_item turn;       /* to do */
 	int fd;
 	struct closer_user *user;
 };
 
 struct closer_shared {
 	uv_mutex_t mutex;
-	struct closer_jobs todo, done;
+	struct nic_fair todo;
+	struct closer_jobs done;
 	unsigned threads;             /* each of them holds a reference */
 	bool over;                    /* the loop has let go: nobody wants to hear */
 	struct closer_users users;    /* then these are ours */
@@ -53,19 +57,12 @@ static void shared_free(struct closer_shared *shared)
 	free(shared);
 }
 
-/* Called with the lock. The first whose user has not enough threads already. */
+/* Called with the lock. NULL: none that a thread may take. */
 static struct closer_job *job_pick(struct closer_shared *shared)
 {
-	struct closer_job *job;
+	struct nic_fair_item *item = nic_fair_take(&shared->todo);
 
-	STAILQ_FOREACH(job, &shared->todo, next) {
-		if (job->user->running < CLOSER_THREADS_PER_USER) {
-			STAILQ_REMOVE(&shared->todo, job, closer_job, next);
-			job->user->running++;
-			return job;
-		}
-	}
-	return NULL;
+	return item ? container_of(item, struct closer_job, turn) : NULL;
 }
 
 static void *thread_run(void *arg)
@@ -79,7 +76,7 @@ static void *thread_run(void *arg)
 		uv_mutex_unlock(&shared->mutex);
 		shared->close(job->fd);
 		uv_mutex_lock(&shared->mutex);
-		job->user->running--;
+		nic_fair_leave(&shared->todo, &job->user->turns, 0);
 		STAILQ_INSERT_TAIL(&shared->done, job, next);
 		if (!shared->over)
 			uv_async_send(shared->async);
@@ -128,6 +125,7 @@ static struct closer_user *user_get(struct closer *closer, uint32_t uid)
 	user = calloc(1, sizeof(*user));
 	if (user) {
 		user->uid = uid;
+		nic_fair_queue_init(&user->turns);
 		LIST_INSERT_HEAD(&closer->users, user, next);
 	}
 	return user;
@@ -195,7 +193,7 @@ static bool shared_make(struct closer *closer)
 	}
 	uv_unref((uv_handle_t *)async);
 	async->data = closer;
-	STAILQ_INIT(&shared->todo);
+	nic_fair_init(&shared->todo, 1, CLOSER_THREADS_PER_USER, CLOSER_THREADS_PER_USER);
 	STAILQ_INIT(&shared->done);
 	shared->async = async;
 	shared->close = closer->close;
@@ -215,12 +213,12 @@ static bool job_give(struct closer_shared *shared, struct closer_job *job)
 	bool taken;
 
 	uv_mutex_lock(&shared->mutex);
-	STAILQ_INSERT_TAIL(&shared->todo, job, next);
-	if (job->user->running < CLOSER_THREADS_PER_USER && shared->threads < CLOSER_THREADS)
+	nic_fair_add(&shared->todo, &job->user->turns, &job->turn);
+	if (job->user->turns.busy < CLOSER_THREADS_PER_USER && shared->threads < CLOSER_THREADS)
 		(void)thread_start(shared);
 	taken = shared->threads > 0;
 	if (!taken)
-		STAILQ_REMOVE(&shared->todo, job, closer_job, next);
+		nic_fair_remove(&shared->todo, &job->turn);
 	uv_mutex_unlock(&shared->mutex);
 	return taken;
 }

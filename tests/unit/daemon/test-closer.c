@@ -22,16 +22,18 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
 static bool hang;
 static unsigned closed, hanging;
+static int let, order[2000];   /* one that hangs no more; what was closed when */
 
 static int slow_close(int fd)
 {
 	pthread_mutex_lock(&mutex);
 	hanging += fd >= HANGING;
 	pthread_cond_broadcast(&cond);
-	while (fd >= HANGING && hang)
+	while (fd >= HANGING && hang && fd != let)
 		pthread_cond_wait(&cond, &mutex);
 	hanging -= fd >= HANGING;
-	closed++;
+	order[closed++] = fd;
+	pthread_cond_broadcast(&cond);
 	pthread_mutex_unlock(&mutex);
 	return 0;
 }
@@ -56,6 +58,7 @@ static int setup(void **state)
 	closer_init(&closer, &loop);
 	closer.close = slow_close;
 	closed = hanging = 0;
+	let = -1;
 	hang = true;
 	return 0;
 }
@@ -111,6 +114,30 @@ static void test_many(void **state)
 	assert_true(LIST_EMPTY(&closer.users));
 }
 
+/* All threads hang. The first that is free again does not go on with what brought most, but with whoever has waited too. */
+static void test_next_is_who_has_had_less(void **state)
+{
+	enum { USERS = CLOSER_THREADS / CLOSER_THREADS_PER_USER, MANY = 50 };
+
+	for (int i = 0; i < CLOSER_THREADS; i++)
+		closer_close(&closer, HANGING + i, MALLORY + 10 + (uint32_t)i % USERS);
+	wait_hanging(CLOSER_THREADS);
+	for (int i = 0; i < MANY; i++)
+		closer_close(&closer, i, MALLORY + 10);
+	for (int i = 0; i < 3; i++)
+		closer_close(&closer, MANY + i, ALICE);
+	pthread_mutex_lock(&mutex);
+	let = HANGING;   /* one of Mallory's */
+	pthread_cond_broadcast(&cond);
+	while (closed < 1 + MANY + 3)
+		pthread_cond_wait(&cond, &mutex);
+	assert_int_equal(order[0], HANGING);
+	/* mutation: jobs in the order in which they came: Alice's are the last three */
+	for (int i = 0; i < 3; i++)
+		assert_in_range(order[1 + 2 * i] >= MANY ? order[1 + 2 * i] : order[2 + 2 * i], MANY, MANY + 2);
+	pthread_mutex_unlock(&mutex);
+}
+
 static void test_hangs_alone(void **state)
 {
 	for (int i = 0; i < 200; i++)
@@ -153,7 +180,8 @@ static void test_end_while_hanging(void **state)
 int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-	const struct CMUnitTest tests[] = { T(test_closes), T(test_many), T(test_hangs_alone), T(test_end_while_hanging) };
+	const struct CMUnitTest tests[] = { T(test_closes), T(test_many), T(test_next_is_who_has_had_less),
+					    T(test_hangs_alone), T(test_end_while_hanging) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

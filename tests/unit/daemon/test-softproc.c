@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The child of rootless mode: what it is handed, and that it goes. A shell script stands for nicd-soft. */
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -23,10 +25,39 @@ static struct options options;
 static struct softproc softproc;
 static uv_loop_t loop;
 static char how[128], message[512];
+static pid_t janitor;
+static int alive;   /* the janitor sees it close */
 
 static int remove_one(const char *what, const struct stat *st, int type, struct FTW *ftw)
 {
 	return remove(what);
+}
+
+/* Removes the directory when the test is over, also when somebody has killed it: then this is all that is left, and not for long. */
+static void janitor_start(void)
+{
+	int watch[2];
+	char byte;
+
+	assert_int_equal(pipe2(watch, O_CLOEXEC), 0);
+	janitor = fork();
+	if (!janitor) {
+		setsid();
+		close(watch[1]);
+		while (read(watch[0], &byte, 1) < 0 && errno == EINTR)
+			;
+		_exit(nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS) < 0);
+	}
+	close(watch[0]);
+	alive = watch[1];
+}
+
+static int janitor_end(void)
+{
+	int status = -1;
+
+	close(alive);
+	return waitpid(janitor, &status, 0) == janitor ? status : -1;
 }
 
 static void on_ended(struct softproc *s, const char *text)
@@ -39,6 +70,7 @@ static int setup(void **state)
 	strcpy(dir, "/tmp/nicd-softproc-XXXXXX");
 	if (!mkdtemp(dir))
 		return -1;
+	janitor_start();
 	options_init(&options);
 	options.rootless = true;
 	snprintf(options.socket, sizeof(options.socket), "%s/nicd.sock", dir);
@@ -56,7 +88,7 @@ static int teardown(void **state)
 	uv_run(&loop, UV_RUN_DEFAULT);
 	assert_int_equal(softproc.open_handles, 0);
 	assert_int_equal(uv_loop_close(&loop), 0);
-	return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	return janitor_end();
 }
 
 static void script(const char *text)
@@ -188,7 +220,8 @@ static void test_stop_insists(void **state)
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/up", dir);
-	script("trap '' TERM; : >$0.up; while :; do sleep 0.05; done");
+	/* But not immortal: who is killed with its test's process goes too. */
+	script("trap '' TERM; : >$0.up; while kill -0 $PPID; do sleep 0.05; done");
 	snprintf(path, sizeof(path), "%s/soft.up", dir);
 	fd = softproc_start(&softproc, message, sizeof(message));
 	while (access(path, F_OK))
