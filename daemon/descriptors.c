@@ -58,7 +58,7 @@ int descriptors_init(struct descriptors *descriptors, const struct nic *nic, con
 
 bool descriptors_free(const struct descriptors *descriptors, uint32_t want)
 {
-	uint64_t used = (uint64_t)descriptors->base + (uint64_t)descriptors->sessions * DESCRIPTORS_PER_SESSION +
+	uint64_t used = (uint64_t)descriptors->base + descriptors->sessions + descriptors->pidfds +
 			descriptors->env->closing + descriptors->env->closer.pending + descriptors->nic->held_fds;
 
 	return used + want <= descriptors->limit;

@@ -15,13 +15,14 @@ struct nic;
 enum {
 	DESCRIPTORS_RESERVE = WIRE_KERNEL_FDS + 32, /* what one recvmsg may bring, before it is counted */
 	DESCRIPTORS_ADMINS = 128,                   /* besides, kept for admins: who else could make room? */
-	DESCRIPTORS_PER_SESSION = 2,                /* socket, pidfd */
+	DESCRIPTORS_PER_SESSION = 2,                /* socket, pidfd: at its beginning */
 };
 
 struct descriptors {
 	uint32_t limit;
 	uint32_t base;        /* open without any session, and what may be under way unseen */
 	uint32_t sessions;    /* open ones; kept by session.c */
+	uint32_t pidfds;      /* of those that have to keep one; by session.c too */
 	const struct nic *nic;
 	const struct env *env;
 };

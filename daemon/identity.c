@@ -26,13 +26,20 @@
 
 enum { GROUPS_MAX = 65536 };
 
-/* Before 6.5 the pid may have been given to another process meanwhile: good enough to show, and cgroup accounts check more. */
-static int peer_pidfd(int sock, pid_t pid)
+int identity_pidfd(int sock)
 {
 	int fd = -1;
 	socklen_t len = sizeof(fd);
 
-	if (!getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len))
+	return getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) ? -1 : fd;
+}
+
+/* Before 6.5 the pid may have been given to another process meanwhile: good enough to show, and cgroup accounts check more. */
+static int peer_pidfd(int sock, pid_t pid)
+{
+	int fd = identity_pidfd(sock);
+
+	if (fd >= 0)
 		return fd;
 	return pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 }

@@ -19,6 +19,8 @@ struct identity_rules {
 int identity_get(struct client_identity *ret, int *pidfd, const struct identity_rules *rules, int sock, bool admin_socket,
 		 uint64_t number, struct nicd_error *err);
 
+/* The pidfd of the peer, dead or alive, as often as one asks: -1: the kernel cannot tell (before Linux 6.5). */
+int identity_pidfd(int sock);
 /* Has the process behind the pidfd not ended? Unknown (-1) counts as alive. */
 bool identity_alive(int pidfd);
 

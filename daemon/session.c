@@ -43,7 +43,10 @@ static void host_kick(struct client *client)
 
 static bool host_alive(struct client *client)
 {
-	return identity_alive(((struct session *)client->userdata)->pidfd);
+	const struct session *session = client->userdata;
+	_cleanup_fd_ int asked = session->pidfd < 0 && session->fd >= 0 ? identity_pidfd(session->fd) : -1;
+
+	return identity_alive(session->pidfd >= 0 ? session->pidfd : asked);
 }
 
 void session_log(const struct session *session, int priority, const char *what)
@@ -117,6 +120,7 @@ static void session_unref_handle(uv_handle_t *handle)
 		return;
 	socket_close(sessions, session->fd);
 	session->fd = -1;
+	sessions->descriptors->pidfds -= session->pidfd >= 0;
 	session->pidfd = fd_close(session->pidfd);
 	sessions->descriptors->sessions--;
 	if (!session->client)
@@ -237,6 +241,15 @@ static int session_watch(struct session *session)
 	return 0;
 }
 
+/* Where the socket can be asked again, and nobody watches it, a pidfd would only cost each session a descriptor. */
+static void pidfd_spare(struct session *session)
+{
+	_cleanup_fd_ int again = session->sessions->bind_to_pid || session->pidfd < 0 ? -1 : identity_pidfd(session->fd);
+
+	if (again >= 0)
+		session->pidfd = fd_close(session->pidfd);
+}
+
 static int session_new(struct sessions *sessions, int fd, bool admin_socket, struct nicd_error *err)
 {
 	struct client_identity identity = { 0 };
@@ -249,6 +262,8 @@ static int session_new(struct sessions *sessions, int fd, bool admin_socket, str
 	session->fd = fd;
 	session->pidfd = -1;
 	r = identity_get(&identity, &session->pidfd, sessions->rules, fd, admin_socket, ++sessions->n_accepted, err);
+	if (!r)
+		pidfd_spare(session);
 	if (!r)
 		r = client_new(&session->client, sessions->host, &identity, session, err);
 	if (!r && session_watch(session) < 0) {
@@ -272,6 +287,7 @@ static int session_new(struct sessions *sessions, int fd, bool admin_socket, str
 	sessions->n_open++;
 	sessions->n_all++;
 	sessions->descriptors->sessions++;
+	sessions->descriptors->pidfds += session->pidfd >= 0;
 	session_log(session, LOG_DEBUG, "connected");
 	session_poll(session);
 	return 0;

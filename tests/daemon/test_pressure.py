@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Clients that do not read, ask too much, or are too many: only they feel it."""
+import contextlib
+import resource
 import select
 import socket
 import time
@@ -7,7 +9,7 @@ import time
 import pytest
 
 from nicdtest import limits, locator
-from nicdtest.daemon import configuration
+from nicdtest.daemon import configuration, wait_until
 from nicdtest.memory import Buffer
 from nicdtest.pair import silent_listener
 from nicdtest.pb import pb
@@ -156,3 +158,171 @@ def test_large_answers_are_split(session):
     for _ in range(6):
         batch.add(pb.QueryTokens(mrs=[1] * 1000))
     assert all(len(r.tokens.local_tokens) == 1000 for r in batch.run())
+
+
+# ---- many
+
+def connect(path):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(str(path))
+    except BlockingIOError:
+        sock.close()
+        return None
+    return sock
+
+
+HELLO = pb.Frame(requests=[request(1, pb.Hello(major=limits.MAJOR, min_minor=limits.MINOR, client="many"))]).SerializeToString()
+
+
+def readable(sock, timeout):
+    """select() knows no descriptors above 1,023."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def greet(socks):
+    """Says Hello on all of them, then hears what each is told: role accepted, or the reason of the Fatal."""
+    told = []
+    for sock in socks:
+        with contextlib.suppress(BrokenPipeError):
+            sock.send(HELLO)
+    for sock in socks:
+        assert readable(sock, 30)
+        frame = pb.Frame.FromString(sock.recv(limits.FRAME_MAX))
+        told.append(frame.fatal.name if frame.HasField("fatal") else frame.replies[0].error.name)
+    return told
+
+
+def close_all(socks):
+    for sock in socks:
+        sock.close()
+
+
+def test_a_thousand_at_once(nicd):
+    """All connect before any is served, as far as the backlog holds, and say Hello at the same time."""
+    # mutation: ACCEPT_TURN 0, or listener_stop without listener_start: some wait for ever
+    socks, deadline = [], time.monotonic() + 30
+    while len(socks) < 1000 and time.monotonic() < deadline:
+        sock = connect(nicd.socket)
+        if sock:
+            socks.append(sock)
+        else:
+            time.sleep(0.001)
+    assert len(socks) == 1000
+    assert set(greet(socks)) == {""}
+    assert nicd.ledger().sessions == 1000
+    close_all(socks)
+
+
+def test_no_more_sessions_than_an_account_may_have(own_nicd):
+    """Who is beyond the cap is told so; nobody else feels it, and who leaves makes room."""
+    nicd = own_nicd(config=configuration({"sessions": 50}))
+    socks = [connect(nicd.socket) for _ in range(60)]
+    told = greet(socks)
+    # mutation: client_new does not charge SESSIONS: 60
+    assert sorted(told) == [""] * 50 + ["QUOTA"] * 10
+    assert nicd.admin().list(pb.SESSION)
+    close_all(socks[:5])
+    nicd_has = lambda n: wait_until(lambda: nicd.ledger().sessions == n)
+    assert nicd_has(45)
+    again = [connect(nicd.socket) for _ in range(5)]
+    assert set(greet(again)) == {""}
+    close_all(socks[5:] + again)
+
+
+@pytest.mark.time_limit(120)
+def test_ten_thousand_sessions(own_nicd):
+    """Open at the same time, idle: one more works as if it were alone, and an idle one costs little."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 16384:
+        pytest.fail(f"this test needs 16,384 descriptors (ulimit -Hn); the hard limit is {before[1]}")
+    # mutation: pidfd_spare does nothing: two descriptors for each session are too many where the limit is 20,000
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[1], 20000), before[1]))
+    nicd = own_nicd(config=configuration({"sessions": 20000}))
+    socks = []
+    nicd.admin()
+    try:
+        with nicd.session() as first:
+            pd = first.create_pd()
+            while len(socks) < 10000:
+                batch = []
+                while len(batch) < 500:
+                    sock = connect(nicd.socket)
+                    if sock:
+                        batch.append(sock)
+                    else:
+                        time.sleep(0.001)
+                socks += batch
+                assert set(greet(batch)) == {""}
+            ledger = nicd.ledger()
+            assert ledger.sessions == 10001
+            for _ in range(50):
+                first.close_object(first.create_mr(pd))
+            nicd.ledger()
+            time.sleep(1.0)
+            # mutation: a timer, or an idle handle, for each session: the loop turns without end
+            assert nicd.ledger().turns < 100
+    finally:
+        close_all(socks)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    # mutation: leave something of a session that is gone
+    assert wait_until(lambda: nicd.ledger().sessions == 0, 30)
+    nicd.assert_clean()
+
+
+def test_the_listener_rests_at_the_cap(own_nicd):
+    """Beyond max-sessions connections wait in the backlog, and the loop sleeps meanwhile."""
+    nicd = own_nicd(config=configuration(session={"max_sessions": 20}))
+    socks = [connect(nicd.socket) for _ in range(20)]
+    assert set(greet(socks)) == {""}
+    waiting = [connect(nicd.socket) for _ in range(10)]
+    assert all(waiting)
+    nicd.ledger()
+    time.sleep(0.5)
+    # mutation: on_accepted always says that there is room, or the listener is polled while it is stopped
+    assert nicd.ledger().turns < 100
+    assert not select.select(waiting, [], [], 0)[0]
+    close_all(socks)
+    assert set(greet(waiting)) == {""}
+    close_all(waiting)
+
+
+def test_who_connects_and_says_nothing(own_nicd):
+    """Is hung up on, and told why; who has said Hello may be silent."""
+    nicd = own_nicd(config=configuration(session={"hello_timeout": 1}))
+    with nicd.session() as polite:
+        sock = connect(nicd.socket)
+        # mutation: no deadline before Hello
+        assert select.select([sock], [], [], 20)[0]
+        frame = pb.Frame.FromString(sock.recv(limits.FRAME_MAX))
+        assert (frame.fatal.name, frame.fatal.limit) == ("HELLO_FIRST", 1000) and frame.fatal.observed >= 1000
+        assert sock.recv(1) == b""
+        sock.close()
+        polite.create_pd()
+
+
+def test_slow_readers(own_nicd):
+    """Many that ask and never read cost a bounded amount together, are ended in the end, and nobody waits for them."""
+    nicd = own_nicd(config=configuration({"buffered_bytes": "2M"}, session={"stall_timeout": 1}))
+    call = pb.QueryTokens(mrs=[1] * limits.QUERY_IDS)
+    deaf = [nicd.session() for _ in range(40)]
+    ids = {s: 1000 for s in deaf}
+    for s in deaf:
+        s.sock.setblocking(False)
+    # The same uid, but an account full of output does not keep an admin out.
+    before = memory_of(nicd)
+    for _ in range(40):
+        for s in deaf:
+            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                ids[s] += 1
+                s.sock.send(pb.Frame(requests=[request(ids[s], call)]).SerializeToString())
+        nicd.ledger()
+    # mutation: client_charge_output does nothing: 40 times 256 KiB are queued
+    # 2 MiB of output, a frame over the limit for each, the sanitizer's own, and what it holds back.
+    assert memory_of(nicd) - before < 48 << 20
+    # mutation: on_stall looks at the output of one session only
+    assert wait_until(lambda: nicd.ledger().sessions <= 8, 30)
+    for s in deaf:
+        s.sock.close()

@@ -113,7 +113,7 @@ static void test_descriptors(void **state)
 	nic.held_fds = 3;
 	assert_true(descriptors_free(&descriptors, left - 3));
 	assert_false(descriptors_free(&descriptors, left - 2));
-	descriptors.sessions = 2;
+	descriptors.sessions = descriptors.pidfds = 2;
 	assert_true(descriptors_free(&descriptors, left - 3 - 2 * DESCRIPTORS_PER_SESSION));
 	assert_false(descriptors_free(&descriptors, left - 2 - 2 * DESCRIPTORS_PER_SESSION));
 	env.closing = 1;

@@ -880,7 +880,7 @@ static void test_starved(void **state)
 	int fd = dial(), other;
 	uint32_t limit = w.descriptors.limit, id;
 
-	w.descriptors.limit = w.descriptors.base + w.descriptors.sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_RESERVE +
+	w.descriptors.limit = w.descriptors.base + w.descriptors.sessions + w.descriptors.pidfds + DESCRIPTORS_RESERVE +
 			      DESCRIPTORS_ADMINS - 1;
 	assert_false(sessions_have_room(&w.sessions, false));
 	assert_true(ask(fd, 9));
@@ -914,7 +914,7 @@ static void test_starved_admin(void **state)
 	w.rules.admin_uid = geteuid();
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair), 0);
 	session_accept(&w.sessions, pair[0], true);
-	few = w.descriptors.base + w.descriptors.sessions * DESCRIPTORS_PER_SESSION + DESCRIPTORS_RESERVE;
+	few = w.descriptors.base + w.descriptors.sessions + w.descriptors.pidfds + DESCRIPTORS_RESERVE;
 	w.descriptors.limit = few + 2 * DESCRIPTORS_PER_SESSION;
 	assert_false(sessions_have_room(&w.sessions, false));
 	/* mutation: the same reserve for all */
