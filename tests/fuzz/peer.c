@@ -383,7 +383,7 @@ static void say_read(struct peer *peer, struct input *in)
 	if (flags & 4)
 		read.size <<= 16;
 	read.sink_to = flags & 8 ? UINT64_MAX - 5 : 0x1000;
-	header.msn = flags & 16 ? input_u8(in) : ++peer->msn[QUEUE_READ];
+	header.msn = flags & 16 ? (uint32_t)input_u8(in) : ++peer->msn[QUEUE_READ];
 	rdmap_read_encode(buf + rdmap_encode(buf, &header), &read);
 	put_fpdu(peer, buf, sizeof(buf), flags & 2);
 }
@@ -396,7 +396,7 @@ static void say_untagged(struct peer *peer, struct input *in)
 	size_t head, got;
 	const uint8_t *bytes;
 
-	header.msn = flags & 32 ? input_u8(in) : queue < 3 ? ++peer->msn[queue] : 1;
+	header.msn = flags & 32 ? (uint32_t)input_u8(in) : queue < 3 ? ++peer->msn[queue] : 1;
 	header.mo = flags & 64 ? input_u16(in) : 0;
 	head = rdmap_encode(buf, &header);
 	bytes = input_take(in, input_u8(in), &got);
@@ -433,9 +433,9 @@ static void put_entry(const struct peer *peer, uint8_t *p, uint8_t which)
 
 	memset(p, 0, NICD_TRANSFER_ENTRY_SIZE);
 	/* Mostly the tag that is there for it, and its start. */
-	put_le32(p, peer->local[which & 0x10 ? which % PEER_TAGS : TAG_LOCAL]);
+	put_le32(p, peer->local[which & 0x10 ? which % PEER_TAGS : (unsigned)TAG_LOCAL]);
 	put_le32(p + 4, 0x01020304);
-	put_le32(p + 8, which & 0x20 ? which << 4 : places[TAG_LOCAL].page * PAGE);
+	put_le32(p + 8, which & 0x20 ? (unsigned)which << 4 : places[TAG_LOCAL].page * PAGE);
 	put_le32(p + 16, PAGE);
 	put_le32(p + 24, lengths[which % 8]);
 }
