@@ -195,6 +195,9 @@ void answer_completion(struct answer *answer, const struct nic_cmd *cmd)
 	answer->completion.bytes = cmd->completion.bytes;
 	answer->completion.failed = cmd->completion.failed;
 	answer->completion.inexact = cmd->completion.inexact;
+	answer->completion.solicited = cmd->completion.solicited;
+	answer->completion.invalidated = cmd->completion.invalidated;
+	answer->completion.invalidated_token = cmd->completion.token;
 	answer->reply.completion = &answer->completion;
 	answer->reply.result_case = NICD__REPLY__RESULT_COMPLETION;
 }

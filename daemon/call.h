@@ -57,7 +57,7 @@ struct call {
 	const struct method *method;
 	uint32_t id;                    /* of the request */
 	enum call_state state;
-	bool counted;                   /* in n_calls; not so once a Close is pending */
+	bool counted;                   /* in n_calls; not so once a Close or Receive is pending */
 	bool idle;                      /* PENDING, but not at the NIC layer: may be dropped when the session ends */
 	bool linked;                    /* in client->calls */
 	bool in_service;                /* in its account's window */

@@ -5,6 +5,7 @@
  */
 #include "daemon/method.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "daemon/util.h"
@@ -107,9 +108,9 @@ void method_qp_finish(struct call *call, const struct nicd_error *error, struct 
 
 /* ---- transfers */
 
-static int transfer_flags(uint32_t flags, struct nicd_error *err)
+static int transfer_flags(uint32_t flags, uint32_t allowed, struct nicd_error *err)
 {
-	return flags ? nicd_refuse_at(err, NICD_R_OP_FLAGS, 0, flags) : 0;
+	return flags & ~allowed ? nicd_refuse_at(err, NICD_R_OP_FLAGS, allowed, flags) : 0;
 }
 
 static void put_le(uint8_t *at, uint64_t value, unsigned bytes)
@@ -118,49 +119,93 @@ static void put_le(uint8_t *at, uint64_t value, unsigned bytes)
 		at[i] = (uint8_t)(value >> 8 * i);
 }
 
+static void put_local(uint8_t *entry, uint32_t token, uint64_t addr, uint32_t length)
+{
+	put_le(entry, token, 4);
+	put_le(entry + 8, addr, 8);
+	put_le(entry + 24, length, 4);
+}
+
+static int post(struct request *request, struct call *call, const struct nic_request *what, struct nicd_error *err)
+{
+	return nic_qp_post(request_qp(request), what, &call->work, &call->done, err);
+}
+
 /* Read and Write have the same fields under the same numbers, and are lists of one entry. */
 _Static_assert(sizeof(Nicd__Read) == sizeof(Nicd__Write) && offsetof(Nicd__Read, flags) == offsetof(Nicd__Write, flags), "");
 
-static int transfer_one(struct request *request, struct call *call, enum nic_operation operation, struct nicd_error *err)
+static int transfer_one(struct request *request, struct call *call, enum nic_operation operation, uint32_t allowed,
+			struct nicd_error *err)
 {
 	const Nicd__Read *args = request->args;
 	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
+	struct nic_request what = {
+		.operation = operation, .entries = entry, .len = sizeof(entry), .notify = args->flags & NICD__OP_FLAG__OP_NOTIFY,
+	};
 	int r;
 
-	r = transfer_flags(args->flags, err);
+	r = transfer_flags(args->flags, allowed, err);
 	if (r < 0)
 		return r;
-	put_le(entry, args->local_token, 4);
+	put_local(entry, args->local_token, args->local_addr, args->length);
 	put_le(entry + 4, args->remote_token, 4);
-	put_le(entry + 8, args->local_addr, 8);
 	put_le(entry + 16, args->remote_addr, 8);
-	put_le(entry + 24, args->length, 4);
-	return nic_qp_post(request_qp(request), operation, entry, sizeof(entry), &call->work, &call->done, err);
+	return post(request, call, &what, err);
 }
 
 int method_read(struct request *request, struct call *call, struct nicd_error *err)
 {
-	return transfer_one(request, call, NIC_READ, err);
+	return transfer_one(request, call, NIC_READ, 0, err);
 }
 
 int method_write(struct request *request, struct call *call, struct nicd_error *err)
 {
-	return transfer_one(request, call, NIC_WRITE, err);
+	return transfer_one(request, call, NIC_WRITE, NICD__OP_FLAG__OP_NOTIFY, err);
 }
 
 int method_transfer_list(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__TransferList *args = request->args;
 	bool write = args->operation == NICD__TRANSFER_LIST__OPERATION__WRITE;
+	struct nic_request what = {
+		.operation = write ? NIC_WRITE : NIC_READ, .entries = args->entries.data, .len = args->entries.len,
+		.notify = args->flags & NICD__OP_FLAG__OP_NOTIFY,
+	};
 	int r;
 
-	r = transfer_flags(args->flags, err);
+	r = transfer_flags(args->flags, write ? NICD__OP_FLAG__OP_NOTIFY : 0, err);
 	if (r < 0)
 		return r;
 	if (!write && args->operation != NICD__TRANSFER_LIST__OPERATION__READ)
 		return nicd_refuse_at(err, NICD_R_VALUE, NICD__TRANSFER_LIST__OPERATION__WRITE, (uint64_t)args->operation);
-	return nic_qp_post(request_qp(request), write ? NIC_WRITE : NIC_READ, args->entries.data, args->entries.len, &call->work,
-			   &call->done, err);
+	return post(request, call, &what, err);
+}
+
+int method_send(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__Send *args = request->args;
+	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
+	struct nic_request what = {
+		.operation = NIC_SEND, .entries = entry, .len = sizeof(entry), .solicited = args->flags,
+		.invalidate = args->invalidate_token, .invalidate_token = args->invalidate_token,
+	};
+	int r;
+
+	r = transfer_flags(args->flags, NICD__OP_FLAG__OP_SEND_AND_SOLICIT_EVENT, err);
+	if (r < 0)
+		return r;
+	put_local(entry, args->local_token, args->local_addr, args->length);
+	return post(request, call, &what, err);
+}
+
+int method_receive(struct request *request, struct call *call, struct nicd_error *err)
+{
+	const Nicd__Receive *args = request->args;
+	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
+	struct nic_request what = { .operation = NIC_RECEIVE, .entries = entry, .len = sizeof(entry) };
+
+	put_local(entry, args->local_token, args->local_addr, args->length);
+	return post(request, call, &what, err);
 }
 
 void method_transfer_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
@@ -215,8 +260,25 @@ void method_nothing_finish(struct call *call, const struct nicd_error *error, st
 {
 }
 
+/* By serial: only of this session, for an id means nothing to another. */
+static struct nic_qp *query_find(struct request *request, struct nicd_error *err)
+{
+	const Nicd__QueryQp *args = request->args;
+	struct nic_object *object = request->objects[0];
+
+	if (object || args->serial == 0)
+		return object ? request_qp(request) : (nicd_refuse(err, NICD_R_HANDLE), NULL);
+	object = nic_find(request->client->host->nic, NIC_QP, args->serial);
+	if (object && object->owner == &request->client->owner && object->id != 0)
+		return container_of(object, struct nic_qp, object);
+	nicd_refuse_at(err, NICD_R_SERIAL, 0, args->serial);
+	return NULL;
+}
+
 int method_query_qp(struct request *request, struct call *call, struct nicd_error *err)
 {
-	call->qp = request_qp(request);
+	call->qp = query_find(request, err);
+	if (!call->qp)
+		return -EINVAL;
 	return nic_qp_query(call->qp, &call->work, &call->done, err);
 }

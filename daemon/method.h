@@ -28,6 +28,8 @@ int method_connect_qp(struct request *request, struct call *call, struct nicd_er
 int method_read(struct request *request, struct call *call, struct nicd_error *err);
 int method_write(struct request *request, struct call *call, struct nicd_error *err);
 int method_transfer_list(struct request *request, struct call *call, struct nicd_error *err);
+int method_send(struct request *request, struct call *call, struct nicd_error *err);
+int method_receive(struct request *request, struct call *call, struct nicd_error *err);
 int method_flush(struct request *request, struct call *call, struct nicd_error *err);
 int method_disconnect(struct request *request, struct call *call, struct nicd_error *err);
 int method_query_qp(struct request *request, struct call *call, struct nicd_error *err);

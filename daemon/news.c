@@ -19,10 +19,12 @@ struct client_news {
 	uint64_t key;                   /* serial of the object, which may be gone */
 	enum nic_event event;
 	uint64_t id, serial;
+	uint64_t count;                 /* NOTIFIED */
 	struct nicd_error error;        /* reason 0: none */
 };
 
-_Static_assert((int)NIC_EVENT_DEVICE_STATE == NICD__EVENT__KIND__DEVICE_STATE, "");
+_Static_assert((int)NIC_EVENT_DEVICE_STATE == NICD__EVENT__KIND__DEVICE_STATE &&
+	       (int)NIC_EVENT_NOTIFIED == NICD__EVENT__KIND__NOTIFIED, "");
 
 static int news_compare(const struct client_news *a, const struct client_news *b)
 {
@@ -84,6 +86,8 @@ void news_add(struct client *client, const struct nic_object *object, enum nic_e
 	if (news) {
 		news->id = object->id;
 		news->serial = serial;
+		if (event == NIC_EVENT_NOTIFIED)
+			news->count = ((const struct nic_export *)object)->notified;
 		news->error = error ? *error : (struct nicd_error){ 0 };
 	} else {
 		news_drop(client);
@@ -102,6 +106,7 @@ static int news_put(struct client *client, Nicd__Event__Kind kind, const struct 
 	if (news) {
 		event.object = news->id;
 		event.serial = news->serial;
+		event.count = news->count;
 	}
 	if (news && news->error.reason != NICD_R_NONE) {
 		answer_error(&error, &news->error);

@@ -292,6 +292,7 @@ static const struct setting settings[] = {
 	{ NULL, "limits", "qps", "N", set_u64, LIMIT(QPS) },
 	{ NULL, "limits", "doors", "N", set_u64, LIMIT(DOORS) },
 	{ NULL, "limits", "calls", "N", set_u64, LIMIT(CALLS) },
+	{ NULL, "limits", "receives", "N", set_u64, LIMIT(RECEIVES) },
 	{ NULL, "limits", "buffered-bytes", "BYTES", set_u64, LIMIT(BUFFERED) },
 	{ "config", NULL, NULL, "FILE", set_file, FIELD(config), .first = true,
 	  .help = "configuration (" OPTIONS_CONFIG ", when it is there and not rootless)" },

@@ -25,6 +25,7 @@
 	X(QPS, 4096, "qps") \
 	X(DOORS, 16384, "doors") \
 	X(CALLS, 65536, "calls") \
+	X(RECEIVES, 16384, "receives") \
 	X(BUFFERED, UINT64_C(64) << 20, "buffered_bytes")
 
 enum nic_slot {

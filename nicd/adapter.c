@@ -13,11 +13,14 @@
 #include "nicd/qp.h"
 
 static void adapter_lost(struct nic_adapter *adapter);
+static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial, uint32_t generation);
 
 static const struct nic_provider_events adapter_events = {
 	.stream_opened = nic_door_stream_opened,
 	.stream_closed = nic_qp_stream_closed,
 	.door_expired = nic_door_expired,
+	.stream_notified = nic_qp_stream_notified,
+	.tag_invalidated = adapter_tag_invalidated,
 	.lost = adapter_lost,
 };
 
@@ -130,6 +133,21 @@ static void adapter_lost(struct nic_adapter *adapter)
 		if (!owner->dying && owner->event)
 			owner->event(owner, &adapter->object, NIC_EVENT_DEVICE_STATE, adapter->object.serial, &why);
 	}
+}
+
+/* The device is ahead: what stands on the tag is taken down as by the owner's own deregistering, and its owner is told. */
+static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial, uint32_t generation)
+{
+	struct nic_mr *mr = (struct nic_mr *)nic_find(adapter->nic, NIC_MR, serial);
+	struct nicd_error err;
+
+	if (!mr || mr->pd->adapter != adapter || mr->generation != generation || mr->state != NIC_MR_REGISTERED)
+		return;
+	nic_object_emit(&mr->object, NIC_EVENT_REMOTE_INVALIDATED, serial, NULL);
+	mr = (struct nic_mr *)nic_find(adapter->nic, NIC_MR, serial);
+	/* Without memory it stays registered, with tokens that nobody knows any more, until it is deregistered. */
+	if (mr && mr->state == NIC_MR_REGISTERED && mr->generation == generation)
+		nic_mr_revoke(mr, NULL, NULL, &err);
 }
 
 bool nic_adapter_used(const struct nic_adapter *adapter)

@@ -44,6 +44,7 @@ struct nic_export {
 	uint32_t uses_left, max_streams, streams;
 	uint32_t grants;                    /* ended by its revocation */
 	uint32_t streams_cut;               /* by its revocation */
+	uint64_t notified;                  /* by its peers */
 	uint64_t since_ns, until_ns;        /* wall clock */
 	uint8_t ticket[NICD_TICKET_SIZE];   /* wiped when the opening is answered */
 	struct nic_charge charge, charge_qps, charge_pinned;

@@ -403,6 +403,20 @@ static void on_door_expired(struct nic_adapter *handle, uint64_t door)
 	p->events->door_expired(p->adapter, door);
 }
 
+static void on_stream_notified(struct nic_adapter *handle, uint64_t stream, uint64_t count)
+{
+	struct nic_provider *p = outer_of(handle);
+
+	p->events->stream_notified(p->adapter, stream, count);
+}
+
+static void on_tag_invalidated(struct nic_adapter *handle, uint64_t serial, uint32_t generation)
+{
+	struct nic_provider *p = outer_of(handle);
+
+	p->events->tag_invalidated(p->adapter, serial, generation);
+}
+
 static void on_lost(struct nic_adapter *handle)
 {
 	struct nic_provider *p = outer_of(handle);
@@ -415,6 +429,8 @@ static const struct nic_provider_events inner_events = {
 	.stream_opened = on_stream_opened,
 	.stream_closed = on_stream_closed,
 	.door_expired = on_door_expired,
+	.stream_notified = on_stream_notified,
+	.tag_invalidated = on_tag_invalidated,
 	.lost = on_lost,
 };
 

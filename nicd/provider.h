@@ -58,6 +58,8 @@ struct nic_cmd {
 			uint32_t entries;     /* completed */
 			uint32_t failed;      /* index of the first failed one, when error */
 			bool inexact;
+			bool solicited, invalidated;   /* of a message received */
+			uint32_t token;       /* what it invalidated */
 		} completion;                 /* qp_post; also valid with an error */
 		struct {
 			struct nic_counters counters;
@@ -91,7 +93,7 @@ struct nic_tag_range {
 struct nic_tag {
 	uint64_t serial;       /* of the MR or export */
 	uint32_t generation;
-	uint32_t rights;       /* NIC_LOCAL_WRITE, … */
+	uint32_t rights;       /* NIC_LOCAL_WRITE, …; NIC_INVALIDATABLE */
 	uint64_t pd;           /* serial: scope of the local token, and of the remote one when door is 0 */
 	uint64_t door;         /* serial of the export whose peers alone may use the remote token; then there is no local one */
 	uint64_t iova;
@@ -124,8 +126,12 @@ enum nic_operation { NIC_READ, NIC_WRITE, NIC_SEND, NIC_RECEIVE };
 struct nic_post {
 	uint64_t qp;
 	enum nic_operation operation;
-	const uint8_t *entries;   /* as in nicd.TransferList, checked: whole, flags 0 */
+	const uint8_t *entries;   /* as in nicd.TransferList, checked: whole, flags 0; of messages, both ways, one with a local side only */
 	uint32_t n_entries;
+	bool notify;              /* NIC_WRITE: the owner of the peer's door is told when it is placed */
+	bool solicited;           /* NIC_SEND */
+	bool invalidate;          /* NIC_SEND */
+	uint32_t invalidate_token;
 };
 
 enum nic_cost {
@@ -173,6 +179,10 @@ struct nic_provider_events {
 	void (*stream_closed)(struct nic_adapter *a, uint64_t stream, const struct nicd_error *why,
 			      const struct nic_counters *counters);
 	void (*door_expired)(struct nic_adapter *a, uint64_t door);
+	/* The peer of an inbound stream says that what it wrote is there: `count` times so far. Those of a short time may come as one. */
+	void (*stream_notified)(struct nic_adapter *a, uint64_t stream, uint64_t count);
+	/* A peer's message invalidated this tag, as tag_drop does. Comes before the end of the message's receive. */
+	void (*tag_invalidated)(struct nic_adapter *a, uint64_t serial, uint32_t generation);
 	/* The device is gone; every tag and stream of it is dead. */
 	void (*lost)(struct nic_adapter *a);
 };

@@ -372,6 +372,20 @@ void nic_qp_stream_closed(struct nic_adapter *adapter, uint64_t stream, const st
 	}
 }
 
+/* A door's owner hears how often its peers have notified, all together, and who was the last. */
+void nic_qp_stream_notified(struct nic_adapter *adapter, uint64_t stream, uint64_t count)
+{
+	struct nic_qp key = { .stream = stream };
+	struct nic_qp *qp = RB_FIND(nic_streams, &adapter->streams, &key);
+	struct nic_export *door = qp ? qp->by_door : NULL;
+
+	if (!door || count <= qp->notified)
+		return;
+	door->notified += count - qp->notified;
+	qp->notified = count;
+	nic_object_emit(&door->object, NIC_EVENT_NOTIFIED, qp->object.serial, NULL);
+}
+
 void nic_qp_lost(struct nic_qp *qp)
 {
 	struct nicd_error why;
@@ -384,7 +398,7 @@ void nic_qp_lost(struct nic_qp *qp)
 /* ---- work */
 
 /* The Qp outlives its work: its last answer goes out before the close's. */
-static void work_end(struct nic_work *work, bool query)
+static void work_end(struct nic_work *work, bool query, bool receive)
 {
 	struct nic_qp *qp = work->qp;
 	struct nicd_error error = work->cmd.error;
@@ -392,35 +406,50 @@ static void work_end(struct nic_work *work, bool query)
 	nic_charge_release(&work->charge);
 	nic_done_end(work->done, &error);
 	qp->queries -= query;
+	qp->receives -= receive;
 	qp->posted--;
 	qp_settle(qp);
 }
 
+static struct nic_work *work_of(struct nic_cmd *cmd)
+{
+	return (struct nic_work *)((char *)cmd - offsetof(struct nic_work, cmd));
+}
+
 static void work_done(struct nic_cmd *cmd)
 {
-	work_end((struct nic_work *)((char *)cmd - offsetof(struct nic_work, cmd)), false);
+	work_end(work_of(cmd), false, false);
+}
+
+static void receive_done(struct nic_cmd *cmd)
+{
+	work_end(work_of(cmd), false, true);
 }
 
 static void query_done(struct nic_cmd *cmd)
 {
-	struct nic_work *work = (struct nic_work *)((char *)cmd - offsetof(struct nic_work, cmd));
+	struct nic_work *work = work_of(cmd);
 
 	if (cmd->error.reason == NICD_R_NONE)
 		work->qp->counters = cmd->stream.counters;
 	else if (cmd->error.reason == NICD_R_QP_STATE || cmd->error.reason == NICD_R_DEVICE_LOST)
 		cmd->error = (struct nicd_error){ 0 };   /* it ended meanwhile: the last known ones */
-	work_end(work, true);
+	work_end(work, true, false);
 }
 
-/* May there be one more work request? Queries are none: the admin's List asks too, and must not fill somebody's Qp. */
-static int work_check(const struct nic_qp *qp, struct nicd_error *err)
+/*
+ * May there be one more work request, or receive? Queries are none: the admin's List asks too, and must not fill somebody's Qp. Receives
+ * wait for others, and must not keep what would make those others send from being posted.
+ */
+static int work_check(const struct nic_qp *qp, bool receive, struct nicd_error *err)
 {
-	uint32_t n = qp->posted - qp->queries;
+	uint32_t n = receive ? qp->receives : qp->posted - qp->queries - qp->receives;
+	uint32_t max = receive ? NICD_QP_RECEIVES : NICD_QP_WORK;
 
 	if (qp->state != NIC_QP_CONNECTED || qp->closing)
 		return nicd_refuse_at(err, NICD_R_QP_STATE, NIC_QP_CONNECTED, qp->state);
-	if (n >= NICD_QP_WORK)
-		return nicd_refuse_at(err, NICD_R_IN_FLIGHT, NICD_QP_WORK, n + 1);
+	if (n >= max)
+		return nicd_refuse_at(err, NICD_R_IN_FLIGHT, max, n + 1);
 	return 0;
 }
 
@@ -459,26 +488,33 @@ static int check_entries(const struct nic_provider *provider, const uint8_t *ent
 	return 0;
 }
 
-int nic_qp_post(struct nic_qp *qp, enum nic_operation operation, const uint8_t *entries, size_t len, struct nic_work *work,
-		struct nic_done *done, struct nicd_error *err)
+int nic_qp_post(struct nic_qp *qp, const struct nic_request *request, struct nic_work *work, struct nic_done *done,
+		struct nicd_error *err)
 {
 	struct nic_provider *provider = qp->pd->adapter->provider;
+	bool receive = request->operation == NIC_RECEIVE;
 	struct nic_post what = {
 		.qp = qp->stream,
-		.operation = operation,
-		.entries = entries,
-		.n_entries = (uint32_t)(len / NICD_TRANSFER_ENTRY_SIZE),
+		.operation = request->operation,
+		.entries = request->entries,
+		.n_entries = (uint32_t)(request->len / NICD_TRANSFER_ENTRY_SIZE),
+		.notify = request->notify,
+		.solicited = request->solicited,
+		.invalidate = request->invalidate,
+		.invalidate_token = request->invalidate_token,
 	};
 	struct nic_charge charge = { 0 };
-	int r = check_entries(provider, entries, len, err);
+	int r = check_entries(provider, request->entries, request->len, err);
 
 	if (r == 0)
-		r = work_check(qp, err);
-	if (r == 0)   /* the device keeps a copy until the list is done */
-		r = nic_charge(qp->object.owner->account, &charge, NIC_SLOT_BUFFERED, len, err);
+		r = work_check(qp, receive, err);
+	if (r == 0)   /* the device keeps a copy until it is done */
+		r = nic_charge(qp->object.owner->account, &charge, receive ? NIC_SLOT_RECEIVES : NIC_SLOT_BUFFERED,
+			       receive ? 1 : request->len, err);
 	if (r < 0)
 		return r;
-	work_begin(qp, work, &charge, done, work_done);
+	work_begin(qp, work, &charge, done, receive ? receive_done : work_done);
+	qp->receives += receive;
 	provider->ops->qp_post(provider, &what, &work->cmd);
 	return 0;
 }
@@ -487,7 +523,7 @@ int nic_qp_flush(struct nic_qp *qp, struct nic_work *work, struct nic_done *done
 {
 	struct nic_provider *provider = qp->pd->adapter->provider;
 	const struct nic_charge nothing = { 0 };
-	int r = work_check(qp, err);
+	int r = work_check(qp, false, err);
 
 	if (r < 0)
 		return r;

@@ -45,8 +45,9 @@ struct nic_qp {
 	struct nic_cmd abort;              /* the disconnection of one that is closed while it connects; counted in `posted` */
 	struct nic_done *done;
 	struct nic_done *closed;
-	uint32_t posted;                   /* work requests and queries at the provider */
-	uint32_t queries;                  /* of these */
+	uint32_t posted;                   /* work requests, receives and queries at the provider */
+	uint32_t queries, receives;        /* of these */
+	uint64_t notified;                 /* by the peer; inbound */
 	struct nicd_error why;             /* of the disconnection */
 	struct nic_deadline deadline;      /* to ask again when the device refused to disconnect */
 	unsigned held;                     /* we are in the middle of it: it is freed later */
@@ -69,15 +70,23 @@ struct nic_work {
 	struct nic_cmd cmd;                /* completion or counters: read cmd.completion in the callback */
 	struct nic_qp *qp;
 	struct nic_done *done;
-	struct nic_charge charge;          /* BUFFERED: the device's copy of the entries */
+	struct nic_charge charge;          /* BUFFERED: the device's copy of the entries; or RECEIVES */
+};
+
+struct nic_request {
+	enum nic_operation operation;
+	const uint8_t *entries;            /* borrowed during the call; of messages, both ways, one with a local side only */
+	size_t len;
+	bool notify, solicited, invalidate;
+	uint32_t invalidate_token;
 };
 
 /*
- * Posts a transfer list (borrowed during the call); done reads work->cmd.completion. `work` is the caller's, until done.
- * QP_STATE, TRANSFER_ENTRIES, TRANSFER_LENGTH, IN_FLIGHT, QUOTA.
+ * Posts a transfer list, a message, or a receive; done reads work->cmd.completion. `work` is the caller's, until done. Receives are counted
+ * apart: a Qp may have NICD_QP_RECEIVES of them. QP_STATE, TRANSFER_ENTRIES, TRANSFER_LENGTH, IN_FLIGHT, QUOTA.
  */
-int nic_qp_post(struct nic_qp *qp, enum nic_operation operation, const uint8_t *entries, size_t len, struct nic_work *work,
-		struct nic_done *done, struct nicd_error *err);
+int nic_qp_post(struct nic_qp *qp, const struct nic_request *request, struct nic_work *work, struct nic_done *done,
+		struct nicd_error *err);
 /* QP_STATE, IN_FLIGHT. */
 int nic_qp_flush(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err);
 /* Fresh counters into qp->counters; the last known ones when it is disconnected. */
@@ -96,5 +105,6 @@ void nic_qp_leave_door(struct nic_qp *qp, const struct nicd_error *why);
 void nic_qp_lost(struct nic_qp *qp);
 void nic_qp_stream_closed(struct nic_adapter *adapter, uint64_t stream, const struct nicd_error *why,
 			  const struct nic_counters *counters);
+void nic_qp_stream_notified(struct nic_adapter *adapter, uint64_t stream, uint64_t count);
 
 RB_PROTOTYPE(nic_streams, nic_qp, by_stream, nic_qp_compare)

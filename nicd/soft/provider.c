@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "nicd/soft/bytes.h"
 #include "proto/frame.h"
 #include "proto/locator.h"
 #include "proto/nicd.pb-c.h"
@@ -272,8 +273,26 @@ static void soft_qp_connect(struct nic_provider *provider, const struct nic_conn
 	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_CONNECTED, -1);
 }
 
+static void soft_receive_post(struct nic_provider *provider, const struct nic_post *what, struct nic_cmd *cmd)
+{
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__Receive receive = SOFT__RECEIVE__INIT;
+
+	receive.stream = what->qp;
+	receive.local_token = get_le32(what->entries);
+	receive.local_addr = get_le64(what->entries + 8);
+	receive.length = get_le32(what->entries + 24);
+	request.call_case = SOFT__REQUEST__CALL_RECEIVE;
+	request.receive = &receive;
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_COMPLETION, -1);
+}
+
 static void soft_qp_post(struct nic_provider *provider, const struct nic_post *what, struct nic_cmd *cmd)
 {
+	static const Soft__Post__Operation operations[] = {
+		[NIC_READ] = SOFT__POST__OPERATION__READ, [NIC_WRITE] = SOFT__POST__OPERATION__WRITE,
+		[NIC_SEND] = SOFT__POST__OPERATION__SEND,
+	};
 	Soft__Request request = SOFT__REQUEST__INIT;
 	Soft__Post post = SOFT__POST__INIT;
 
@@ -281,8 +300,16 @@ static void soft_qp_post(struct nic_provider *provider, const struct nic_post *w
 		end(cmd, NICD_R_TRANSFER_ENTRIES, 0);
 		return;
 	}
+	if (what->operation == NIC_RECEIVE) {
+		soft_receive_post(provider, what, cmd);
+		return;
+	}
 	post.stream = what->qp;
-	post.operation = what->operation == NIC_WRITE ? SOFT__POST__OPERATION__WRITE : SOFT__POST__OPERATION__READ;
+	post.operation = operations[what->operation];
+	post.notify = what->notify;
+	post.solicited = what->solicited;
+	post.invalidate = what->invalidate;
+	post.invalidate_token = what->invalidate_token;
 	post.entries.data = (uint8_t *)what->entries;
 	post.entries.len = (size_t)what->n_entries * NICD_TRANSFER_ENTRY_SIZE;
 	request.call_case = SOFT__REQUEST__CALL_POST;
@@ -389,6 +416,9 @@ static void get_result(const Soft__Reply *reply, struct nic_cmd *cmd)
 		cmd->completion.bytes = reply->completion->bytes;
 		cmd->completion.failed = reply->completion->failed;
 		cmd->completion.inexact = reply->completion->inexact;
+		cmd->completion.solicited = reply->completion->solicited;
+		cmd->completion.invalidated = reply->completion->invalidated;
+		cmd->completion.token = reply->completion->invalidated_token;
 		break;
 	case SOFT__REPLY__RESULT_STREAM:
 		get_counters(reply->stream, &cmd->stream.counters);
@@ -456,6 +486,12 @@ static void on_event(struct soft_provider *p, const Soft__Event *event)
 		break;
 	case SOFT__EVENT__KIND__DOOR_EXPIRED:
 		to->door_expired(p->base.adapter, event->door);
+		break;
+	case SOFT__EVENT__KIND__NOTIFIED:
+		to->stream_notified(p->base.adapter, event->stream, event->count);
+		break;
+	case SOFT__EVENT__KIND__REMOTE_INVALIDATED:
+		to->tag_invalidated(p->base.adapter, event->tag, event->generation);
 		break;
 	case SOFT__EVENT__KIND__DOOR_SPENT:   /* nicd counts the uses itself */
 	case SOFT__EVENT__KIND__NONE:

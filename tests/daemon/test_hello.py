@@ -133,6 +133,6 @@ def test_not_built_yet(session):
     mr = session.create_mr(mr_pd)
     for call in (pb.Resume(secret=session.hello.resume_secret), pb.QueryExtension(object=pb.Ref(id=pd.id), uuid=b"u" * 16),
                  pb.GetPrivilegedToken(pd=pb.Ref(id=pd.id)), pb.CreateMr(pd=pb.Ref(id=pd.id), fast_register=True),
-                 pb.CreateMw(pd=pb.Ref(id=pd.id)), pb.BindMw(mr=pb.Ref(id=mr.id)), pb.BuildMapping(), pb.Send(), pb.Receive()):
+                 pb.CreateMw(pd=pb.Ref(id=pd.id)), pb.BindMw(mr=pb.Ref(id=mr.id)), pb.BuildMapping()):
         with expect_refused("NOT_SUPPORTED"):
             session.call(call)

@@ -123,8 +123,8 @@ def parse_ulpdu(data):
     if ddp & TAGGED:
         stag, to = struct.unpack(">IQ", data[2:14])
         return Header(rdmap & 0xF, True, bool(ddp & LAST), stag, to, None, None, None, data[14:], ddp, rdmap)
-    _, qn, msn, mo = struct.unpack(">IIII", data[2:18])
-    return Header(rdmap & 0xF, False, bool(ddp & LAST), None, None, qn, msn, mo, data[18:], ddp, rdmap)
+    reserved, qn, msn, mo = struct.unpack(">IIII", data[2:18])
+    return Header(rdmap & 0xF, False, bool(ddp & LAST), reserved, None, qn, msn, mo, data[18:], ddp, rdmap)
 
 
 def parse_terminate(payload):
@@ -235,6 +235,30 @@ class Stream(Tcp):
             return t.code
         except Closed:
             return None
+
+
+    messages_out = messages_in = 0
+
+    def send_message(self, data=b"", opcode=SEND, invalidate=0, chunk=8192):
+        """A Send in segments."""
+        self.messages_out += 1
+        pieces = [data[i:i + chunk] for i in range(0, len(data), chunk)] or [b""]
+        for i, piece in enumerate(pieces):
+            self.send_ulpdu(untagged(opcode, QN_SEND, self.messages_out, piece, mo=i * chunk, last=i == len(pieces) - 1,
+                                     reserved=invalidate))
+
+    def next_message(self, timeout=10.0):
+        """(opcode, the token to invalidate, bytes) of the next Send."""
+        self.messages_in += 1
+        data, first = b"", None
+        while True:
+            header = self.next_frame(timeout)
+            first = first or header
+            assert not header.tagged and header.qn == QN_SEND and header.msn == self.messages_in, header
+            assert (header.opcode, header.stag) == (first.opcode, first.stag) and header.mo == len(data), header
+            data += header.payload
+            if header.last:
+                return header.opcode, header.stag, data
 
 
 class Peer(Stream):

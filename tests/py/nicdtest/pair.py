@@ -81,6 +81,23 @@ class Pair:
     def start(self, kind, *args, **kw):
         return self.user.session.start(self.message(kind, *args, **kw))
 
+    def send(self, at=0, length=0, qp=None, side=None, flags=0, invalidate=0):
+        """Starts a Send on the user's Qp, or on `qp` of that side."""
+        side = side or self.user
+        return side.session.start(pb.Send(qp=ref(qp or self.qp), local_token=side.mr.local_token, local_addr=side.iova + at,
+                                          length=length, flags=flags, invalidate_token=invalidate))
+
+    def receive(self, at=0, length=0, qp=None, side=None):
+        """Starts a Receive on the owner's inbound Qp, or on `qp` of that side."""
+        side = side or self.owner
+        return side.session.start(pb.Receive(qp=ref(qp or self.inbound()), local_token=side.mr.local_token,
+                                             local_addr=side.iova + at, length=length))
+
+    def inbound(self):
+        """The owner's end of the newest connection, by the serial that lists show."""
+        serial = max(i.serial for i in self.owner.session.list(pb.QP) if i.inbound)
+        return self.owner.session.call(pb.QueryQp(serial=serial)).qp
+
     def list_message(self, operation, entries, qp=None):
         """entries: (local offset, remote offset, length) or whole tuples of five."""
         whole = [e if len(e) == 5 else (self.user.mr.local_token, self.grant.remote_token, self.user.iova + e[0],

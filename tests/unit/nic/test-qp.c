@@ -11,13 +11,19 @@ static void entry(uint8_t *at, uint8_t length, uint8_t flags)
 	at[28] = flags;
 }
 
+static int post_list(struct nic_qp *qp, enum nic_operation operation, const uint8_t *entries, size_t len, struct nic_work *work,
+		     struct nic_done *done, struct nicd_error *err)
+{
+	return nic_qp_post(qp, &(struct nic_request){ .operation = operation, .entries = entries, .len = len }, work, done, err);
+}
+
 static int post(struct nic_qp *qp, struct nic_work *work, struct rig_done *done, struct nicd_error *err)
 {
 	uint8_t entries[2 * NICD_TRANSFER_ENTRY_SIZE];
 
 	entry(entries, 100, 0);
 	entry(entries + NICD_TRANSFER_ENTRY_SIZE, 28, 0);
-	return nic_qp_post(qp, NIC_WRITE, entries, sizeof(entries), work, rig_done(done), err);
+	return post_list(qp, NIC_WRITE, entries, sizeof(entries), work, rig_done(done), err);
 }
 
 /* mutation: connect without a charge, or with another number, PD or ticket */
@@ -114,18 +120,18 @@ static void test_entries(void **state)
 	struct nic_qp *qp = rig_connect(rig, &done);
 
 	memset(entries, 0, sizeof(entries));
-	assert_refusal(nic_qp_post(qp, NIC_READ, entries, 0, &work, &done.done, &err), err, TRANSFER_ENTRIES, 1024, 0);
-	assert_refusal(nic_qp_post(qp, NIC_READ, entries, 33, &work, &done.done, &err), err, TRANSFER_ENTRIES, 1024, 1);
-	assert_refusal(nic_qp_post(qp, NIC_READ, entries, sizeof(entries), &work, &done.done, &err), err, TRANSFER_ENTRIES, 1024, 1025);
+	assert_refusal(post_list(qp, NIC_READ, entries, 0, &work, &done.done, &err), err, TRANSFER_ENTRIES, 1024, 0);
+	assert_refusal(post_list(qp, NIC_READ, entries, 33, &work, &done.done, &err), err, TRANSFER_ENTRIES, 1024, 1);
+	assert_refusal(post_list(qp, NIC_READ, entries, sizeof(entries), &work, &done.done, &err), err, TRANSFER_ENTRIES, 1024, 1025);
 	entries[32 + 31] = 1;
-	assert_refusal(nic_qp_post(qp, NIC_READ, entries, 64, &work, &done.done, &err), err, OP_FLAGS, 0, 1u << 24);
+	assert_refusal(post_list(qp, NIC_READ, entries, 64, &work, &done.done, &err), err, OP_FLAGS, 0, 1u << 24);
 	entries[32 + 31] = 0;
 	memset(entries + 24, 0xff, 4);
 	memset(entries + 32 + 24, 0xff, 4);
-	assert_refusal(nic_qp_post(qp, NIC_READ, entries, 64, &work, &done.done, &err), err, TRANSFER_LENGTH, 1u << 30,
+	assert_refusal(post_list(qp, NIC_READ, entries, 64, &work, &done.done, &err), err, TRANSFER_LENGTH, 1u << 30,
 		       UINT64_C(2) * UINT32_MAX);
 	memset(entries, 0, sizeof(entries));
-	assert_int_equal(nic_qp_post(qp, NIC_READ, entries, sizeof(entries) - 32, &work, rig_done(&done), &err), 0);
+	assert_int_equal(post_list(qp, NIC_READ, entries, sizeof(entries) - 32, &work, rig_done(&done), &err), 0);
 	assert_ended(done);
 	assert_int_equal(work.cmd.completion.entries, 1024);
 }
@@ -163,7 +169,7 @@ static void test_post_is_charged(void **state)
 	assert_true(fake_complete_with(rig->fake, FAKE_POST, NICD_R_FLUSHED));
 	assert_refused(one, FLUSHED);
 	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 0);
-	assert_refusal(nic_qp_post(qp, NIC_READ, NULL, 0, &work[0], &done.done, &err), err, TRANSFER_ENTRIES, 1024, 0);
+	assert_refusal(post_list(qp, NIC_READ, NULL, 0, &work[0], &done.done, &err), err, TRANSFER_ENTRIES, 1024, 0);
 	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 0);
 }
 
