@@ -147,10 +147,20 @@ static void on_answer(void *userdata, const Soft__Reply *reply)
 static void on_event(void *userdata, const Soft__Event *event)
 {
 	struct soft_control *control = userdata;
+	struct controller *controller = control->controller;
+	int r;
 
 	controller_put(control, FIELD_EVENTS, &event->base);
-	if (control->controller && control->controller->out.bytes > EVENTS_MAX)
-		control->controller->broken = true;
+	if (!controller)
+		return;
+	if (controller->out.bytes > EVENTS_MAX)
+		controller->broken = true;
+	/* Told at once: the peer is answered next, and whoever hears of that may ask nicd. */
+	if (event->kind != SOFT__EVENT__KIND__STREAM_OPENED || controller->broken)
+		return;
+	r = frame_flush(&controller->out, controller->fd);
+	if (r < 0 && r != -EAGAIN)
+		controller->broken = true;
 }
 
 /* What was answered before goes first, then the reason, if the socket takes them. */

@@ -177,7 +177,7 @@ void engine_bury(struct soft_stream *s)
 		uv_timer_start(&engine->dusk, on_dusk, GRAVES_MS, 0);
 }
 
-/* A quantum of reading, then one of sending. */
+/* A quantum of reading, then one of sending. A peer that has come in is told of first, and answered then. */
 static void stream_turn(struct soft_stream *s)
 {
 	bool again = false;
@@ -187,7 +187,7 @@ static void stream_turn(struct soft_stream *s)
 		again = rx_turn(s);
 		s->readable = again;
 	}
-	if (tx_turn(s) || again)
+	if (s->tell_opened || tx_turn(s) || again)
 		engine_ready(s);
 }
 

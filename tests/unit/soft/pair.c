@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,10 +29,13 @@ static uint64_t now_ns(void)
 static void on_opened(void *userdata, uint64_t stream, const struct soft_ticket *ticket, const char *peer)
 {
 	struct host *host = userdata;
+	uint8_t byte;
 
 	assert_true(stream >> 63);
 	assert_non_null(ticket);
 	assert_int_not_equal(peer[0], 0);
+	if (host->watch)
+		assert_int_equal(recv(host->watch, &byte, 1, MSG_PEEK | MSG_DONTWAIT), -1);
 	host->opened++;
 	host->stream = stream;
 }

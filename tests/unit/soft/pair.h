@@ -32,6 +32,7 @@ struct host {
 	unsigned invalidated;
 	uint64_t invalid;                /* tag */
 	bool gone;
+	int watch;                       /* a peer's socket that must have no answer yet when it is told of; 0: none */
 };
 
 struct pair {

@@ -266,6 +266,30 @@ static void test_opened_and_lost(void **state)
 	world_free(&w);
 }
 
+/* Whoever has an answer may ask nicd about the stream. */
+static void test_told_before_answered(void **state)
+{
+	const struct rdmap_read read = {.sink_stag = 5, .size = 100};
+	static uint8_t buf[FPDU_MAX];
+	struct rdmap_header h;
+	struct rdmap_read r = read;
+	struct world w;
+
+	world_new(&w, NULL);
+	r.source_stag = w.tag->remote_token;
+	r.source_to = IOVA;
+	w.raw = raw_connect(&w.host);
+	raw_request(&w.raw, &plain, ticket);
+	assert_false(raw_reply(&w.raw, buf).reject);
+	/* mutation: answer the first frame in the turn that reads it */
+	w.host.watch = w.raw.fd;
+	raw_read(&w.raw, 1, &r);
+	assert_int_equal(raw_frame(&w.raw, &h, buf), 100);
+	assert_int_equal(w.host.opened, 1);
+	w.host.watch = 0;
+	world_free(&w);
+}
+
 /* Garbage in place of the first frame is a handshake that died, too. */
 static void test_bad_first_frame(void **state)
 {
@@ -798,6 +822,7 @@ int main(void)
 		cmocka_unit_test(test_silent_after_the_reply),
 		cmocka_unit_test(test_silent_without_promise),
 		cmocka_unit_test(test_opened_and_lost),
+		cmocka_unit_test(test_told_before_answered),
 		cmocka_unit_test(test_bad_first_frame),
 		cmocka_unit_test(test_half_open_cap),
 		cmocka_unit_test(test_refused_count),
