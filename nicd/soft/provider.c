@@ -360,6 +360,15 @@ static void soft_stats(struct nic_provider *provider, struct nic_cmd *cmd)
 	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_STATS, -1);
 }
 
+/*
+ * Not the socket's fault, and over in a while: no memory, or too many descriptors of our user are in flight (rootless, of anybody's program).
+ * It is tried again as if the socket were full; who would lose the device for that would lose all tokens.
+ */
+static bool kernel_is_short(int r)
+{
+	return r == -ETOOMANYREFS || r == -ENOBUFS || r == -ENOMEM;
+}
+
 static void soft_push(struct nic_provider *provider)
 {
 	struct soft_provider *p = soft_provider(provider);
@@ -368,7 +377,7 @@ static void soft_push(struct nic_provider *provider)
 	if (p->sock < 0 || p->failed || frame_out_empty(&p->out))
 		return;
 	r = frame_flush(&p->out, p->sock);
-	if (r == 0 || r == -EAGAIN)
+	if (r == 0 || r == -EAGAIN || kernel_is_short(r))
 		return;
 	/* Commands do not end in here, where nobody expects it: the end of the socket now shows in dispatch. */
 	p->failed = true;

@@ -22,7 +22,7 @@ enum { CONNECT_MS = 400, SIZE = 8192 };
 
 /* ---- what fails */
 
-enum resource { NOTHING, MEMORY, DESCRIPTORS };
+enum resource { NOTHING, MEMORY, DESCRIPTORS, FLIGHT };
 
 static struct {
 	enum resource what;   /* that fails, while armed */
@@ -39,7 +39,7 @@ static bool fails(enum resource what)
 	if (!lack.failed && --lack.until > 0)
 		return false;
 	lack.failed = true;
-	errno = what == MEMORY ? ENOMEM : EMFILE;
+	errno = what == MEMORY ? ENOMEM : what == FLIGHT ? ETOOMANYREFS : EMFILE;
 	return true;
 }
 
@@ -65,6 +65,8 @@ int __wrap_fcntl64(int fd, int cmd, long arg);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
 long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
 ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags);
+ssize_t __real_sendmsg(int fd, const struct msghdr *msg, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags);
 
 void *__wrap_malloc(size_t size)
 {
@@ -154,6 +156,12 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
 	msg->msg_controllen = 0;
 	msg->msg_flags |= MSG_CTRUNC;
 	return n;
+}
+
+/* Nothing with descriptors can be sent now: the user has too many of them in flight. */
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	return msg->msg_controllen && fails(FLIGHT) ? -1 : __real_sendmsg(fd, msg, flags);
 }
 
 /* ---- the script */
@@ -529,6 +537,9 @@ static void exhaust(enum resource what, bool on, unsigned least)
 		if (!whole_device_lost(&whole) && !play(&whole))
 			fail_msg("%u: the next client was refused: %s", n, nicd_reason_info(s.first)->name);
 		lost += whole_device_lost(&whole);
+		/* mutation: take any error of the provider's socket for its end */
+		if (what == FLIGHT && (lost || !all))
+			fail_msg("%u: it should have been tried again", n);
 		whole_free(&whole);
 		if (lack.live != live)
 			fail_msg("%u: %ld allocations are left", n, lack.live - live);
@@ -559,6 +570,11 @@ static void test_descriptors_on(void **state)
 	exhaust(DESCRIPTORS, true, 6);
 }
 
+static void test_flight(void **state)
+{
+	exhaust(FLIGHT, false, 3);
+}
+
 /* Also of a test that failed. */
 static int plenty(void **state)
 {
@@ -573,6 +589,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_memory_on, plenty),
 		cmocka_unit_test_teardown(test_descriptors, plenty),
 		cmocka_unit_test_teardown(test_descriptors_on, plenty),
+		cmocka_unit_test_teardown(test_flight, plenty),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
