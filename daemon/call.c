@@ -153,9 +153,11 @@ static void calls_go_on(struct nic_fair *fair)
 	}
 }
 
+/* Nor does it overtake those of its session whose turn has come and that have not started yet. */
 bool call_must_queue(const struct client *client, const struct method *method)
 {
-	return method->turn && !nic_fair_may_enter(call_fair(client, method), call_turns(client, method));
+	return method->turn && (!TAILQ_EMPTY(&client->ready) ||
+				!nic_fair_may_enter(call_fair(client, method), call_turns(client, method)));
 }
 
 bool call_serve(struct call *call)

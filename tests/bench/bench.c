@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "tests/bench/bench.h"
+#include "tests/bench/rpc.h"
 
 enum { ROUNDS_MAX = 31, MRS = 9 * 256, BATCH = 256, WINDOW = 64, PACKED = 4096 };
 
@@ -192,6 +193,42 @@ static double query_echo(struct bench *b)
 static double query_blocking(struct bench *b)
 {
 	return trips_echo(b->echo_blocking);
+}
+
+static double query_rpc(struct bench *b)
+{
+	static double t[TRIPS];
+
+	for (unsigned i = 0; i < TRIPS; i++) {
+		uint64_t start = bench_now();
+		rpc_call();
+		t[i] = (double)(bench_now() - start);
+	}
+	return median(t, TRIPS);
+}
+
+/* The same query, with thousands of idle sessions beside it and without. */
+static double query_crowded(struct bench *b)
+{
+	idle_open(&b->daemon);
+	return query_ours(b);
+}
+
+static double query_alone(struct bench *b)
+{
+	idle_close(&b->daemon);
+	return query_ours(b);
+}
+
+/* Memory that each of them costs nicd. */
+static double idle_session(struct bench *b)
+{
+	static uint64_t before;   /* there was any; what they leave behind is kept for the next ones */
+
+	if (!before)
+		before = daemon_pss(&b->daemon);
+	idle_open(&b->daemon);
+	return (double)(daemon_pss(&b->daemon) - before) / IDLE_SESSIONS;
 }
 
 /* Sends what `fill` puts into frames of `per_frame` requests, `frames` of them on their way at once; ns of daemon CPU per request. */
@@ -410,10 +447,14 @@ static const struct bench_case {
 	enum unit unit;
 	double goal;         /* NS with an other: at most this ratio; PER_SECOND: at least; BYTES: at most */
 	int soft_cpu, own_cpu;
+	bool rpc;            /* only where there is gRPC */
 } cases[] = {
 	{ "idle_pss", "memory of an idle nicd (PSS)", idle_pss, NULL, BYTES, 4e6, 0, 0 },
 	{ "token_query_p50", "token query, against the same echo by a bare libuv loop", query_ours, query_echo, NS, 1.15, 0, 0 },
 	{ "token_query_p50_blocking", "token query, against a blocking echo", query_ours, query_blocking, NS, 0, 0, 0 },
+	{ "token_query_p50_grpc", "token query, against a unary echo of gRPC over a unix socket", query_ours, query_rpc, NS, 0, 0, 0, true },
+	{ "idle_session_pss", "memory of an idle session (PSS of nicd, 10,000 of them)", idle_session, NULL, BYTES, 4096, 0, 0 },
+	{ "token_query_p50_sessions", "token query, with 10,000 idle sessions, against without", query_crowded, query_alone, NS, 1.1, 0, 0 },
 	{ "token_query_pipelined", "token queries, one a frame, 64 in flight", pipelined_ours, NULL, PER_SECOND, 0.7e6, 1, 1 },
 	{ "token_query_batched", "token queries, 256 a frame", batch_ours, NULL, PER_SECOND, 5e6, 1, 1 },
 	{ "token_query_packed", "ids, 4096 in one request", packed_ours, NULL, PER_SECOND, 20e6, 1, 1 },
@@ -440,6 +481,9 @@ static void show(FILE *json, const struct bench_case *c, double ours, double oth
 	} else if (c->unit == PER_SECOND) {
 		snprintf(figure, sizeof figure, "%.2f M/s", value / 1e6);
 		snprintf(goal, sizeof goal, ">= %.2f M/s", c->goal / 1e6);
+	} else if (c->goal < 1e6) {
+		snprintf(figure, sizeof figure, "%.0f B", value);
+		snprintf(goal, sizeof goal, "<= %.0f B", c->goal);
 	} else {
 		snprintf(figure, sizeof figure, "%.2f MB", value / 1e6);
 		snprintf(goal, sizeof goal, "<= %.2f MB", c->goal / 1e6);
@@ -510,9 +554,13 @@ int main(int argc, char **argv)
 	FILE *json = json_path ? fopen(json_path, "we") : NULL;
 	if (json_path && !json)
 		bench_die(json_path);
+	bool rpc;
+
+	idle_prepare();
 	b.echo_uv = echo_start(ECHO_UV, 0);
 	b.echo_blocking = echo_start(ECHO_BLOCKING, 0);
 	daemon_start(&b.daemon, nicd, soft, 0);
+	rpc = rpc_start(0);
 	usleep(200000);
 
 	printf("%-68s %11s %11s %6s %12s\n", "what (median of the rounds)", "nicd", "other", "ratio", "goal");
@@ -520,7 +568,7 @@ int main(int argc, char **argv)
 		fprintf(json, "[\n");
 	bool first = true;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		if (only && strcmp(only, cases[i].name) != 0)
+		if ((only && strcmp(only, cases[i].name) != 0) || (cases[i].rpc && !rpc))
 			continue;
 		if (cases[i].unit != BYTES && !b.pd)
 			setup(&b);
@@ -534,5 +582,7 @@ int main(int argc, char **argv)
 	if (b.pd)
 		close(b.peer.sock);
 	daemon_stop(&b.daemon);
+	if (rpc)
+		rpc_stop();
 	return 0;
 }

@@ -27,6 +27,12 @@ void daemon_start(struct daemon *daemon, const char *nicd, const char *soft, int
 void daemon_stop(struct daemon *daemon);
 uint64_t daemon_pss(const struct daemon *daemon); /* bytes, of nicd alone */
 
+/* idle.c: sessions that say nothing; both do nothing when it is so already. */
+enum { IDLE_SESSIONS = 10000 };
+void idle_prepare(void);   /* before the daemon is started */
+void idle_open(const struct daemon *daemon);
+void idle_close(const struct daemon *daemon);
+
 /* An encoded frame. */
 struct frame {
 	size_t len;

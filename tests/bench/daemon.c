@@ -39,7 +39,7 @@ void daemon_start(struct daemon *daemon, const char *nicd, const char *soft, int
 	snprintf(ready, sizeof ready, "%d", p[1]);
 	/* One account has all there is. */
 	FILE *f = fopen(config, "we");
-	if (!f || fputs("[limits]\nqps = 64K\n", f) < 0 || fclose(f) != 0)
+	if (!f || fputs("[limits]\nqps = 64K\nsessions = 16000\n", f) < 0 || fclose(f) != 0)
 		bench_die(config);
 	daemon->pid = fork();
 	if (daemon->pid < 0)

@@ -154,6 +154,31 @@ static void test_only_slow_work_waits(void **state)
 	assert_done(rig_reply(worker.c, deregister));
 }
 
+/* The turn of one has come, but it has not started yet, when the next one arrives. */
+static void test_nobody_overtakes_who_is_about_to_start(void **state)
+{
+	static struct worker worker;
+	struct rig *rig = *state;
+	struct nic_fair *fair = device_turns(rig);
+	Nicd__DeregisterMr args = NICD__DEREGISTER_MR__INIT;
+
+	worker_init(&worker, rig, "uid:1");
+	fair->share = fair->full = EACH - 1;
+	fake_hold(rig->fake, FAKE_TAG_ADD, true);
+	worker_ask(&worker);
+	(void)total(&worker, 1);
+	for (unsigned i = 0; i < EACH - 1; i++)
+		assert_true(fake_complete(rig->fake, FAKE_TAG_ADD));
+	args.mr = rig_id(worker.c, worker.mrs[EACH - 1]);
+	rig_add(worker.c, 3001, NICD__REQUEST__CALL_DEREGISTER_MR, &args);
+	assert_true(rig_send(worker.c, NULL, 0));
+	/* mutation: call_must_queue without a look at client->ready: MR_STATE, because it was not registered yet */
+	fake_hold(rig->fake, FAKE_TAG_ADD, false);
+	assert_int_equal(total(&worker, 1), EACH + 1);
+	assert_done(rig_reply(worker.c, 1000 + EACH));
+	assert_done(rig_reply(worker.c, 3001));
+}
+
 /* mutation: calls_end, or call_free, leaves what is queued in the ring: used after it is freed */
 static void test_the_end_of_a_session_that_waits(void **state)
 {
@@ -253,6 +278,7 @@ int main(void)
 		rig_test(test_a_storm_of_sessions_weighs_one),
 		rig_test(test_window),
 		rig_test(test_only_slow_work_waits),
+		rig_test(test_nobody_overtakes_who_is_about_to_start),
 		rig_test(test_the_end_of_a_session_that_waits),
 		rig_test(test_who_waits_for_others_is_not_in_their_way),
 		rig_test(test_what_waits_with_a_descriptor),
