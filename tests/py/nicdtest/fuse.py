@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A file whose close() takes as long as this says: one regular file served over /dev/fuse, without a library. Needs root to mount."""
+"""A file whose close(), or all of it, takes as long as this says: one regular file served over /dev/fuse, without a library. Needs root to
+mount."""
 import contextlib
 import ctypes
 import os
@@ -10,17 +11,19 @@ import threading
 LIBC = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
 GETATTR, OPEN, READ, RELEASE, FLUSH, INIT = 3, 14, 15, 18, 25, 26
-ENOSYS = 38
+EIO, ENOSYS = 5, 38
 
 
 class SlowFile:
-    """`flushing` counts the closes that wait now; let_go() ends them, and all to come."""
+    """`flushing` counts the closes that wait now; let_go() ends them, and all to come. After freeze() nothing at all is answered, and `seen`
+    has the operations that somebody waits for. The kernel may remember no attributes: whoever wants to know them must ask."""
 
     def __init__(self):
         handle, self.path = tempfile.mkstemp(prefix="nicd-fuse-")
         os.close(handle)
         self.dev = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         self.held, self.hold, self.flushing = [], True, 0
+        self.frozen, self.seen = False, []
         self.lock = threading.Lock()
         options = f"fd={self.dev},rootmode=100644,user_id={os.getuid()},group_id={os.getgid()},allow_other"
         if LIBC.mount(b"nicd-test", self.path.encode(), b"fuse", 0, options.encode()) < 0:
@@ -43,16 +46,22 @@ class SlowFile:
             except OSError:
                 return
             _, opcode, unique = struct.unpack_from("<IIQ", request)
+            with self.lock:
+                if self.frozen:
+                    self.seen.append(opcode)
+                    self.held.append((unique, opcode))
+                    self.flushing += opcode == FLUSH
+                    continue
             if opcode == INIT:
                 self._reply(unique, struct.pack("<IIIIHHIIHH8I", 7, 31, 65536, 0, 16, 12, 65536, 1, 0, 0, *[0] * 8))
             elif opcode == GETATTR:
-                self._reply(unique, struct.pack("<QII", 3600, 0, 0) + attr)
+                self._reply(unique, struct.pack("<QII", 0, 0, 0) + attr)
             elif opcode == OPEN:
                 self._reply(unique, struct.pack("<QII", 1, 0, 0))
             elif opcode == FLUSH:
                 with self.lock:
                     if self.hold:
-                        self.held.append(unique)
+                        self.held.append((unique, FLUSH))
                         self.flushing += 1
                         continue
                 self._reply(unique)
@@ -63,9 +72,13 @@ class SlowFile:
 
     def let_go(self):
         with self.lock:
-            held, self.held, self.hold = self.held, [], False
-        for unique in held:
-            self._reply(unique)
+            held, self.held, self.hold, self.frozen = self.held, [], False, False
+        for unique, opcode in held:
+            self._reply(unique, error=0 if opcode in (FLUSH, RELEASE) else EIO)
+
+    def freeze(self):
+        with self.lock:
+            self.frozen, self.seen = True, []
 
     def close(self):
         self.let_go()

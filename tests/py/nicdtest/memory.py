@@ -7,6 +7,7 @@ import mmap
 import os
 import select
 import socket
+import struct
 import tempfile
 
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
@@ -88,6 +89,7 @@ def _syscall(number, *args):
 
 
 SYS_signalfd4, SYS_eventfd2, SYS_inotify_init1, SYS_timerfd_create = 289, 290, 294, 283
+SYS_perf_event_open, SYS_bpf, SYS_open_tree = 298, 321, 428
 SYS_userfaultfd, SYS_io_uring_setup, SYS_memfd_secret, SYS_fanotify_init, SYS_fsopen = 323, 425, 447, 300, 430
 
 
@@ -167,6 +169,50 @@ def _punched(size):
     return fd
 
 
+def _fifo():
+    directory = tempfile.mkdtemp()
+    path = os.path.join(directory, "fifo")
+    os.mkfifo(path)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.unlink(path)
+        os.rmdir(directory)
+
+
+def _listener(family, address):
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.bind(address)
+    sock.listen(1)
+    return sock.detach()
+
+
+def _carrier():
+    """A socket with a good memfd in flight inside it, and itself."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fd = memfd(8192)
+    with theirs:
+        socket.send_fds(theirs, [b"x"], [fd, ours.fileno()])
+    os.close(fd)
+    return ours.detach()
+
+
+def _tty():
+    master, slave = os.openpty()
+    os.close(master)
+    return slave
+
+
+def _perf_event():
+    attr = ctypes.create_string_buffer(struct.pack("<IIQQQQQ", 1, 112, 9, 0, 0, 0, 1 | 1 << 5 | 1 << 6) + bytes(64))   # SW_DUMMY
+    return _syscall(SYS_perf_event_open, ctypes.byref(attr), 0, -1, -1, 8)
+
+
+def _bpf_map():
+    attr = ctypes.create_string_buffer(struct.pack("<IIIII", 2, 4, 8, 1, 0) + bytes(100))   # an array of one
+    return _syscall(SYS_bpf, 0, ctypes.byref(attr), 72)
+
+
 NOT_MEMFD, NOT_SEALED = ("MEMORY_NOT_MEMFD",), ("MEMORY_NOT_SEALED",)
 NEITHER = ("MEMORY_NOT_MEMFD", "MEMORY_NOT_SEALED")   # where the kernel does not tell them apart, or a device might take it
 OTHER = NEITHER + ("MEMORY_KIND", "MEMORY_READ_ONLY")
@@ -195,6 +241,18 @@ BAD_FDS = {
     "io-uring": (_io_uring, NOT_MEMFD, None),
     "memfd-secret": (_memfd_secret, NEITHER, None),
     "fs-context": (lambda: _syscall(SYS_fsopen, b"tmpfs", 1), NOT_MEMFD, None),
+    "fifo": (_fifo, NOT_MEMFD, None),
+    "netlink-socket": (lambda: _detached(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)), NOT_MEMFD, None),
+    "listening-unix-socket": (lambda: _listener(socket.AF_UNIX, ""), NOT_MEMFD, None),
+    "listening-tcp-socket": (lambda: _listener(socket.AF_INET, ("127.0.0.1", 0)), NOT_MEMFD, None),
+    "socket-with-descriptors-in-flight": (_carrier, NOT_MEMFD, None),
+    "path-of-directory": (lambda: os.open("/", os.O_PATH | os.O_CLOEXEC), NOT_MEMFD, None),
+    "tty": (_tty, NOT_MEMFD, None),
+    "perf-event": (_perf_event, NOT_MEMFD, None),
+    "bpf-map": (_bpf_map, NOT_MEMFD, None),
+    "mount": (lambda: _syscall(SYS_open_tree, -100, b"/proc", 1 | os.O_CLOEXEC), NOT_MEMFD, None),
+    "namespace": (lambda: os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), NOT_MEMFD, None),
+    "fuse-device": (lambda: os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC), NOT_MEMFD, None),
     "null-device": (lambda: os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), NOT_MEMFD, None),
     "zero-device": (lambda: os.open("/dev/zero", os.O_RDWR | os.O_CLOEXEC), NOT_MEMFD, None),
     "pty": (_pty, NOT_MEMFD, None),
@@ -202,6 +260,9 @@ BAD_FDS = {
     "proc-mem": (lambda: os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC), NOT_MEMFD, None),
     "unsealed-memfd": (lambda: memfd(8192, seals=0), NOT_SEALED, (SEAL_SHRINK, 0)),
     "grow-sealed-memfd": (lambda: memfd(8192, seals=SEAL_GROW), NOT_SEALED, (SEAL_SHRINK, SEAL_GROW)),
+    "write-sealed-memfd": (lambda: memfd(8192, seals=SEAL_WRITE), NOT_SEALED, (SEAL_SHRINK, SEAL_WRITE)),
+    "future-write-sealed-memfd": (lambda: memfd(8192, seals=SEAL_FUTURE_WRITE), NOT_SEALED, (SEAL_SHRINK, SEAL_FUTURE_WRITE)),
+    "seal-sealed-memfd": (lambda: memfd(8192, seals=SEAL_SEAL), NOT_MEMFD, None),
     "unsealable-memfd": (lambda: memfd(8192, seals=0, flags=0), NEITHER, None),
     "sparse-memfd": (lambda: memfd(8192, populate=False), ("MEMORY_SPARSE",), (8192, 0)),
     "half-sparse-memfd": (lambda: _half(16384), ("MEMORY_SPARSE",), (16384, 8192)),
