@@ -90,13 +90,16 @@ class Nicd:
                 str(self.admin_socket), "--data-listen", f"{self.address}:0", "--soft-program", str(soft_binary()),
                 "--config", str(self.config), *self.options]
 
+    # Of those who derive from this: what is done in the new process.
+    before_exec = None
+
     def start(self):
         ready, theirs = os.pipe2(os.O_CLOEXEC)
         try:
             with open(self.log, "ab") as log:
                 self.process = subprocess.Popen([*self.arguments(), "--ready-fd", str(theirs)], stdin=subprocess.DEVNULL, stdout=log,
                                                 stderr=log, pass_fds=[theirs], env=sanitizer_environment(self.directory),
-                                                cwd=self.directory)
+                                                cwd=self.directory, preexec_fn=self.before_exec)
         finally:
             os.close(theirs)
         RUNNING.add(self.pid)
