@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The messages of proto/nicd.proto, generated afresh when the tests start: `from nicdtest.pb import pb`."""
-import atexit
 import importlib.util
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,13 +10,13 @@ from .paths import SOURCE
 
 
 def _generate():
-    out = pathlib.Path(tempfile.mkdtemp(prefix="nicd-pb-"))
-    atexit.register(shutil.rmtree, out, ignore_errors=True)
-    subprocess.run(["protoc", f"--proto_path={SOURCE / 'proto'}", f"--python_out={out}", "nicd.proto"], check=True)
-    spec = importlib.util.spec_from_file_location("nicd_pb2", out / "nicd_pb2.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nicd_pb2"] = module
-    spec.loader.exec_module(module)
+    # It is gone before any test begins: some are killed, and could not put it away.
+    with tempfile.TemporaryDirectory(prefix="nicd-pb-") as out:
+        subprocess.run(["protoc", f"--proto_path={SOURCE / 'proto'}", f"--python_out={out}", "nicd.proto"], check=True)
+        spec = importlib.util.spec_from_file_location("nicd_pb2", pathlib.Path(out, "nicd_pb2.py"))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["nicd_pb2"] = module
+        spec.loader.exec_module(module)
     return module
 
 
