@@ -48,6 +48,7 @@ struct peer {
 	uint8_t buf[65536 + 1];
 };
 void peer_open(struct peer *peer, const struct daemon *daemon);
+void peer_open_admin(struct peer *peer, const struct daemon *daemon);
 /* One request, one reply; dies when it is refused. The reply is the caller's: nicd__reply__free_unpacked. */
 Nicd__Reply *peer_call(struct peer *peer, Nicd__Request *request, int fd);
 uint64_t peer_add_memory(struct peer *peer, int fd);

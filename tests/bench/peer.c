@@ -114,20 +114,30 @@ Nicd__Reply *peer_call(struct peer *peer, Nicd__Request *request, int fd)
 	request.call_case = NICD__REQUEST__CALL_##CASE; \
 	request.field = &(message)
 
-void peer_open(struct peer *peer, const struct daemon *daemon)
+static void peer_open_at(struct peer *peer, const struct daemon *daemon, const char *name)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	Nicd__Hello hello = NICD__HELLO__INIT;
 
 	hello.major = 1;
 	hello.client = (char *)"bench";
-	snprintf(sun.sun_path, sizeof sun.sun_path, "%s/nicd.sock", daemon->dir);
+	snprintf(sun.sun_path, sizeof sun.sun_path, "%s/%s", daemon->dir, name);
 	peer->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	peer->next_id = 0;
 	if (connect(peer->sock, (void *)&sun, sizeof sun) < 0)
 		bench_die("connect");
 	REQUEST(hello, HELLO, hello);
 	nicd__reply__free_unpacked(peer_call(peer, &request, -1), NULL);
+}
+
+void peer_open(struct peer *peer, const struct daemon *daemon)
+{
+	peer_open_at(peer, daemon, "nicd.sock");
+}
+
+void peer_open_admin(struct peer *peer, const struct daemon *daemon)
+{
+	peer_open_at(peer, daemon, "admin.sock");
 }
 
 uint64_t peer_add_memory(struct peer *peer, int fd)
