@@ -386,13 +386,34 @@ static void dispatch_request(struct client *client, const Nicd__Request *message
 	request_close_fd(&request);
 }
 
+/* With a million objects each is somewhere else in memory: what the requests ahead name is fetched while this one runs. */
+enum { DISPATCH_AHEAD = 16 };
+
+static void dispatch_prefetch(const struct nic_table *ids, const Nicd__Frame *frame, unsigned i,
+			      void (*prefetch)(const struct nic_table *ids, uint64_t id))
+{
+	const struct method *method = i < frame->n_requests ? method_find(frame->requests[i]->call_case) : NULL;
+	const Nicd__Ref *ref = method && method->refs[0].need ? refs_at(method, frame->requests[i]->hello, 0) : NULL;
+
+	if (ref && ref->of_case == NICD__REF__OF_ID)
+		prefetch(ids, ref->id);
+}
+
 void dispatch_frame(struct client *client, const Nicd__Frame *frame, struct wire_packet *packet)
 {
 	struct dispatch *dispatch = client->host->dispatch;
+	const struct nic_table *ids = &client->owner.ids;
 
 	memset(dispatch->slots, 0, frame->n_requests * sizeof(*dispatch->slots));
-	for (unsigned i = 0; i < frame->n_requests; i++)
+	for (unsigned i = 0; i < DISPATCH_AHEAD && frame->n_requests > 1; i++)
+		dispatch_prefetch(ids, frame, i, nic_table_prefetch_slot);
+	for (unsigned i = 0; i < frame->n_requests; i++) {
+		if (frame->n_requests > 1) {
+			dispatch_prefetch(ids, frame, i + DISPATCH_AHEAD, nic_table_prefetch_slot);
+			dispatch_prefetch(ids, frame, i + DISPATCH_AHEAD / 2, nic_table_prefetch_object);
+		}
 		dispatch_request(client, frame->requests[i], &dispatch->slots[i], packet);
+	}
 	for (unsigned i = 0; i < frame->n_requests; i++) {
 		if (dispatch->slots[i].call)
 			dispatch->slots[i].call->slot = NULL;

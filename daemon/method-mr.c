@@ -3,6 +3,8 @@
 #include "daemon/method.h"
 #include "daemon/util.h"
 
+enum { QUERY_AHEAD = 32 };   /* ids of QueryTokens that are fetched into the cache */
+
 static struct nic_mr *request_mr(const struct request *request)
 {
 	return container_of(request->objects[0], struct nic_mr, object);
@@ -137,11 +139,18 @@ int method_query_tokens(struct request *request, struct answer *answer, struct n
 {
 	const Nicd__QueryTokens *args = request->args;
 	struct dispatch *dispatch = request->client->host->dispatch;
+	const struct nic_table *ids = &request->client->owner.ids;
 
 	if (!args->n_mrs || args->n_mrs > NICD_QUERY_IDS)
 		return nicd_refuse_at(err, NICD_R_COUNT, NICD_QUERY_IDS, args->n_mrs);
-	for (size_t i = 0; i < args->n_mrs; i++)
+	for (size_t i = 0; i < args->n_mrs; i++) {
+		/* They may be anywhere in memory: fetched ahead, first the slots, then the MRs. */
+		if (i + QUERY_AHEAD < args->n_mrs)
+			nic_table_prefetch_slot(ids, args->mrs[i + QUERY_AHEAD]);
+		if (i + QUERY_AHEAD / 2 < args->n_mrs)
+			nic_table_prefetch_object(ids, args->mrs[i + QUERY_AHEAD / 2]);
 		query_token(request->client, args->mrs[i], &dispatch->tokens[0][i], &dispatch->tokens[1][i]);
+	}
 	nicd__token_list__init(&answer->tokens);
 	answer->tokens.n_local_tokens = answer->tokens.n_remote_tokens = args->n_mrs;
 	answer->tokens.local_tokens = dispatch->tokens[0];

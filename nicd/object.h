@@ -59,7 +59,6 @@ static inline bool nic_range_ok(uint64_t offset, uint64_t length, uint64_t size)
 	return length > 0 && length <= size && offset <= size - length;
 }
 
-/* What a lookup by id reads is at the end, so that it lies beside what the object begins with. */
 struct nic_object {
 	TAILQ_ENTRY(nic_object) of_owner;
 	RB_ENTRY(nic_object) by_serial;
@@ -165,10 +164,10 @@ void nic_owner_deinit(struct nic_owner *owner);
 /*
  * Closes everything, Qps first, then exports and tickets, MRs, Memories, PDs; at most `budget` objects now. Returns true when it
  * is to be called again. Not more than NIC_OWNER_CLOSING are at the device at a time, so that others' commands don't queue behind a
- * million: when it comes to that, it returns false, and each that has gone starts the next one. Objects whose device has not
+ * million: when it comes to that, it returns false, and when half of them have gone the next ones are started. Objects whose device has not
  * answered yet are still counted in n_objects, and owner->empty is called when the last has gone (never from inside this call).
  */
-enum { NIC_OWNER_CLOSING = 512 };
+enum { NIC_OWNER_CLOSING = 1024 };
 bool nic_owner_release(struct nic_owner *owner, unsigned budget);
 
 /*

@@ -31,8 +31,9 @@ void nic_owner_leave(struct nic_owner *owner)
 {
 	assert(owner->n_objects > 0);
 	owner->n_objects--;
-	if (owner->held_back && !owner->releasing)
-		nic_owner_release(owner, 1);
+	/* Many at a time: the device is woken for each message that it gets. */
+	if (owner->held_back && !owner->releasing && owner->n_closing <= NIC_OWNER_CLOSING / 2)
+		nic_owner_release(owner, NIC_OWNER_CLOSING / 2);
 	if (owner->n_objects == 0 && owner->dying && !owner->releasing && owner->empty)
 		owner->empty(owner);
 }
@@ -47,7 +48,8 @@ int nic_owner_find(struct nic_owner *owner, uint64_t id, enum nic_type type, str
 		object = nic_table_find(&owner->ids, id);
 	if (!object)
 		return nicd_refuse_at(err, NICD_R_HANDLE, 0, id);
-	if (type != NIC_NONE && object->type != type)
+	/* Its id says so, too, and is at hand. */
+	if (type != NIC_NONE && id >> 56 != type)
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, type, object->type);
 	*ret = object;
 	return 0;

@@ -339,8 +339,12 @@ static void test_release_in_pieces(void **state)
 	assert_int_equal(fake_pending(rig->fake, FAKE_TAG_DROP), NIC_OWNER_CLOSING);
 	assert_true(rig->owner.held_back);
 	for (unsigned i = 0; i < N - NIC_OWNER_CLOSING; i++) {
+		unsigned pending = fake_pending(rig->fake, FAKE_TAG_DROP);
+
 		assert_true(fake_complete(rig->fake, FAKE_TAG_DROP));
-		assert_int_equal(fake_pending(rig->fake, FAKE_TAG_DROP), NIC_OWNER_CLOSING);
+		/* mutation: start one for each that has gone: then each takes a message, and a turn of the device, for itself */
+		assert_int_equal(fake_pending(rig->fake, FAKE_TAG_DROP),
+				 pending - 1 > NIC_OWNER_CLOSING / 2 ? pending - 1 : NIC_OWNER_CLOSING);
 		assert_int_equal(rig->n_empty, 0);
 	}
 	fake_complete_all(rig->fake);
