@@ -2,6 +2,7 @@
 /* Queue pairs: connecting to a locator, and reading and writing there. */
 #include <endian.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -128,6 +129,10 @@ static int query_finish(struct call *call, const Nicd__Reply *reply, int error)
 
 static int query_start(struct nicd_qp *qp, struct nicd_qp_info *ret, struct call **call)
 {
+	Nicd__Ref ref = NICD__REF__INIT;
+	Nicd__QueryQp body = NICD__QUERY_QP__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+	struct object *dep = &qp->object;
 	int r = attr_check(qp->object.n, ret, sizeof(*ret));
 
 	if (r >= 0)
@@ -135,7 +140,10 @@ static int query_start(struct nicd_qp *qp, struct nicd_qp_info *ret, struct call
 	if (r < 0)
 		return r;
 	(*call)->ret = ret;
-	return call_submit_ref(*call, NICD__REQUEST__CALL_QUERY_QP, &qp->object);
+	body.qp = &ref;
+	request.call_case = NICD__REQUEST__CALL_QUERY_QP;
+	request.query_qp = &body;
+	return call_submit(*call, &request, &dep, 1);
 }
 
 NICD_API int nicd_qp_query(struct nicd_qp *qp, struct nicd_qp_info *ret)
@@ -167,13 +175,16 @@ static int work_finish(struct call *call, const Nicd__Reply *reply, int error)
 	completion.bytes = reply->completion->bytes;
 	completion.failed = reply->completion->failed;
 	completion.inexact = reply->completion->inexact;
+	completion.solicited = reply->completion->solicited;
+	completion.invalidated_token = reply->completion->invalidated ? reply->completion->invalidated_token : 0;
 	attr_put(call->ret, &completion, sizeof(completion));
 	return error;
 }
 
-static int work_new(struct call **call, struct nicd_qp *qp, struct nicd_completion *ret)
+/* What came after the first version of the struct may be missing. */
+int qp_work_new(struct call **call, struct nicd_qp *qp, struct nicd_completion *ret)
 {
-	int r = attr_check(qp->object.n, ret, sizeof(*ret));
+	int r = attr_check(qp->object.n, ret, offsetof(struct nicd_completion, solicited));
 
 	if (r >= 0)
 		r = call_new(call, qp->object.n, &qp->object, work_finish);
@@ -188,7 +199,7 @@ static int read_start(struct nicd_qp *qp, const struct nicd_transfer *transfer, 
 	Nicd__Read body = NICD__READ__INIT;
 	Nicd__Request request = NICD__REQUEST__INIT;
 	struct object *dep = &qp->object;
-	int r = work_new(call, qp, ret);
+	int r = qp_work_new(call, qp, ret);
 
 	if (r < 0)
 		return r;
@@ -209,7 +220,7 @@ static int write_start(struct nicd_qp *qp, const struct nicd_transfer *transfer,
 	Nicd__Write body = NICD__WRITE__INIT;
 	Nicd__Request request = NICD__REQUEST__INIT;
 	struct object *dep = &qp->object;
-	int r = work_new(call, qp, ret);
+	int r = qp_work_new(call, qp, ret);
 
 	if (r < 0)
 		return r;
@@ -275,15 +286,15 @@ static void list_encode(struct nicd_transfer *to, const struct nicd_transfer *fr
 		};
 }
 
-static int list_start(struct nicd_qp *qp, Nicd__TransferList__Operation operation, const struct nicd_transfer *list,
-		      unsigned count, struct nicd_completion *ret, struct call **call)
+static int list_start(struct nicd_qp *qp, Nicd__TransferList__Operation operation, uint32_t flags,
+		      const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret, struct call **call)
 {
 	struct nicd_transfer entries[NICD_TRANSFER_ENTRIES];
 	Nicd__Ref ref = NICD__REF__INIT;
 	Nicd__TransferList body = NICD__TRANSFER_LIST__INIT;
 	Nicd__Request request = NICD__REQUEST__INIT;
 	struct object *dep = &qp->object;
-	int r = work_new(call, qp, ret);
+	int r = qp_work_new(call, qp, ret);
 
 	if (r < 0)
 		return r;
@@ -294,6 +305,7 @@ static int list_start(struct nicd_qp *qp, Nicd__TransferList__Operation operatio
 	list_encode(entries, list, count);
 	body.qp = &ref;
 	body.operation = operation;
+	body.flags = flags;
 	body.entries.data = (uint8_t *)entries;
 	body.entries.len = count * sizeof(entries[0]);
 	request.call_case = NICD__REQUEST__CALL_TRANSFER_LIST;
@@ -304,7 +316,7 @@ static int list_start(struct nicd_qp *qp, Nicd__TransferList__Operation operatio
 NICD_API int nicd_qp_read_list(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret)
 {
 	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__READ, list, count, ret, &call);
+	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__READ, 0, list, count, ret, &call);
 
 	return r < 0 ? r : call_wait(call);
 }
@@ -313,7 +325,7 @@ NICD_API int nicd_qp_read_list_async(struct nicd_qp *qp, const struct nicd_trans
 				     struct nicd_completion *ret, nicd_callback cb, void *userdata)
 {
 	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__READ, list, count, ret, &call);
+	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__READ, 0, list, count, ret, &call);
 
 	return r < 0 ? r : call_later(call, cb, userdata);
 }
@@ -322,7 +334,7 @@ NICD_API int nicd_qp_write_list(struct nicd_qp *qp, const struct nicd_transfer *
 				struct nicd_completion *ret)
 {
 	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, list, count, ret, &call);
+	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, 0, list, count, ret, &call);
 
 	return r < 0 ? r : call_wait(call);
 }
@@ -331,7 +343,25 @@ NICD_API int nicd_qp_write_list_async(struct nicd_qp *qp, const struct nicd_tran
 				      struct nicd_completion *ret, nicd_callback cb, void *userdata)
 {
 	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, list, count, ret, &call);
+	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, 0, list, count, ret, &call);
+
+	return r < 0 ? r : call_later(call, cb, userdata);
+}
+
+NICD_API int nicd_qp_write_notify(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
+				  struct nicd_completion *ret)
+{
+	struct call *call;
+	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, NICD__OP_FLAG__OP_NOTIFY, list, count, ret, &call);
+
+	return r < 0 ? r : call_wait(call);
+}
+
+NICD_API int nicd_qp_write_notify_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
+					struct nicd_completion *ret, nicd_callback cb, void *userdata)
+{
+	struct call *call;
+	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, NICD__OP_FLAG__OP_NOTIFY, list, count, ret, &call);
 
 	return r < 0 ? r : call_later(call, cb, userdata);
 }

@@ -7,6 +7,7 @@
  * packed, and go when the answer is there. Calls on one object never overtake each other: once one is kept, those that
  * follow on the same object are kept too.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -398,6 +399,7 @@ int call_submit_ref(struct call *call, Nicd__Request__CallCase call_case, struct
 	Nicd__Request request = NICD__REQUEST__INIT;
 
 	body.base.descriptor = field->descriptor;
+	assert(body.base.descriptor->sizeof_message == sizeof(body));
 	body.object = &ref;
 	request.call_case = call_case;
 	request.close = &body;
@@ -511,6 +513,7 @@ static void call_deliver_event(struct call *call)
 		.object = object && !object->closed ? object : NULL,
 		.serial = call->serial,
 		.error = call->why,
+		.count = call->event_count,
 	};
 
 	if (object)
@@ -581,6 +584,7 @@ void call_event(struct nicd *n, const Nicd__Event *event)
 	if (!call)
 		return;
 	call->serial = event->serial;
+	call->event_count = event->count;
 	if (event->error && !call->why)
 		call->why = malloc(sizeof(*call->why));
 	if (event->error && call->why) {

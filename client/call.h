@@ -56,7 +56,7 @@ struct call {
 	void *userdata;
 	struct deferred *deferred;
 	uint32_t event;                  /* not a call but an event of this kind */
-	uint64_t serial;                 /* of the event */
+	uint64_t serial, event_count;    /* of the event */
 };
 TAILQ_HEAD(call_list, call);
 

@@ -20,6 +20,7 @@
 	X(IN_CALLBACK, INVALID_DEVICE_STATE, EBUSY, "nicd_dispatch() was called inside a callback", "return from the callback first") \
 	X(STILL_USED, DEVICE_BUSY, EBUSY, "`observed` open handles stand on the object, and its close is answered after theirs", \
 	  "close them first, or use the async call") \
+	X(HAS_HANDLE, INVALID_PARAMETER, EEXIST, "the Qp has a handle already", "use that one") \
 	X(FETCHING, INVALID_DEVICE_STATE, EBUSY, "a page is being fetched", "wait for its callback") \
 	X(ARGUMENT, INVALID_PARAMETER, EINVAL, "an argument is NULL, out of its range, or of another session", \
 	  "see the comment of the call in nicd.h") \

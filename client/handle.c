@@ -14,6 +14,9 @@ static int handle_close_finish(struct call *call, const Nicd__Reply *reply, int 
 {
 	if (error == -ECANCELED && call->why && call->why->reason == NICD_R_DEPENDENCY)
 		return 0;
+	/* Its peer went first. */
+	if (error == -EBADF && call->object->type == NICD_TYPE_QP && ((const struct nicd_qp *)call->object)->inbound)
+		return 0;
 	return error;
 }
 

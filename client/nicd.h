@@ -229,9 +229,11 @@ enum {
 	NICD_EVENT_REVOKE_CONFIRMED = 2, /* follows -EINPROGRESS: the device can no longer touch the memory */
 	NICD_EVENT_EXPIRED = 3,          /* ticket or export */
 	NICD_EVENT_DISCONNECTED = 4,     /* Qp; `error` says why */
-	NICD_EVENT_CONNECTED = 5,        /* ticket or export: a peer came in; `serial` is its Qp */
+	NICD_EVENT_CONNECTED = 5,        /* ticket or export: a peer came in; `serial` is its Qp: see nicd_qp_open */
 	NICD_EVENT_DEVICE_STATE = 6,     /* adapter: see nicd_adapter_query */
-	NICD_EVENT_RESYNC = 7            /* news were dropped because they were not read in time: ask nicd_list_new */
+	NICD_EVENT_RESYNC = 7,           /* news were dropped because they were not read in time: ask nicd_list_new */
+	NICD_EVENT_REMOTE_INVALIDATED = 8, /* MR: a peer's message invalidated it; it is no longer registered */
+	NICD_EVENT_NOTIFIED = 9          /* ticket or export: a peer says that what it wrote is there; `serial` is its Qp, `count` … */
 };
 
 enum {
@@ -258,6 +260,7 @@ struct nicd_event {
 	void *object;                         /* handle of that type, or NULL: an adapter, or closed by now */
 	uint64_t serial;
 	const struct nicd_error_info *error;  /* NULL: none */
+	uint64_t count;                       /* NOTIFIED: how often its peers have said so, all together */
 };
 typedef void (*nicd_event_callback)(struct nicd *n, const struct nicd_event *event, void *userdata);
 
@@ -517,6 +520,14 @@ struct nicd_connect_attr {
 NICD_API int nicd_qp_connect(struct nicd_pd *pd, const struct nicd_connect_attr *attr, struct nicd_qp **ret);
 NICD_API int nicd_qp_connect_async(struct nicd_pd *pd, const struct nicd_connect_attr *attr, struct nicd_qp **ret,
 				   nicd_callback cb, void *userdata);
+/*
+ * A handle for the Qp of a peer that came in by a ticket or export of this session; `serial` is that of NICD_EVENT_CONNECTED, or of a
+ * list. Once for each Qp. Closing the handle disconnects the peer; when the peer goes first, NICD_EVENT_DISCONNECTED comes and the handle
+ * is still to be closed. Errors: -ENOENT (SERIAL: it is gone, or not of this session), -EEXIST: it has a handle. NDK: NdkAccept makes the
+ * consumer's Qp out of a connection request (nc-ndkpi-ndk_fn_accept); here the ticket has accepted already.
+ */
+NICD_API int nicd_qp_open(struct nicd *n, uint64_t serial, struct nicd_qp **ret);
+NICD_API int nicd_qp_open_async(struct nicd *n, uint64_t serial, struct nicd_qp **ret, nicd_callback cb, void *userdata);
 NICD_API uint64_t nicd_qp_serial(const struct nicd_qp *qp);
 /* Lives as long as the handle; all 0 until connecting is answered. */
 NICD_API const struct nicd_grant *nicd_qp_grant(const struct nicd_qp *qp);
@@ -528,9 +539,9 @@ struct nicd_qp_info {
 	uint64_t serial;
 	struct nicd_grant grant;
 	uint64_t bytes_read;    /* payload that reads of this side brought in */
-	uint64_t bytes_written; /* payload that writes of this side carried out */
+	uint64_t bytes_written; /* payload that writes and messages of this side carried out */
 	uint64_t peer_read;     /* payload that the peer read here */
-	uint64_t peer_written;  /* payload that the peer wrote here */
+	uint64_t peer_written;  /* payload that the peer wrote here, or sent */
 	uint64_t door;          /* serial of the ticket or export that let the peer in, or 0 */
 	char peer[64];          /* address and port */
 };
@@ -557,6 +568,8 @@ struct nicd_completion {
 	uint64_t bytes;    /* of payload */
 	uint32_t failed;   /* index of the first failed entry, on failure */
 	uint32_t inexact;  /* 1: `failed` is the first unconfirmed one; the peer did not say which */
+	uint32_t solicited;         /* receive. 1: the message was sent with NICD_OP_SOLICIT_EVENT */
+	uint32_t invalidated_token; /* receive. The token that the message invalidated; 0: none (NDK: ReceiveAndInvalidate) */
 };
 
 /*
@@ -583,7 +596,50 @@ NICD_API int nicd_qp_write_list_async(struct nicd_qp *qp, const struct nicd_tran
 				      struct nicd_completion *ret, nicd_callback cb, void *userdata);
 
 /*
- * Cancels what is posted: those calls get -ECANCELED, then this one is answered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush).
+ * Writes a list as above, and then tells the owner of the ticket or export that the Qp came in by: it gets NICD_EVENT_NOTIFIED, after all
+ * of the list is placed. nicd's own: on the wire it is an empty Send with Solicited Event. A peer that is not nicd takes it for a message;
+ * without a receive it ends the connection (-ENOBUFS, NO_RECEIVE).
+ */
+NICD_API int nicd_qp_write_notify(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
+				  struct nicd_completion *ret);
+NICD_API int nicd_qp_write_notify_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
+					struct nicd_completion *ret, nicd_callback cb, void *userdata);
+
+enum {
+	NICD_OP_SOLICIT_EVENT = 0x4 /* NDK_OP_FLAG_SEND_AND_SOLICIT_EVENT */
+};
+
+/* A message to send, or room for one. This struct will not grow. */
+struct nicd_message {
+	uint32_t local_token;      /* of an MR of the Qp's PD; with local write for a receive */
+	uint32_t length;           /* bytes; 0 is allowed */
+	uint64_t local_addr;       /* within [iova, iova + length) of the MR */
+	uint32_t flags;            /* send: NICD_OP_SOLICIT_EVENT; receive: 0 */
+	uint32_t invalidate_token; /* send: a token of the peer's that becomes void when it receives the message; 0: none */
+};
+
+/*
+ * Sends a message into the oldest receive that the peer has posted, in the order of the Qp's reads and writes. Success says that it is
+ * placed there. State and errors as above, and: -ENOBUFS (NO_RECEIVE): the peer had posted none in time; -EMSGSIZE (REMOTE_RECEIVE): its
+ * receive is too short; -EREMOTEIO (REMOTE_INVALIDATE): it has no such token that may be invalidated (those of normal MRs never may).
+ * NDK: NdkSend, NdkSendAndInvalidate (nc-ndkpi-ndk_fn_send, nc-ndkpi-ndk_fn_send_and_invalidate).
+ */
+NICD_API int nicd_qp_send(struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret);
+NICD_API int nicd_qp_send_async(struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret,
+				nicd_callback cb, void *userdata);
+/*
+ * Posts room for one message, at most 256 of a Qp (-EAGAIN, IN_FLIGHT), and is answered when one has filled it: `ret` says how much
+ * came. Messages fill receives in the order of these. They don't count as requests in flight. A peer's message waits 5 s for a receive.
+ * Errors as above, and: -EMSGSIZE (RECEIVE_TOO_SMALL): the message was longer, and the connection is lost; -ECANCELED: flushed,
+ * disconnected or closed; -EFAULT (LOCAL_GONE): the MR was deregistered (where no message had begun to come, the connection stands).
+ * NDK: NdkReceive (nc-ndkpi-ndk_fn_receive).
+ */
+NICD_API int nicd_qp_receive(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret);
+NICD_API int nicd_qp_receive_async(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret,
+				   nicd_callback cb, void *userdata);
+
+/*
+ * Cancels what is posted, receives too: those calls get -ECANCELED, then this one is answered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush).
  */
 NICD_API int nicd_qp_flush(struct nicd_qp *qp);
 NICD_API int nicd_qp_flush_async(struct nicd_qp *qp, nicd_callback cb, void *userdata);

@@ -257,6 +257,14 @@ static int copy_report(struct copy *copy)
 	return NICCTL_OK;
 }
 
+/* All is placed: an empty write that tells the owner so. */
+static int copy_notify(struct copy *copy)
+{
+	const struct nicd_transfer nothing = nicctl_peer_transfer(&copy->peer, 0, 0, 0);
+
+	return nicd_qp_write_notify(copy->peer.qp, &nothing, 1, NULL) < 0 ? nicctl_failed(copy->c) : NICCTL_OK;
+}
+
 /* The file and its name are the caller's. The locator is the first argument. */
 static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64_t size)
 {
@@ -291,6 +299,8 @@ static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64
 					file, (unsigned long long)copy->length);
 	}
 	nicctl_progress_end(&copy->progress);
+	if (r == NICCTL_OK && (c->given & NICCTL_NOTIFY))
+		r = copy_notify(copy);
 	if (r == NICCTL_OK)
 		r = copy_report(copy);
 	nicctl_close(c);

@@ -165,6 +165,26 @@ static void export_ended(struct export *e, const struct nicd_event *event)
 		e->why = *event->error;
 }
 
+/* For people on stderr; as JSON an object of its own on stdout, each time. */
+static void export_notified(struct export *e, const struct nicd_event *event)
+{
+	static const struct nicctl_column columns[] = {
+		{ "QP", NICCTL_NUMBER }, { "COUNT", NICCTL_NUMBER },
+	};
+	struct nicctl *c = e->c;
+	struct nicctl_table *table;
+
+	nicctl_notice(c, "a peer says that what it wrote is there (qp %llu, count %llu)", (unsigned long long)event->serial,
+		      (unsigned long long)event->count);
+	if (!c->json)
+		return;
+	table = nicctl_table_new(c, "notified", false, columns, sizeof(columns) / sizeof(columns[0]));
+	nicctl_row(table);
+	nicctl_cell_number(table, event->serial);
+	nicctl_cell_number(table, event->count);
+	nicctl_print(c);
+}
+
 static void export_event(struct nicd *n, const struct nicd_event *event, void *userdata)
 {
 	struct export *e = userdata;
@@ -172,6 +192,9 @@ static void export_event(struct nicd *n, const struct nicd_event *event, void *u
 	switch (event->kind) {
 	case NICD_EVENT_CONNECTED:
 		nicctl_notice(e->c, "a peer connected (qp %llu)", (unsigned long long)event->serial);
+		break;
+	case NICD_EVENT_NOTIFIED:
+		export_notified(e, event);
 		break;
 	case NICD_EVENT_DISCONNECTED:
 		nicctl_notice(e->c, "a peer disconnected (qp %llu)", (unsigned long long)event->serial);

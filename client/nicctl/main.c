@@ -33,7 +33,7 @@ static const struct nicctl_command nicctl_commands[] = {
 	  "exports a copy of FILE, or N zero bytes; prints the locator; holds until interrupted" },
 	{ "get", "LOCATOR [-o FILE]", 1, 1, NICCTL_OUTPUT | NICCTL_PROGRESS | NICCTL_NO_PROGRESS, 0,
 	  nicctl_get, 0, "reads what the locator names into FILE or stdout" },
-	{ "put", "LOCATOR FILE", 2, 2, NICCTL_PROGRESS | NICCTL_NO_PROGRESS, 0, nicctl_put, 0, "writes FILE (- is stdin) into what the locator names" },
+	{ "put", "LOCATOR FILE", 2, 2, NICCTL_PROGRESS | NICCTL_NO_PROGRESS | NICCTL_NOTIFY, 0, nicctl_put, 0, "writes FILE (- is stdin) into what the locator names" },
 	{ "ping", "LOCATOR", 1, 1, NICCTL_COUNT, 0, nicctl_ping, 0, "connects and measures reads of 0 and 1 bytes" },
 	{ "perf", "LOCATOR", 1, 1,
 	  NICCTL_SIZE | NICCTL_DEPTH | NICCTL_LIST | NICCTL_SECONDS | NICCTL_COUNT | NICCTL_OP | NICCTL_SCRATCH, 0, nicctl_perf, 0,
@@ -65,6 +65,7 @@ static const struct option nicctl_options[] = {
 	{ "progress", no_argument, NULL, 'P' },
 	{ "no-progress", no_argument, NULL, 'Q' },
 	{ "huge", no_argument, NULL, 'H' },
+	{ "notify", no_argument, NULL, 'W' },
 	{ 0 },
 };
 
@@ -90,6 +91,7 @@ static const char *const nicctl_option_help[] = {
 	"--progress            tell how far it is, also where stderr is no terminal",
 	"--no-progress         do not",
 	"--huge                of huge pages, if there are any free",
+	"--notify              tell the owner when all is there",
 };
 
 /* What some commands mean by an option is something else. */
@@ -312,6 +314,9 @@ static int parse_option(struct nicctl *c, int option)
 		return NICCTL_OK;
 	case 'H':
 		c->given |= NICCTL_HUGE;
+		return NICCTL_OK;
+	case 'W':
+		c->given |= NICCTL_NOTIFY;
 		return NICCTL_OK;
 	default:
 		/* getopt has named it, but not with --json. */

@@ -39,6 +39,7 @@ enum nicctl_option {
 	NICCTL_PROGRESS = 1u << 17,
 	NICCTL_NO_PROGRESS = 1u << 18,
 	NICCTL_HUGE = 1u << 19,
+	NICCTL_NOTIFY = 1u << 20,
 };
 
 struct nicctl_table;

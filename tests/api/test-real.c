@@ -277,6 +277,117 @@ static void test_read_and_write(void **state)
 	must(w->peer.n, nicd_qp_close(w->qp));
 }
 
+struct told {
+	uint64_t connected, notified, count;
+	unsigned disconnected;
+	void *door, *qp;
+};
+
+static void on_told(struct nicd *n, const struct nicd_event *event, void *userdata)
+{
+	struct told *news = userdata;
+
+	if (event->kind == NICD_EVENT_CONNECTED)
+		news->connected = event->serial;
+	if (event->kind == NICD_EVENT_NOTIFIED) {
+		news->notified = event->serial;
+		news->count = event->count;
+		news->door = event->object;
+	}
+	if (event->kind == NICD_EVENT_DISCONNECTED) {
+		news->disconnected++;
+		news->qp = event->object;
+	}
+}
+
+struct ended {
+	unsigned called;
+	int error;
+};
+
+static void on_ended(struct nicd *n, int error, void *userdata)
+{
+	struct ended *ended = userdata;
+
+	ended->called++;
+	ended->error = error;
+}
+
+/* Both ways, on the peer's Qp and on the owner's handle of its own end. */
+/* mutation: send_start or receive_start with two fields exchanged; open_start naming the first Qp there is */
+static void test_messages(void **state)
+{
+	struct world *w = *state;
+	struct nicd *n = w->owner.n;
+	struct nicd_completion got = { .size = sizeof(got) }, sent = { .size = sizeof(sent) };
+	struct nicd_message room = { .length = 1000 }, message = { .length = 600, .flags = NICD_OP_SOLICIT_EVENT };
+	struct nicd_transfer t;
+	struct ended ended = { 0 };
+	struct told news = { 0 };
+	struct nicd_qp *inbound, *again;
+
+	nicd_set_event_callback(n, on_told, &news);
+	connect_export(w, 0, 0, NICD_MR_REMOTE_READ | NICD_MR_REMOTE_WRITE);
+	while (!news.connected)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	assert_int_equal(nicd_qp_open(n, news.connected + 1000, &inbound), -ENOENT);
+	must(n, nicd_qp_open(n, news.connected, &inbound));
+	assert_int_equal(nicd_qp_serial(inbound), news.connected);
+	assert_int_equal(nicd_qp_open(n, news.connected, &again), -EEXIST);
+
+	room.local_token = nicd_mr_local_token(w->owner.mr);
+	room.local_addr = nicd_mr_iova(w->owner.mr) + 5000;
+	message.local_token = nicd_mr_local_token(w->peer.mr);
+	message.local_addr = nicd_mr_iova(w->peer.mr) + 100;
+	memset(w->peer.bytes + 100, 0x5a, 600);
+	must(n, nicd_qp_receive_async(inbound, &room, &got, on_ended, &ended));
+	must(n, nicd_flush(n));
+	must(w->peer.n, nicd_qp_send(w->qp, &message, &sent));
+	assert_int_equal(sent.bytes, 600);
+	while (!ended.called)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	must(n, ended.error);
+	assert_int_equal(got.bytes, 600);
+	assert_int_equal(got.solicited, 1);
+	assert_int_equal(got.invalidated_token, 0);
+	assert_memory_equal(w->owner.bytes + 5000, w->peer.bytes + 100, 600);
+
+	/* And back. */
+	ended = (struct ended){ 0 };
+	room.local_token = message.local_token;
+	room.local_addr = nicd_mr_iova(w->peer.mr);
+	must(w->peer.n, nicd_qp_receive_async(w->qp, &room, &got, on_ended, &ended));
+	must(w->peer.n, nicd_flush(w->peer.n));
+	message = (struct nicd_message){ .local_token = nicd_mr_local_token(w->owner.mr), .length = 7,
+					 .local_addr = nicd_mr_iova(w->owner.mr) };
+	memcpy(w->owner.bytes, "answers", 7);
+	must(n, nicd_qp_send(inbound, &message, NULL));
+	while (!ended.called)
+		assert_true(nicd_dispatch(w->peer.n, 10000) > 0);
+	assert_int_equal(got.bytes, 7);
+	assert_int_equal(got.solicited, 0);
+	assert_memory_equal(w->peer.bytes, "answers", 7);
+	room.flags = 1;
+	assert_int_equal(nicd_qp_receive(w->qp, &room, NULL), -EINVAL);
+
+	t = transfer(w, 0, 0, 100);
+	must(w->peer.n, nicd_qp_write_notify(w->qp, &t, 1, &sent));
+	assert_int_equal(sent.entries, 1);
+	while (!news.notified)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	assert_int_equal(news.notified, nicd_qp_serial(inbound));
+	assert_int_equal(news.count, 1);
+	assert_non_null(news.door);
+
+	/* The peer goes first: the handle is still there to be closed. */
+	must(w->peer.n, nicd_qp_close(w->qp));
+	while (!news.disconnected)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	assert_ptr_equal(news.qp, inbound);
+	must(n, nicd_qp_close(inbound));
+	nicd_set_event_callback(n, NULL, NULL);
+}
+
 /* mutation: list_encode stopping after the first entry */
 static void test_transfer_list(void **state)
 {
@@ -632,6 +743,7 @@ int main(void)
 		test(test_register_with_descriptor),
 		test(test_joined_ranges),
 		test(test_read_and_write),
+		test(test_messages),
 		test(test_transfer_list),
 		test(test_many_at_once),
 		test(test_one_go),

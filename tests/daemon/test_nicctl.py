@@ -269,6 +269,22 @@ def test_put_and_save(nicd, peer_nicd, source, locator_file, tmp_path):
     assert saved.read_bytes() == b"stream" + source.read_bytes()[6:] + bytes(5000)
 
 
+def test_put_notify(nicd, peer_nicd, source, locator_file):
+    # mutation: notify with each piece, or before the last
+    with exporting(nicd, "--size", source.stat().st_size, "--name", "told", "--access", "w", "--uses", 3) as record:
+        run(peer_nicd, "put", locator_file(record), source)
+        for count in (1, 2):
+            run(peer_nicd, "put", "--notify", locator_file(record), source)
+            text = b""
+            while not text.endswith(b"\n}\n"):
+                line = record["process"].stdout.readline()
+                assert line
+                text += line
+            told = json.loads(text)["notified"][0]
+            assert told["count"] == count and told["qp"] > 0
+    assert record["stderr"].count(b"what it wrote is there") == 2
+
+
 def test_put_too_long(nicd, peer_nicd, locator_file, tmp_path):
     path = tmp_path / "long"
     path.write_bytes(b"x" * 5000)

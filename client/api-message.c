@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/* Messages, and handles for the Qps of peers that came in, on which they are received. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "client/api.h"
+#include "client/attr.h"
+
+/* ---------------------------------------------------------------------------------------------------------- inbound Qps */
+
+static int open_finish(struct call *call, const Nicd__Reply *reply, int error)
+{
+	if (error < 0 || !reply)
+		return error;
+	if (reply->result_case != NICD__REPLY__RESULT_QP)
+		return -EPROTO;
+	if (object_find(call->n, reply->qp->id)) {
+		call->why = malloc(sizeof(*call->why));
+		return call->why ? error_local(call->why, ERROR_HAS_HANDLE, 0, 0) : -EEXIST;
+	}
+	return object_live(call->object, reply->qp->id, reply->qp->serial) ? 0 : -EPROTO;
+}
+
+static int open_start(struct nicd *n, uint64_t serial, struct nicd_qp **ret, struct call **call)
+{
+	Nicd__QueryQp body = NICD__QUERY_QP__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+	struct nicd_qp *qp;
+	int r = conn_check(n);
+
+	if (r < 0)
+		return r;
+	qp = object_new(n, NICD_TYPE_QP, sizeof(*qp), NULL, NULL);
+	if (!qp)
+		return conn_fail(n, ERROR_NO_MEMORY, 0, 0);
+	qp->inbound = true;
+	body.serial = serial;
+	request.call_case = NICD__REQUEST__CALL_QUERY_QP;
+	request.query_qp = &body;
+	r = call_new(call, n, &qp->object, open_finish);
+	if (r >= 0) {
+		(*call)->makes = true;
+		r = call_submit(*call, &request, NULL, 0);
+	}
+	if (r < 0)
+		object_close(&qp->object);
+	else
+		*ret = qp;
+	return r;
+}
+
+NICD_API int nicd_qp_open(struct nicd *n, uint64_t serial, struct nicd_qp **ret)
+{
+	struct nicd_qp *qp;
+	struct call *call;
+	int r = conn_check_ret(n, ret);
+
+	if (r >= 0)
+		r = open_start(n, serial, &qp, &call);
+	if (r >= 0)
+		r = handle_wait(&qp->object, call);
+	if (r >= 0)
+		*ret = qp;
+	return r;
+}
+
+NICD_API int nicd_qp_open_async(struct nicd *n, uint64_t serial, struct nicd_qp **ret, nicd_callback cb, void *userdata)
+{
+	struct call *call;
+	int r = conn_check_ret(n, ret);
+
+	if (r >= 0)
+		r = open_start(n, serial, ret, &call);
+	return r < 0 ? r : call_later(call, cb, userdata);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- messages */
+
+static int send_start(struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret, struct call **call)
+{
+	Nicd__Ref ref = NICD__REF__INIT;
+	Nicd__Send body = NICD__SEND__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+	struct object *dep = &qp->object;
+	int r = qp_work_new(call, qp, ret);
+
+	if (r < 0)
+		return r;
+	body.qp = &ref;
+	body.local_token = message->local_token;
+	body.local_addr = message->local_addr;
+	body.length = message->length;
+	body.flags = message->flags;
+	body.invalidate_token = message->invalidate_token;
+	request.call_case = NICD__REQUEST__CALL_SEND;
+	request.send = &body;
+	return call_submit(*call, &request, &dep, 1);
+}
+
+static int receive_start(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret, struct call **call)
+{
+	Nicd__Ref ref = NICD__REF__INIT;
+	Nicd__Receive body = NICD__RECEIVE__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+	struct object *dep = &qp->object;
+	int r;
+
+	if (room->flags || room->invalidate_token)
+		return conn_fail(qp->object.n, ERROR_ARGUMENT, 0, 0);
+	r = qp_work_new(call, qp, ret);
+	if (r < 0)
+		return r;
+	body.qp = &ref;
+	body.local_token = room->local_token;
+	body.local_addr = room->local_addr;
+	body.length = room->length;
+	request.call_case = NICD__REQUEST__CALL_RECEIVE;
+	request.receive = &body;
+	return call_submit(*call, &request, &dep, 1);
+}
+
+NICD_API int nicd_qp_send(struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret)
+{
+	struct call *call;
+	int r = send_start(qp, message, ret, &call);
+
+	return r < 0 ? r : call_wait(call);
+}
+
+NICD_API int nicd_qp_send_async(struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret,
+				nicd_callback cb, void *userdata)
+{
+	struct call *call;
+	int r = send_start(qp, message, ret, &call);
+
+	return r < 0 ? r : call_later(call, cb, userdata);
+}
+
+NICD_API int nicd_qp_receive(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret)
+{
+	struct call *call;
+	int r = receive_start(qp, room, ret, &call);
+
+	return r < 0 ? r : call_wait(call);
+}
+
+NICD_API int nicd_qp_receive_async(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret,
+				   nicd_callback cb, void *userdata)
+{
+	struct call *call;
+	int r = receive_start(qp, room, ret, &call);
+
+	return r < 0 ? r : call_later(call, cb, userdata);
+}
