@@ -240,14 +240,11 @@ static int connect_terms(const Soft__Connect *connect, struct soft_connect_terms
 static int run_connect(struct run *run)
 {
 	struct soft_connect_terms terms;
-	struct soft_stream_info info;
 	struct soft_pending *pending;
 	int r = connect_terms(run->request->connect, &terms, &run->err);
 
 	if (r < 0)
 		return r;
-	if (soft_stream_info(run->device->engine, terms.stream, &info))
-		return nicd_refuse(&run->err, NICD_R_DEVICE_BUSY);
 	pending = soft_pending_new(run->device, run->request->id);
 	if (!pending)
 		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);

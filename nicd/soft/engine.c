@@ -129,6 +129,17 @@ static void deliver_ended(struct soft_stream *s)
 	}
 }
 
+static void deliver_connected(struct soft_stream *s)
+{
+	struct stream_waiter *waiter;
+
+	while ((waiter = STAILQ_FIRST(&s->waiters))) {
+		STAILQ_REMOVE_HEAD(&s->waiters, next);
+		waiter->done(waiter->userdata, &s->connect_error, &s->result);
+		free(waiter);
+	}
+}
+
 static void deliver(struct soft_stream *s)
 {
 	const struct soft_engine_events *events = &s->engine->events;
@@ -136,7 +147,7 @@ static void deliver(struct soft_stream *s)
 
 	if (s->tell_connected) {
 		s->tell_connected = false;
-		s->connected(s->userdata, &s->connect_error, &s->result);
+		deliver_connected(s);
 	}
 	if (s->tell_opened) {
 		s->tell_opened = false;
@@ -456,27 +467,60 @@ int soft_engine_listen(struct soft_engine *engine, const struct sockaddr *addr, 
 
 /* ---- commands */
 
+static uint64_t ticket_mark(const uint8_t ticket[NICD_TICKET_SIZE])
+{
+	uint8_t hash[NICD_TICKET_HASH_SIZE];
+	uint64_t mark;
+
+	locator_ticket_hash(ticket, hash);
+	memcpy(&mark, hash, sizeof(mark));
+	return mark;
+}
+
+static bool same_terms(const struct soft_stream *s, const struct soft_connect_terms *terms)
+{
+	return !s->inbound && s->local.pd == terms->pd && s->ticket_mark == ticket_mark(terms->ticket) &&
+	       memcmp(&s->addr, &terms->addr, sizeof(s->addr)) == 0;
+}
+
+static struct soft_stream *connect_begin(struct soft_engine *engine, const struct soft_connect_terms *terms)
+{
+	struct soft_stream *s = stream_new(engine, terms->stream, false);
+
+	if (!s)
+		return NULL;
+	s->local.pd = terms->pd;
+	s->addr = terms->addr;
+	s->ticket_mark = ticket_mark(terms->ticket);
+	memcpy(s->ticket_secret, terms->ticket, sizeof(s->ticket_secret));
+	engine_list(s);
+	stream_connect(s, terms->timeout_ms ? terms->timeout_ms : engine->options.handshake_timeout_ms);
+	return s;
+}
+
 void soft_connect(struct soft_engine *engine, const struct soft_connect_terms *terms,
 		  void (*done)(void *userdata, const struct nicd_error *error, const struct soft_connected *result),
 		  void *userdata)
 {
-	const struct nicd_error error = {.reason = NICD_R_CONNECT};
+	struct soft_stream *s = engine_find(engine, terms->stream);
 	const struct soft_connected nothing = {0};
-	struct soft_stream *s = NULL;
+	struct nicd_error error = {.reason = NICD_R_CONNECT};
+	struct stream_waiter *waiter = NULL;
 
-	if (!engine->closing && !engine_find(engine, terms->stream))
-		s = stream_new(engine, terms->stream, false);
-	if (!s) {
+	if (s && (!same_terms(s, terms) || s->state > STREAM_OPEN))
+		error.reason = NICD_R_DEVICE_BUSY;
+	else if (!engine->closing && (waiter = calloc(1, sizeof(*waiter))) && !s)
+		s = connect_begin(engine, terms);
+	if (!waiter || !s) {
+		free(waiter);
 		done(userdata, &error, &nothing);
 		return;
 	}
-	s->local.pd = terms->pd;
-	s->addr = terms->addr;
-	memcpy(s->ticket_secret, terms->ticket, sizeof(s->ticket_secret));
-	s->connected = done;
-	s->userdata = userdata;
-	engine_list(s);
-	stream_connect(s, terms->timeout_ms ? terms->timeout_ms : engine->options.handshake_timeout_ms);
+	waiter->done = done;
+	waiter->userdata = userdata;
+	STAILQ_INSERT_TAIL(&s->waiters, waiter, next);
+	if (s->state == STREAM_OPEN && !s->tell_connected)   /* asked again: the same answer */
+		stream_note_connected(s, NICD_R_NONE);
 }
 
 /* NULL: *error. */

@@ -77,6 +77,7 @@ struct soft_connected {
 	struct locator_grant grant;
 };
 /*
+ * Said again with the same terms while there is such a stream: the answer that the first one gets or got; with others: DEVICE_BUSY.
  * `done` exactly once, maybe before the call returns, with reason NONE for success (here and in soft_post): then the ticket is
  * spent and the other side has told of the stream. Error CONNECT for every failure (all failures before the handshake ends
  * come after the same time: timeout_ms).

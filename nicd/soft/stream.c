@@ -432,6 +432,7 @@ struct soft_stream *stream_new(struct soft_engine *engine, uint64_t number, bool
 	s->fd = -1;
 	s->state = inbound ? STREAM_ACCEPTING : STREAM_CONNECTING;
 	s->remote.by_grant = true;   /* nothing, until a ticket says more */
+	STAILQ_INIT(&s->waiters);
 	TAILQ_INIT(&s->posted);
 	TAILQ_INIT(&s->ended);
 	message_init(s);

@@ -131,6 +131,13 @@ struct stream_tx {
 	struct rdmap_terminate terminate;
 };
 
+/* Somebody who has asked for this connection. */
+struct stream_waiter {
+	STAILQ_ENTRY(stream_waiter) next;
+	void (*done)(void *userdata, const struct nicd_error *error, const struct soft_connected *result);
+	void *userdata;
+};
+
 struct soft_stream {
 	struct soft_engine *engine;
 	uint64_t number;
@@ -189,8 +196,8 @@ struct soft_stream {
 	uint64_t connect_by;               /* loop time */
 	uint32_t nudges;                   /* to be sent in all */
 	uint8_t ticket_secret[NICD_TICKET_SIZE];
-	void (*connected)(void *userdata, const struct nicd_error *error, const struct soft_connected *result);
-	void *userdata;
+	uint64_t ticket_mark;              /* what the secret was, to know it again */
+	STAILQ_HEAD(, stream_waiter) waiters;
 	struct soft_connected result;
 
 	/* To be told. */

@@ -509,9 +509,6 @@ static void test_streams(void **state)
 	reply = ask(f, &query);
 	assert_true(reply->stream->connected);
 	assert_int_equal(reply->stream->peer_written, 4);
-	connect.id = 0;
-	/* mutation: connect a stream that there is already */
-	assert_int_equal(ask(f, &connect)->reason, NICD_R_DEVICE_BUSY);
 	disconnect.disconnect->stream = 50;
 	assert_int_equal(ask(f, &disconnect)->reason, NICD_R_NONE);
 	assert_int_equal(fake.disconnected, 50);

@@ -445,7 +445,7 @@ static void test_failing_connects(void **state)
 	terms.stream = 1;
 	c = (struct connected){0};
 	soft_connect(w.pair.a.engine, &terms, on_connected, &c);
-	assert_int_equal(c.error.reason, NICD_R_CONNECT);
+	assert_int_equal(c.error.reason, NICD_R_DEVICE_BUSY);
 	world_free(&w);
 }
 

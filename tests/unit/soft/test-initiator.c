@@ -544,9 +544,44 @@ static void test_depth(void **state)
 	world_free(&w);
 }
 
+/* Said again, while it connects and when it has: one connection, and the same answer for all. */
+static void test_said_again(void **state)
+{
+	struct connected again = {0}, later = {0}, other = {0};
+	uint8_t buf[MPA_FRAME_MAX];
+	struct soft_engine_stats stats;
+	struct world w;
+
+	world_new(&w, NULL);
+	take_request(&w, buf);
+	soft_connect(w.host.engine, &w.terms, on_connected, &again);
+	/* mutation: refuse, or answer before it is known */
+	assert_false(again.done);
+	raw_send(&w.raw, buf, mpa_encode(buf, sizeof(buf), &good_reply));
+	respond(&w, take_first(&w).sink_stag, 0, true, NULL, 0);
+	run_until(&w.loop, &w.connected.done);
+	run_until(&w.loop, &again.done);
+	assert_int_equal(w.connected.error.reason, NICD_R_NONE);
+	assert_int_equal(again.error.reason, NICD_R_NONE);
+	soft_connect(w.host.engine, &w.terms, on_connected, &later);
+	run_until(&w.loop, &later.done);
+	/* mutation: another connection */
+	assert_int_equal(later.error.reason, NICD_R_NONE);
+	assert_string_equal(later.result.peer, w.connected.result.peer);
+	soft_engine_stats(w.host.engine, &stats);
+	assert_int_equal(stats.streams, 1);
+	/* mutation: look at the number alone */
+	w.terms.ticket[0] ^= 1;
+	soft_connect(w.host.engine, &w.terms, on_connected, &other);
+	assert_true(other.done);
+	assert_int_equal(other.error.reason, NICD_R_DEVICE_BUSY);
+	world_free(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_said_again),
 		cmocka_unit_test(test_request),
 		cmocka_unit_test(test_unconfirmed),
 		cmocka_unit_test(test_replies),
