@@ -616,9 +616,125 @@ static void test_unknown_streams(void **state)
 	assert_string_equal(nic_qp_state_name(NIC_QP_CONNECTED), "CONNECTED");
 }
 
+static int receive(struct nic_qp *qp, struct nic_work *work, struct rig_done *done, struct nicd_error *err)
+{
+	uint8_t one[NICD_TRANSFER_ENTRY_SIZE];
+
+	entry(one, 100, 0);
+	return nic_qp_post(qp, &(struct nic_request){ .operation = NIC_RECEIVE, .entries = one, .len = sizeof(one) }, work,
+			   rig_done(done), err);
+}
+
+/* Receives wait for others: they have a count and a charge of their own, and take no place of what would fill them. */
+static void test_receives(void **state)
+{
+	static struct nic_work work[NICD_QP_RECEIVES + 2];
+	struct rig *rig = *state;
+	struct rig_done done = { 0 }, each = { 0 };
+	struct nicd_error err;
+	struct nic_qp *qp = rig_connect(rig, &done);
+
+	fake_hold(rig->fake, FAKE_POST, true);
+	for (unsigned i = 0; i < NICD_QP_RECEIVES; i++)
+		assert_int_equal(receive(qp, &work[i], &each, &err), 0);
+	/* mutation: no cap; or that of work requests */
+	assert_refusal(receive(qp, &work[NICD_QP_RECEIVES], &done, &err), err, IN_FLIGHT, 256, 257);
+	assert_int_equal(rig_used(rig, NIC_SLOT_RECEIVES), NICD_QP_RECEIVES);
+	/* mutation: charge them as buffered bytes */
+	assert_int_equal(rig_used(rig, NIC_SLOT_BUFFERED), 0);
+	assert_int_equal(post(qp, &work[NICD_QP_RECEIVES], &done, &err), 0);
+	assert_true(fake_complete(rig->fake, FAKE_POST));
+	assert_int_equal(rig_used(rig, NIC_SLOT_RECEIVES), NICD_QP_RECEIVES - 1);
+	/* mutation: give the place back only at the end */
+	rig->owner.account->limits.max[NIC_SLOT_RECEIVES] = NICD_QP_RECEIVES - 1;
+	assert_refusal(receive(qp, &work[NICD_QP_RECEIVES + 1], &done, &err), err, QUOTA, 255, 256);
+	rig->owner.account->limits.max[NIC_SLOT_RECEIVES] = NICD_QP_RECEIVES;
+	assert_int_equal(receive(qp, &work[NICD_QP_RECEIVES + 1], &each, &err), 0);
+	fake_complete_all(rig->fake);
+	assert_int_equal(rig_used(rig, NIC_SLOT_RECEIVES), 0);
+	assert_int_equal(qp->receives, 0);
+}
+
+/* What a Send says reaches the device. */
+static void test_send(void **state)
+{
+	uint8_t one[NICD_TRANSFER_ENTRY_SIZE];
+	struct nic_request what = {
+		.operation = NIC_SEND, .entries = one, .len = sizeof(one), .solicited = true, .invalidate = true,
+		.invalidate_token = 0x77,
+	};
+	struct rig *rig = *state;
+	struct rig_done done = { 0 };
+	struct nic_work work;
+	struct nicd_error err;
+	struct nic_qp *qp = rig_connect(rig, &done);
+
+	entry(one, 100, 0);
+	assert_int_equal(nic_qp_post(qp, &what, &work, rig_done(&done), &err), 0);
+	assert_ended(done);
+	assert_int_equal(rig->fake->post.operation, NIC_SEND);
+	assert_true(rig->fake->post.solicited && rig->fake->post.invalidate && !rig->fake->post.notify);
+	assert_int_equal(rig->fake->post.invalidate_token, 0x77);
+	what = (struct nic_request){ .operation = NIC_WRITE, .entries = one, .len = sizeof(one), .notify = true };
+	assert_int_equal(nic_qp_post(qp, &what, &work, rig_done(&done), &err), 0);
+	assert_true(rig->fake->post.notify);
+}
+
+/* Two peers of one door: their notices are counted together, once each, whatever the device repeats. */
+static void test_notified(void **state)
+{
+	struct rig *rig = *state;
+	const struct nic_provider_events *events = rig->fake->provider.events;
+	struct rig_done done = { 0 };
+	struct nic_export *door;
+	uint64_t first, second;
+
+	rig_registered(rig);
+	door = rig_export(rig, rig->mr, "data", 2, &done);
+	first = fake_stream_open(rig->fake, door->object.serial, "127.0.0.2:1");
+	second = fake_stream_open(rig->fake, door->object.serial, "127.0.0.2:2");
+	events->stream_notified(rig->adapter, first, 3);
+	events->stream_notified(rig->adapter, second, 1);
+	assert_int_equal(door->notified, 4);
+	assert_int_equal(rig_events(rig, NIC_EVENT_NOTIFIED, door->object.serial), 2);
+	/* mutation: add what the device says again */
+	events->stream_notified(rig->adapter, first, 3);
+	events->stream_notified(rig->adapter, first, 2);
+	events->stream_notified(rig->adapter, 999, 1);
+	assert_int_equal(door->notified, 4);
+	assert_int_equal(rig_events(rig, NIC_EVENT_NOTIFIED, 0), 2);
+}
+
+/* The device says that a tag is gone: its MR is not registered any more, and what stood on it has died. */
+static void test_remote_invalidated(void **state)
+{
+	struct rig *rig = *state;
+	const struct nic_provider_events *events = rig->fake->provider.events;
+	struct rig_done done = { 0 };
+	uint64_t serial = rig->mr->object.serial;
+	struct nic_export *door;
+
+	rig_registered(rig);
+	door = rig_export(rig, rig->mr, "data", 1, &done);
+	/* mutation: whatever its generation */
+	events->tag_invalidated(rig->adapter, serial, rig->mr->generation + 1);
+	events->tag_invalidated(rig->adapter, serial + 1000, rig->mr->generation);
+	assert_int_equal(rig->mr->state, NIC_MR_REGISTERED);
+	events->tag_invalidated(rig->adapter, serial, rig->mr->generation);
+	assert_int_equal(rig_events(rig, NIC_EVENT_REMOTE_INVALIDATED, serial), 1);
+	assert_int_equal(rig->mr->state, NIC_MR_CREATED);
+	assert_int_equal(door->state, NIC_DOOR_DEAD);
+	/* mutation: tell of it as of a revocation */
+	assert_int_equal(rig_events(rig, NIC_EVENT_REVOKED, serial), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		rig_test(test_receives),
+		rig_test(test_send),
+		rig_test(test_notified),
+		rig_test(test_remote_invalidated),
 		rig_test(test_connect),
 		rig_test(test_connect_fails),
 		rig_test(test_connect_refusals),

@@ -514,6 +514,27 @@ static void test_streams(void **state)
 	assert_int_equal(fake.disconnected, 50);
 }
 
+/* More notices than a controller that does not read can be told: they wait, and it is not given up for them. */
+static void test_notices(void **state)
+{
+	struct fixture *f = *state;
+	const Soft__Frame *frame;
+	unsigned heard = 0;
+
+	say_hello(f, false);
+	fake.notices = 1000000;
+	for (unsigned i = 0; i < 50; i++)
+		turn(f);
+	/* mutation: put all of them at once (the controller ends at 8 MiB of events) */
+	assert_in_range(fake.noticed, 1, 999999);
+	for (unsigned i = 0; i < 20 && (frame = hear(f)); i++) {
+		heard += frame->n_events;
+		turn(f);
+	}
+	assert_true(heard > 0);
+	fake.notices = 0;
+}
+
 static void test_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -1224,7 +1245,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(hello_rules), TEST(tag_life), TEST(slow_detach), TEST(coalesced), TEST(list), TEST(list_kinds),
-		TEST(streams), TEST(refused), TEST(tickets), TEST(events), TEST(one_at_a_time),
+		TEST(streams), TEST(notices), TEST(refused), TEST(tickets), TEST(events), TEST(one_at_a_time),
 		cmocka_unit_test(test_other_uid), TEST(gone), TEST(keep), TEST(orphans), TEST(long_drop), TEST(undecodable), TEST(too_big),
 		TEST(empty_frame), TEST(budget), TEST(direction), TEST(too_many_requests), TEST(bad_ids), TEST(no_call),
 		TEST(bad_fds), TEST(spoiled), TEST(back_pressure), TEST(events_unread),

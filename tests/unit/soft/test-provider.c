@@ -67,6 +67,19 @@ static void closed(struct nic_adapter *a, uint64_t stream, const struct nicd_err
 	n_closed++;
 }
 
+static uint64_t last_notified, last_invalidated;
+
+static void notified(struct nic_adapter *a, uint64_t stream, uint64_t count)
+{
+	last_stream = stream;
+	last_notified = count;
+}
+
+static void invalidated(struct nic_adapter *a, uint64_t serial, uint32_t generation)
+{
+	last_invalidated = serial * 1000 + generation;
+}
+
 static void expired(struct nic_adapter *a, uint64_t door)
 {
 	last_door = door;
@@ -81,6 +94,7 @@ static void lost(struct nic_adapter *a)
 
 static const struct nic_provider_events events = {
 	.stream_opened = opened, .stream_closed = closed, .door_expired = expired, .lost = lost,
+	.stream_notified = notified, .tag_invalidated = invalidated,
 };
 
 static void on_done(struct nic_cmd *cmd)
@@ -336,6 +350,36 @@ static void test_fields(void **state)
 	assert_int_equal(c.cmd.completion.bytes, 200);
 	assert_int_equal(c.cmd.completion.failed, 2);
 	assert_true(c.cmd.completion.inexact);
+
+	/* Messages, and what the device says of them. */
+	post.operation = NIC_SEND;
+	post.n_entries = 1;
+	post.solicited = post.invalidate = true;
+	post.invalidate_token = 0x1234;
+	ops->qp_post(f->provider, &post, &fresh(&c)->cmd);
+	turn(f);
+	assert_int_equal(fake.operation, NIC_SEND);
+	assert_true(fake.post.solicited && fake.post.invalidate && !fake.post.notify);
+	assert_int_equal(fake.post.invalidate_token, 0x1234);
+	fake_end_post(NICD_R_NONE, 1);
+	await_reason(f, &c, NICD_R_NONE);
+	post.operation = NIC_RECEIVE;
+	ops->qp_post(f->provider, &post, &fresh(&c)->cmd);
+	turn(f);
+	/* mutation: post it as a list */
+	assert_int_equal(fake.operation, NIC_RECEIVE);
+	assert_int_equal(fake.first_entry[0], 77);
+	fake_end_post(NICD_R_RECEIVE_TOO_SMALL, 0);
+	await_reason(f, &c, NICD_R_RECEIVE_TOO_SMALL);
+	fake.notices = 3;
+	turn(f);
+	turn(f);
+	assert_int_equal(last_stream, 77);
+	assert_int_equal(last_notified, 3);
+	fake.events.invalidated(fake.events.userdata, 40, 5, 6);
+	turn(f);
+	turn(f);
+	assert_int_equal(last_invalidated, 5006);
 
 	fake.n_streams = 1;
 	fake.streams[0] = (struct soft_stream_info){.stream = 40, .connected = true, .counters = {1, 2, 3, 4}};
