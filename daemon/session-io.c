@@ -189,8 +189,8 @@ void sessions_read(struct sessions *sessions)
 
 		/* The socket tells again of what is left. */
 		nic_fair_leave(&sessions->reading, turns, cost > 1 ? (uint32_t)cost - 1 : 0);
-		/* Also to poll for something else from now on. */
-		if (session->state <= SESSION_LAST_WORDS && !may_read(session))
+		/* Also to poll for something else from now on; who has something to say is looked at anyway. */
+		if (session->state <= SESSION_LAST_WORDS && !session->dirty && !may_read(session))
 			session_mark(session);
 		if (!TAILQ_EMPTY(&sessions->reading.ring) && read_enough(sessions))
 			return;
@@ -206,13 +206,14 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 		session_end(session, "the peer is gone with replies unread");
 		return;
 	}
-	if (session->state == SESSION_OPEN && (events & UV_READABLE) && may_read(session)) {
+	/* Whether it may be read is asked when its turn comes. */
+	if (session->state == SESSION_OPEN && (events & UV_READABLE)) {
 		if (!session->reading.queue)
 			nic_fair_add(&sessions->reading, session_turns(session, NIC_TURN_READ), &session->reading);
 	} else if (events & UV_DISCONNECT) {
 		session_end(session, "closed");
 	}
-	if (session->state <= SESSION_LAST_WORDS && ((events & UV_WRITABLE) || !may_read(session)))
+	if (session->state <= SESSION_LAST_WORDS && (events & UV_WRITABLE))
 		session_mark(session);
 }
 
