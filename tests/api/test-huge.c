@@ -110,19 +110,20 @@ static void test_huge(void **state)
 	struct nicd_pd *pd;
 	struct nicd_mr *mr;
 
-	assert_int_equal(nicd_buffer_new(n, HUGE + 1, NICD_BUFFER_HUGE_ONLY, &buffer), 0);
-	assert_int_equal(nicd_buffer_page_size(buffer), HUGE);
-	assert_int_equal(nicd_buffer_size(buffer), 2 * HUGE);
-	assert_int_equal(nicd_memory_page_size(nicd_buffer_memory(buffer)), HUGE);
-	assert_int_equal(nicd_pd_create(n, 0, &pd), 0);
+	/* In one message: the address of the first registration is drawn before nicd has told the size of a page. */
+	assert_int_equal(nicd_buffer_new_async(n, HUGE + 1, NICD_BUFFER_HUGE_ONLY, &buffer, NULL, NULL), 0);
+	assert_int_equal(nicd_pd_create_async(n, 0, &pd, NULL, NULL), 0);
 	attr.buffer = buffer;
-	assert_int_equal(nicd_mr_create(pd, &mr), 0);
+	assert_int_equal(nicd_mr_create_async(pd, &mr, NULL, NULL), 0);
 	for (unsigned i = 0; i < 20; i++) {
 		if (i)
 			assert_int_equal(nicd_mr_deregister(mr, NULL), 0);
 		assert_int_equal(nicd_mr_register(mr, &attr), 0);
 		assert_int_equal(nicd_mr_iova(mr) % HUGE, HUGE - 100000);
 	}
+	assert_int_equal(nicd_buffer_page_size(buffer), HUGE);
+	assert_int_equal(nicd_buffer_size(buffer), 2 * HUGE);
+	assert_int_equal(nicd_memory_page_size(nicd_buffer_memory(buffer)), HUGE);
 	read_across(n, pd, mr, (uint8_t *)nicd_buffer_address(buffer) + attr.offset);
 	nicd_free(n);
 	assert_int_equal(pool_write(before), 0);

@@ -380,11 +380,12 @@ def test_perf_reads(peer_nicd, saved_export, source, locator_file):
     assert saved_export.saved.read_bytes() == source.read_bytes()
 
 
-def test_perf_writes_back(peer_nicd, saved_export, source, locator_file):
+@pytest.mark.parametrize("op,measured", [("w", ["write"]), ("rw", ["read", "write"])])
+def test_perf_writes_back(peer_nicd, saved_export, source, locator_file, op, measured):
     # mutation: perf_row does not read before it writes
     with saved_export("rw") as record:
-        rows = run_json(peer_nicd, "perf", locator_file(record), "--op", "rw", *FEW)["perf"]
-        assert [(r["op"], r["count"]) for r in rows] == [("read", 6), ("write", 6)]
+        rows = run_json(peer_nicd, "perf", locator_file(record), "--op", op, *FEW)["perf"]
+        assert [(r["op"], r["count"]) for r in rows] == [(m, 6) for m in measured]
     assert saved_export.saved.read_bytes() == source.read_bytes()
 
 

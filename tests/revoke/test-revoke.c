@@ -22,7 +22,7 @@
 #include "local.h"
 #include "owner.h"
 
-enum { READS_ONE_IN = 40, EXPORTS_ONE_IN = 10, LOCAL_ONE_IN = 100, ENOUGH_ROUNDS = 2000 };
+enum { READS_ONE_IN = 80, EXPORTS_ONE_IN = 10, LOCAL_ONE_IN = 100, ENOUGH_ROUNDS = 2000 };
 
 static uint64_t count = 20000;
 
