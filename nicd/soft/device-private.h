@@ -8,6 +8,7 @@
 
 enum {
 	SOFT_MAX_READS = 64,     /* IRD and ORD offered to peers */
+	SOFT_DROPS = 255,        /* of a DropTag, besides the first */
 	SOFT_LIST_PAGE = 1024,   /* entries; below a frame at their largest */
 };
 
@@ -24,6 +25,7 @@ RB_HEAD(soft_pendings, soft_pending);
 struct soft_page {
 	Soft__Entry entries[SOFT_LIST_PAGE];
 	Soft__Entry *pointers[SOFT_LIST_PAGE];
+	uint32_t cut[SOFT_DROPS];   /* and a Dropped */
 };
 
 struct soft_device {

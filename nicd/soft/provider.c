@@ -28,12 +28,21 @@ enum {
 	HELLO_MS = 5000,
 	READS = 32,          /* frames per dispatch; the caller's poll comes again */
 	FIRST_SLOTS = 256,
+	DROPS = 256,         /* of one request */
 };
 #define NO_SLOT UINT32_MAX
 
 struct slot {
 	struct nic_cmd *cmd;   /* NULL: free */
 	uint32_t next_free;
+};
+
+/* Tags to drop that wait for others, until anything else is sent. */
+struct drops {
+	struct nic_cmd *first, *last;   /* by next */
+	size_t n;
+	uint64_t serials[DROPS];
+	uint32_t generations[DROPS];
 };
 
 struct soft_provider {
@@ -43,6 +52,7 @@ struct soft_provider {
 	struct frame_out out;
 	struct arena arena;
 	struct slot *slots;    /* a command's id is its index + 1 */
+	struct drops drops;
 	uint32_t n_slots, first_free;
 	struct wire_pace pace;
 	uint8_t buf[NICD_FRAME_MAX + 1];
@@ -109,6 +119,7 @@ static struct nic_cmd *slot_give(struct soft_provider *p, uint32_t id)
 static bool send_begin(struct soft_provider *p, struct nic_cmd *cmd, uint32_t kind)
 {
 	cmd->kind = kind;
+	cmd->next.stqe_next = NULL;
 	if (p->sock < 0)
 		end(cmd, NICD_R_DEVICE_LOST, 0);
 	else if (slot_take(p, cmd) < 0)
@@ -118,17 +129,56 @@ static bool send_begin(struct soft_provider *p, struct nic_cmd *cmd, uint32_t ki
 	return false;
 }
 
+/* A command and those that went with it. */
+static void end_all(struct nic_cmd *cmd, enum nicd_reason reason)
+{
+	struct nic_cmd *next;
+
+	for (; cmd; cmd = next) {
+		next = cmd->next.stqe_next;
+		end(cmd, reason, 0);
+	}
+}
+
 static void send_end(struct soft_provider *p, struct nic_cmd *cmd, int r)
 {
 	if (r == 0)
 		return;
 	slot_give(p, cmd->id);
-	end(cmd, NICD_R_NO_MEMORY, 0);
+	end_all(cmd, NICD_R_NO_MEMORY);
+}
+
+/* Drops that came one after the other go as one request, whose command is the first one's; the others hang on it. */
+static void drops_send(struct soft_provider *p)
+{
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__DropTag drop = SOFT__DROP_TAG__INIT;
+	struct drops *drops = &p->drops;
+	struct nic_cmd *first = drops->first;
+
+	if (!first)
+		return;
+	drop.serial = drops->serials[0];
+	drop.generation = drops->generations[0];
+	drop.n_more_serials = drop.n_more_generations = drops->n - 1;
+	drop.more_serials = drops->serials + 1;
+	drop.more_generations = drops->generations + 1;
+	drops->first = drops->last = NULL;
+	drops->n = 0;
+	if (slot_take(p, first) < 0) {
+		end_all(first, NICD_R_NO_MEMORY);
+		return;
+	}
+	request.id = first->id;
+	request.call_case = SOFT__REQUEST__CALL_DROP_TAG;
+	request.drop_tag = &drop;
+	send_end(p, first, frame_put(&p->out, FIELD_REQUESTS, &request.base, NULL, 0));
 }
 
 /* Queues a request for `cmd`, or ends it. Takes fd unless that is -1. `kind` is the result that a success must bring. */
 static void send_cmd(struct soft_provider *p, struct nic_cmd *cmd, Soft__Request *request, uint32_t kind, int fd)
 {
+	drops_send(p);
 	if (!send_begin(p, cmd, kind)) {
 		if (fd >= 0)
 			close(fd);
@@ -208,14 +258,24 @@ static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *wh
 
 static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
 {
-	Soft__Request request = SOFT__REQUEST__INIT;
-	Soft__DropTag drop = SOFT__DROP_TAG__INIT;
+	struct soft_provider *p = soft_provider(provider);
+	struct drops *drops = &p->drops;
 
-	drop.serial = serial;
-	drop.generation = generation;
-	request.call_case = SOFT__REQUEST__CALL_DROP_TAG;
-	request.drop_tag = &drop;
-	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_DROPPED, -1);
+	if (p->sock < 0) {
+		end(cmd, NICD_R_DEVICE_LOST, 0);
+		return;
+	}
+	cmd->kind = SOFT__REPLY__RESULT_DROPPED;
+	cmd->next.stqe_next = NULL;
+	drops->serials[drops->n] = serial;
+	drops->generations[drops->n++] = generation;
+	if (drops->first)
+		drops->last->next.stqe_next = cmd;
+	else
+		drops->first = cmd;
+	drops->last = cmd;
+	if (drops->n == DROPS)
+		drops_send(p);
 }
 
 static void soft_door_add(struct nic_provider *provider, const struct nic_door *what, struct nic_cmd *cmd)
@@ -374,7 +434,10 @@ static void soft_push(struct nic_provider *provider)
 	struct soft_provider *p = soft_provider(provider);
 	int r;
 
-	if (p->sock < 0 || p->failed || frame_out_empty(&p->out))
+	if (p->sock < 0)
+		return;
+	drops_send(p);
+	if (p->failed || frame_out_empty(&p->out))
 		return;
 	r = frame_flush(&p->out, p->sock);
 	if (r == 0 || r == -EAGAIN || kernel_is_short(r))
@@ -451,10 +514,32 @@ static void get_result(const Soft__Reply *reply, struct nic_cmd *cmd)
 	}
 }
 
+static void get_error(const Soft__Reply *reply, struct nic_cmd *cmd)
+{
+	cmd->error = (struct nicd_error){
+		.reason = reply->reason, .provider_error = reply->provider_error, .limit = reply->limit,
+		.observed = reply->observed,
+	};
+}
+
+/* Those that went with the first one. */
+static void drops_end(struct nic_cmd *cmd, const Soft__Reply *reply)
+{
+	const Soft__Dropped *dropped = reply->result_case == SOFT__REPLY__RESULT_DROPPED ? reply->dropped : NULL;
+	struct nic_cmd *next;
+
+	for (size_t i = 0; cmd; cmd = next, i++) {
+		next = cmd->next.stqe_next;
+		get_error(reply, cmd);
+		cmd->dropped.streams_cut = dropped && i < dropped->n_more_streams_cut ? dropped->more_streams_cut[i] : 0;
+		cmd->done(cmd);
+	}
+}
+
 /* false: there is no such command, or the reply is not one to it. */
 static bool on_reply(struct soft_provider *p, const Soft__Reply *reply)
 {
-	struct nic_cmd *cmd = slot_give(p, reply->id);
+	struct nic_cmd *cmd = slot_give(p, reply->id), *more;
 	bool fits;
 
 	if (!cmd)
@@ -463,17 +548,16 @@ static bool on_reply(struct soft_provider *p, const Soft__Reply *reply)
 	fits = reply->result_case == cmd->kind ||
 	       (reply->reason != NICD_R_NONE && reply->result_case == SOFT__REPLY__RESULT__NOT_SET);
 	if (!fits) {
-		end(cmd, NICD_R_DEVICE_LOST, 0);
+		end_all(cmd, NICD_R_DEVICE_LOST);
 		return false;
 	}
-	cmd->error = (struct nicd_error){
-		.reason = reply->reason, .provider_error = reply->provider_error, .limit = reply->limit,
-		.observed = reply->observed,
-	};
+	more = cmd->next.stqe_next;
+	get_error(reply, cmd);
 	if (cmd->kind == SOFT__REPLY__RESULT_COMPLETION)
 		memset(&cmd->completion, 0, sizeof(cmd->completion));
 	get_result(reply, cmd);
 	cmd->done(cmd);
+	drops_end(more, reply);
 	return true;
 }
 
@@ -512,18 +596,20 @@ static void on_event(struct soft_provider *p, const Soft__Event *event)
 /* Ends all commands; new ones that their callbacks give end at once, because the socket is gone first. */
 static void lose(struct soft_provider *p)
 {
+	struct nic_cmd *drops;
+
 	if (p->sock < 0)
 		return;
 	close(p->sock);
 	p->sock = -1;
 	p->base.up = false;
 	frame_out_deinit(&p->out);
-	for (uint32_t i = 0; i < p->n_slots; i++) {
-		struct nic_cmd *cmd = slot_give(p, i + 1);
-
-		if (cmd)
-			end(cmd, NICD_R_DEVICE_LOST, 0);
-	}
+	for (uint32_t i = 0; i < p->n_slots; i++)
+		end_all(slot_give(p, i + 1), NICD_R_DEVICE_LOST);
+	drops = p->drops.first;
+	p->drops.first = p->drops.last = NULL;
+	p->drops.n = 0;
+	end_all(drops, NICD_R_DEVICE_LOST);
 }
 
 /* false: the device is not to be talked to any more. */
@@ -587,7 +673,7 @@ bool soft_provider_wants_write(const struct nic_provider *provider)
 {
 	const struct soft_provider *p = (const struct soft_provider *)provider;
 
-	return p->sock >= 0 && !p->failed && !frame_out_empty(&p->out);
+	return p->sock >= 0 && !p->failed && (p->drops.first || !frame_out_empty(&p->out));
 }
 
 static void soft_free(struct nic_provider *provider)

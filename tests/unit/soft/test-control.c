@@ -544,6 +544,9 @@ static void test_refused(void **state)
 	REQUEST(connect, connect, Connect, CONNECT);
 	REQUEST(post, post, Post, POST);
 	REQUEST(add, add_tag, AddTag, ADD_TAG);
+	REQUEST(drop, drop_tag, DropTag, DROP_TAG);
+	static uint64_t serials[256];
+	static uint32_t generations[256];
 
 	say_hello(f, false);
 	connect.connect->stream = 50;
@@ -583,6 +586,11 @@ static void test_refused(void **state)
 		ranges[i] = &range;
 	/* mutation: copy more ranges than there is room for */
 	REFUSED(add, add.add_tag->n_ranges = NICD_RANGES + 1, , NICD_R_COUNT);
+	drop.drop_tag->more_serials = serials;
+	drop.drop_tag->more_generations = generations;
+	/* mutation: read a generation for each serial, or write down more cuts than there is room for */
+	REFUSED(drop, drop.drop_tag->n_more_serials = 2, , NICD_R_COUNT);
+	REFUSED(drop, drop.drop_tag->n_more_serials = drop.drop_tag->n_more_generations = 256, , NICD_R_COUNT);
 #undef REFUSED
 	assert_int_equal(stats(f)->tags, 0);
 	assert_int_equal(f->gone, 0);

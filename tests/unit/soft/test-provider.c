@@ -589,6 +589,77 @@ static void test_bad_hello(void **state)
 	}
 }
 
+/* Drops that come one after the other are one request; each is answered for itself, in order, whatever happens to the request. */
+static void test_drops_together(void **state)
+{
+	enum { N = 300, FIRST = 256 };
+
+	for (unsigned how = 0; how < 3; how++) {
+		static struct cmd cmds[N];
+		Soft__HelloReply hello;
+		Soft__Reply first = hello_reply(&hello), reply = SOFT__REPLY__INIT;
+		Soft__Dropped dropped = SOFT__DROPPED__INIT;
+		uint32_t cut[FIRST - 1] = {5, 0, 7};
+		struct wire_packet packet;
+		struct nicd_error err;
+		Soft__Frame *frame;
+		int pair[2];
+		struct fixture *f = fixture_new(pair);
+
+		assert_int_equal(meet(f, pair, FIELD_REPLIES, &first.base, &err), 0);
+		assert_int_equal(wire_recv(f->theirs, f->buf, sizeof(f->buf), &packet), WIRE_PACKET);   /* Hello */
+		f->provider->events = &events;
+		for (unsigned i = 0; i < N; i++)
+			f->provider->ops->tag_drop(f->provider, 100 + i, i, &fresh(&cmds[i])->cmd);
+		/* mutation: forget those that wait for others */
+		assert_true(soft_provider_wants_write(f->provider));
+		f->provider->ops->push(f->provider);
+		assert_int_equal(wire_recv(f->theirs, f->buf, sizeof(f->buf), &packet), WIRE_PACKET);
+		arena_reset(&f->arena);
+		frame = (Soft__Frame *)frame_decode(&soft__frame__descriptor, &f->arena, packet.data, packet.len, &err);
+		/* mutation: a request for each */
+		assert_int_equal(frame->n_requests, 2);
+		assert_int_equal(frame->requests[0]->drop_tag->n_more_serials, FIRST - 1);
+		assert_int_equal(frame->requests[0]->drop_tag->serial, 100);
+		assert_int_equal(frame->requests[0]->drop_tag->more_serials[254], 355);
+		assert_int_equal(frame->requests[0]->drop_tag->more_generations[254], 255);
+		assert_int_equal(frame->requests[1]->drop_tag->serial, 356);
+		reply.id = frame->requests[0]->id;
+		reply.result_case = SOFT__REPLY__RESULT_DROPPED;
+		reply.dropped = &dropped;
+		dropped.streams_cut = 3;
+		dropped.n_more_streams_cut = how == 0 ? FIRST - 1 : 0;
+		dropped.more_streams_cut = cut;
+		if (how == 1)
+			reply.reason = NICD_R_NO_MEMORY;
+		if (how < 2)
+			answer(f->theirs, FIELD_REPLIES, &reply.base);
+		else
+			close(f->theirs);
+		soft_provider_dispatch(f->provider);
+		for (unsigned i = 0; i < FIRST; i++) {
+			/* mutation: answer only the first of them */
+			assert_int_equal(cmds[i].done, 1);
+			assert_int_equal(cmds[i].cmd.error.reason,
+					 how == 0 ? NICD_R_NONE : how == 1 ? NICD_R_NO_MEMORY : NICD_R_DEVICE_LOST);
+			/* mutation: give one what was cut by another */
+			if (how == 0)
+				assert_int_equal(cmds[i].cmd.dropped.streams_cut, i == 0 ? 3 : i == 1 ? 5 : i == 3 ? 7 : 0);
+		}
+		for (unsigned i = FIRST; i < N; i++)
+			assert_int_equal(cmds[i].done, how == 2);
+		/* mutation: lose those that hang on another, or that were not sent yet, when the provider goes */
+		f->provider->ops->tag_drop(f->provider, 1, 1, &fresh(&cmds[0])->cmd);
+		f->provider->ops->free(f->provider);
+		for (unsigned i = 0; i < N; i++)
+			assert_int_equal(cmds[i].done, 1);
+		assert_int_equal(cmds[0].cmd.error.reason, NICD_R_DEVICE_LOST);
+		if (how < 2)
+			close(f->theirs);
+		fixture_free(f);
+	}
+}
+
 static void test_bad_device(void **state)
 {
 	for (unsigned i = 0; i < 9; i++) {
@@ -668,7 +739,9 @@ static void test_slow_device(void **state)
 		arena_reset(&f->arena);
 		frame = (Soft__Frame *)frame_decode(&soft__frame__descriptor, &f->arena, packet.data, packet.len, &err);
 		assert_non_null(frame);
-		n += frame->n_requests;
+		for (size_t k = 0; k < frame->n_requests; k++)
+			n += 1 + (frame->requests[k]->call_case == SOFT__REQUEST__CALL_DROP_TAG ?
+					  frame->requests[k]->drop_tag->n_more_serials : 0);
 	}
 	assert_int_equal(n, N + 1);   /* and Hello */
 	assert_false(soft_provider_wants_write(f->provider));
@@ -693,7 +766,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(facts), TEST(tag_life), TEST(fields), TEST(many), TEST(lost), TEST(free_in_flight),
-		cmocka_unit_test(test_bad_hello), cmocka_unit_test(test_bad_device), cmocka_unit_test(test_slow_device),
+		cmocka_unit_test(test_bad_hello), cmocka_unit_test(test_drops_together), cmocka_unit_test(test_bad_device), cmocka_unit_test(test_slow_device),
 	};
 
 	return cmocka_run_group_tests(tests, warm_up, NULL);
