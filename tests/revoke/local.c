@@ -3,9 +3,11 @@
  * Work of our own in memory that goes. The peer is this process, too, so that the region goes at the worst moment:
  *
  *   read     half of the answer has been sent, and is placed; the rest is sent after the region's end
+ *   receive  half of a message has been sent, and is placed
  *   write    nothing is read until after the region's end, so that a frame is half out
  *
- * What is written into the region after the answer must stay there, and must never be seen by the peer. Every other connection has CRC.
+ * What is written into the region after the answer must stay there, and must never be seen by the peer. Every other connection has CRC, but with
+ * messages, of which then nothing would be placed until all is there.
  */
 #include "local.h"
 
@@ -98,7 +100,7 @@ static bool connect_round(struct local *local)
 	if (!must(local, nicd_qp_connect_async(local->pd, &attr, &local->qp, on_answered, &local->connected), "connecting") ||
 	    !must(local, nicd_flush(local->n), "connecting"))
 		return false;
-	if (!peer_must(peer_accept(&local->peer, local->listener, local->tally.rounds % 2), "shaking hands") ||
+	if (!peer_must(peer_accept(&local->peer, local->listener, local->tally.rounds % 2 && !local->terms->receiving), "shaking hands") ||
 	    !peer_must(peer_next(&local->peer, &frame), "beginning"))
 		return false;
 	n = peer_make_answer(&local->peer, &frame, 0);
@@ -109,6 +111,9 @@ static bool connect_round(struct local *local)
 static bool post(struct local *local)
 {
 	struct nicd_transfer list[WRITES];
+	struct nicd_message room = {
+		.local_token = nicd_mr_local_token(local->mr), .local_addr = nicd_mr_iova(local->mr), .length = REGION,
+	};
 	int r;
 
 	for (unsigned i = 0; i < WRITES; i++)
@@ -119,6 +124,8 @@ static bool post(struct local *local)
 	local->posted = 1;
 	if (local->terms->writing)
 		r = nicd_qp_write_list_async(local->qp, list, WRITES, NULL, on_answered, &local->posted);
+	else if (local->terms->receiving)
+		r = nicd_qp_receive_async(local->qp, &room, NULL, on_answered, &local->posted);
 	else
 		r = nicd_qp_read_async(local->qp, list, NULL, on_answered, &local->posted);
 	return must(local, r, "posting") && must(local, nicd_flush(local->n), "posting");
@@ -129,11 +136,15 @@ static bool answer_begin(struct local *local, size_t *part, size_t *size)
 {
 	struct peer_frame frame;
 
-	if (!peer_must(peer_next(&local->peer, &frame), "being asked"))
-		return false;
-	*size = peer_make_answer(&local->peer, &frame, BYTE_ANSWER);
+	if (local->terms->receiving) {
+		*size = peer_make_send(&local->peer, REGION, BYTE_ANSWER);
+	} else {
+		if (!peer_must(peer_next(&local->peer, &frame), "being asked"))
+			return false;
+		*size = peer_make_answer(&local->peer, &frame, BYTE_ANSWER);
+	}
 	local->random = local->random * 6364136223846793005u + 1442695040888963407u;
-	*part = 17 + (local->random >> 33) % (*size - 17);
+	*part = 21 + (local->random >> 33) % (*size - 21);   /* a byte of payload at least */
 	if (!peer_must(peer_send(&local->peer, local->peer.out, *part), "answering"))
 		return false;
 	for (unsigned ms = 0; local->bytes[0] != BYTE_ANSWER && ms < (local->peer.crc ? 1 : 5000); ms++)

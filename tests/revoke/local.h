@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* The other side of a connection: local memory that is deregistered under reads and writes of our own. */
+/* The other side of a connection: local memory that is deregistered under reads, writes and receives of our own. */
 #include <stdbool.h>
 #include <stdint.h>
 
 struct local_terms {
 	const char *socket;
 	uint64_t count;
-	bool writing;
+	bool writing;        /* else reading, or */
+	bool receiving;
 	bool first;          /* stop at the first things that must not be: they are expected */
 };
 

@@ -207,6 +207,17 @@ size_t peer_make_write(struct peer *peer, uint32_t stag, uint64_t to, uint32_t l
 	return finish(peer, p + length);
 }
 
+size_t peer_make_send(struct peer *peer, uint32_t length, uint8_t fill)
+{
+	uint8_t *p = peer->out + 2;
+
+	*p++ = 0x41;   /* last, DDP 1 */
+	*p++ = 0x43;   /* RDMAP 1, Send */
+	p = put32(put32(put32(put32(p, 0), 0), 1), 0);
+	memset(p, fill, length);
+	return finish(peer, p + length);
+}
+
 size_t peer_make_read(struct peer *peer, uint32_t stag, uint64_t from, uint32_t length)
 {
 	uint8_t *p = peer->out + 2;

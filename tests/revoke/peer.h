@@ -54,6 +54,7 @@ void peer_reset(struct peer *peer);
 /* Make a frame in peer->out; return its size. The payload of a write is `length` bytes of `fill`. */
 size_t peer_make_write(struct peer *peer, uint32_t stag, uint64_t to, uint32_t length, uint8_t fill);
 size_t peer_make_read(struct peer *peer, uint32_t stag, uint64_t from, uint32_t length);
+size_t peer_make_send(struct peer *peer, uint32_t length, uint8_t fill);   /* the first message */
 /* The answer to a Read Request, in one frame of `fill`. */
 size_t peer_make_answer(struct peer *peer, const struct peer_frame *request, uint8_t fill);
 

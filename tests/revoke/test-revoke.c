@@ -22,7 +22,7 @@
 #include "local.h"
 #include "owner.h"
 
-enum { READS_ONE_IN = 80, EXPORTS_ONE_IN = 10, LOCAL_ONE_IN = 100, ENOUGH_ROUNDS = 2000 };
+enum { READS_ONE_IN = 80, EXPORTS_ONE_IN = 10, LOCAL_ONE_IN = 200, ENOUGH_ROUNDS = 2000 };
 
 static uint64_t count = 20000;
 
@@ -104,10 +104,10 @@ static struct local_tally run_local(const struct local_terms *terms)
 	return tally;
 }
 
-static void local_is_exact(bool writing)
+static void local_is_exact(bool writing, bool receiving)
 {
 	uint64_t n = share(LOCAL_ONE_IN);
-	struct local_tally tally = run_local(&(struct local_terms){.count = n, .writing = writing});
+	struct local_tally tally = run_local(&(struct local_terms){.count = n, .writing = writing, .receiving = receiving});
 
 	assert_int_equal(tally.rounds, n);
 	assert_int_equal(tally.changed, 0);
@@ -117,13 +117,19 @@ static void local_is_exact(bool writing)
 /* mutation: the same (test_own_reads_after) */
 static void test_own_reads(void **state)
 {
-	local_is_exact(false);
+	local_is_exact(false, false);
 }
 
 /* mutation: the same (test_own_writes_after) */
 static void test_own_writes(void **state)
 {
-	local_is_exact(true);
+	local_is_exact(true, false);
+}
+
+/* mutation: the same (test_own_receives_after) */
+static void test_own_receives(void **state)
+{
+	local_is_exact(false, true);
 }
 
 /* ---- what is missing is seen */
@@ -161,6 +167,11 @@ static void test_own_writes_after(void **state)
 	assert_true(run_local(&(struct local_terms){.count = ENOUGH_ROUNDS, .first = true, .writing = true}).changed > 0);
 }
 
+static void test_own_receives_after(void **state)
+{
+	assert_true(run_local(&(struct local_terms){.count = ENOUGH_ROUNDS, .first = true, .receiving = true}).changed > 0);
+}
+
 /* ---- tokens, drawn from a million instead of four thousand million, so that they would come again soon */
 
 /* mutation: soft_token_release does not remember (planted by `mutate`: test_redrawn) */
@@ -183,11 +194,11 @@ int main(int argc, char **argv)
 {
 	static const struct CMUnitTest exact[] = {
 		cmocka_unit_test(test_writes), cmocka_unit_test(test_reads), cmocka_unit_test(test_exports),
-		cmocka_unit_test(test_own_reads), cmocka_unit_test(test_own_writes),
+		cmocka_unit_test(test_own_reads), cmocka_unit_test(test_own_writes), cmocka_unit_test(test_own_receives),
 	};
 	static const struct CMUnitTest without_quiescence[] = {
 		cmocka_unit_test(test_writes_after), cmocka_unit_test(test_reads_after), cmocka_unit_test(test_own_reads_after),
-		cmocka_unit_test(test_own_writes_after),
+		cmocka_unit_test(test_own_writes_after), cmocka_unit_test(test_own_receives_after),
 	};
 	static const struct CMUnitTest without_cut[] = {cmocka_unit_test(test_exports_after)};
 	static const struct CMUnitTest tokens[] = {cmocka_unit_test(test_quarantine)};
