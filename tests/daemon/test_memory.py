@@ -21,7 +21,7 @@ def make(name):
 
 
 def refused_by_the_kernel(name, fd):
-    """Since Linux 6.8 nobody can hand an io_uring over at all: there is nothing left for nicd to refuse. (tests/vm has an older kernel.)"""
+    """Since Linux 6.8, and Debian's 6.1 today, nobody can hand an io_uring over at all: there is nothing left for nicd to refuse."""
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with a, b:
         try:

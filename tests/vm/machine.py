@@ -52,7 +52,7 @@ class Machine:
     def arguments(self):
         return [QEMU, *ACCELERATOR, "-m", self.guest.needs["memory"], "-smp", "2", "-nodefaults", "-no-reboot", "-display", "none",
                 "-serial", f"file:{self.console}", "-kernel", str(self.kernel.image), "-initrd", str(self.folder / "initramfs"),
-                "-append", "console=ttyS0 panic=-1 quiet mitigations=off",
+                "-append", "console=ttyS0 panic=-1 quiet mitigations=off secretmem.enable=1",
                 "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
                 "-virtfs", f"local,path={self.out},mount_tag=out,security_model=none,multidevs=remap"]
 
