@@ -4,6 +4,7 @@
  * is a failure. Without root nothing can be reserved, and what needs it is skipped, but never in CI.
  */
 #include <errno.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,19 +43,43 @@ static int pool_write(unsigned long n)
 	return fclose(f) == 0 ? 0 : -errno;
 }
 
-/* PAGES more than there were; what there were. */
-static unsigned long reserve(void)
-{
-	unsigned long before = pool_read(POOL "nr_hugepages");
+struct pool {
+	unsigned long before;
+	int error;   /* of reserving */
+};
 
-	if (pool_write(before + PAGES) < 0) {
-		if (geteuid() == 0 || getenv("CI"))
-			fail_msg("huge pages cannot be reserved: %s", strerror(errno));
-		print_message("# not root: no huge pages can be reserved\n");
-		skip();
+/* PAGES more than there were, until the test is over, however it ends. */
+static int setup(void **state)
+{
+	struct pool *pool = calloc(1, sizeof(*pool));
+
+	if (!pool)
+		return -1;
+	pool->before = pool_read(POOL "nr_hugepages");
+	pool->error = pool_write(pool->before + PAGES);
+	*state = pool;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct pool *pool = *state;
+	int r = pool->error ? 0 : pool_write(pool->before);
+
+	free(pool);
+	return r;
+}
+
+static void need_pool(const struct pool *pool)
+{
+	if (pool->error == 0) {
+		assert_in_range(pool_read(POOL "nr_hugepages"), PAGES, ULONG_MAX);
+		return;
 	}
-	assert_int_equal(pool_read(POOL "nr_hugepages"), before + PAGES);
-	return before;
+	if (geteuid() == 0 || getenv("CI"))
+		fail_msg("huge pages cannot be reserved: %s", strerror(-pool->error));
+	print_message("# not root: no huge pages can be reserved\n");
+	skip();
 }
 
 static struct nicd *session(const char *variable)
@@ -101,8 +126,7 @@ static void read_across(struct nicd *n, struct nicd_pd *pd, struct nicd_mr *mr, 
 /* mutation: buffer_create without MFD_HUGETLB; buffer_start forgets the page size (plan_iova then draws multiples of 4 KiB) */
 static void test_huge(void **state)
 {
-	unsigned long before = reserve();
-	struct nicd *n = session("NICD_TEST_1");
+	struct nicd *n;
 	struct nicd_mr_attr attr = {
 		.size = sizeof(attr), .flags = NICD_MR_REMOTE_READ, .offset = HUGE - 100000, .length = 200000,
 	};
@@ -110,6 +134,8 @@ static void test_huge(void **state)
 	struct nicd_pd *pd;
 	struct nicd_mr *mr;
 
+	need_pool(*state);
+	n = session("NICD_TEST_1");
 	/* In one message: the address of the first registration is drawn before nicd has told the size of a page. */
 	assert_int_equal(nicd_buffer_new_async(n, HUGE + 1, NICD_BUFFER_HUGE_ONLY, &buffer, NULL, NULL), 0);
 	assert_int_equal(nicd_pd_create_async(n, 0, &pd, NULL, NULL), 0);
@@ -126,7 +152,6 @@ static void test_huge(void **state)
 	assert_int_equal(nicd_memory_page_size(nicd_buffer_memory(buffer)), HUGE);
 	read_across(n, pd, mr, (uint8_t *)nicd_buffer_address(buffer) + attr.offset);
 	nicd_free(n);
-	assert_int_equal(pool_write(before), 0);
 }
 
 /* mutation: huge_refuse does not count; buffer_init without the last buffer_try */
@@ -153,11 +178,12 @@ static void test_too_few(void **state)
 static void test_gigantic(void **state)
 {
 	static const char gigantic[] = "/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages";
-	unsigned long before = reserve();
-	struct nicd *n = session("NICD_TEST_1");
 	struct nicd_buffer *buffer = NULL;
 	const struct nicd_error_info *error;
+	struct nicd *n;
 
+	need_pool(*state);
+	n = session("NICD_TEST_1");
 	assert_int_equal(nicd_buffer_new(n, 4096, NICD_BUFFER_HUGE_1G, &buffer), -EINVAL);
 	if (access(gigantic, R_OK) != 0 || pool_read(gigantic) == 0) {
 		assert_int_equal(nicd_buffer_new(n, 4096, NICD_BUFFER_HUGE_ONLY | NICD_BUFFER_HUGE_1G, &buffer), -ENOMEM);
@@ -170,15 +196,14 @@ static void test_gigantic(void **state)
 		assert_int_equal(nicd_buffer_page_size(buffer), 1 << 30);
 	}
 	nicd_free(n);
-	assert_int_equal(pool_write(before), 0);
 }
 
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_too_few),
-		cmocka_unit_test(test_huge),
-		cmocka_unit_test(test_gigantic),
+		cmocka_unit_test_setup_teardown(test_huge, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gigantic, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
