@@ -167,7 +167,7 @@ void nic_owner_deinit(struct nic_owner *owner);
  * million: when it comes to that, it returns false, and when half of them have gone the next ones are started. Objects whose device has not
  * answered yet are still counted in n_objects, and owner->empty is called when the last has gone (never from inside this call).
  */
-enum { NIC_OWNER_CLOSING = 1024 };
+enum { NIC_OWNER_CLOSING = 512 };
 bool nic_owner_release(struct nic_owner *owner, unsigned budget);
 
 /*

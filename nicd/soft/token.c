@@ -13,7 +13,7 @@ enum {
 	RING_MASK = SOFT_QUARANTINE_MAX - 1,
 	DRAWS = 4096,     /* tries; with 2^32 tokens two are rarely needed, only a test's small space runs out */
 	AHEAD = 8,        /* how far tables are fetched into the cache before they are asked */
-	SWEEP = 16,       /* released tokens looked at per draw or release: the quarantine shrinks without ever taking long */
+	SWEEP = 4,        /* released tokens looked at per draw or release: the quarantine shrinks without ever taking long */
 };
 _Static_assert((SOFT_QUARANTINE_MAX & RING_MASK) == 0, "the ring is a power of two");
 
