@@ -508,7 +508,7 @@ int nic_ticket_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_
 		return r;
 	door->iova = mr->iova;
 	door->length = mr->length;
-	door->rights = mr->rights & (NIC_REMOTE_READ | NIC_REMOTE_WRITE);
+	door->rights = nic_rights_of_peers(mr->rights);
 	door->remote_token = mr->remote_token;
 	r = door_link(door, NIC_TICKET, done, err);
 	if (r < 0) {

@@ -52,6 +52,12 @@ static inline bool nic_rights_remote(uint32_t rights)
 {
 	return nic_rights_has(rights, NIC_REMOTE_READ) || nic_rights_has(rights, NIC_REMOTE_WRITE);
 }
+/* What of them a peer gets: local write without the remote one is not for it. */
+static inline uint32_t nic_rights_of_peers(uint32_t rights)
+{
+	return (nic_rights_has(rights, NIC_REMOTE_READ) ? NIC_REMOTE_READ : 0) |
+	       (nic_rights_has(rights, NIC_REMOTE_WRITE) ? NIC_REMOTE_WRITE : 0);
+}
 
 /* offset + length <= size, without wrapping, and length > 0. */
 static inline bool nic_range_ok(uint64_t offset, uint64_t length, uint64_t size)

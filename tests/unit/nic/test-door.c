@@ -100,6 +100,22 @@ static void test_the_secret(void **state)
 	assert_memory_equal(told_door->ticket, zero, sizeof(zero));
 }
 
+/* What the owner itself may do is no right of those who come by a ticket. */
+static void test_ticket_gives_rights_of_peers(void **state)
+{
+	struct rig *rig = *state;
+	struct nic_grant_info grant;
+	struct nic_export *door;
+	struct rig_done done;
+
+	assert_int_equal(rig_register(rig->mr, rig->memory, 0, 4, NIC_LOCAL_WRITE | NIC_REMOTE_READ, &done), 0);
+	door = rig_ticket(rig, rig->mr, 0, &done);
+	nic_door_grant(door, &grant);
+	/* mutation: give a ticket the rights of the MR that have a bit in common with remote ones */
+	assert_int_equal(grant.rights, NIC_REMOTE_READ);
+	assert_int_equal(rig->fake->door.grant.rights, NIC_REMOTE_READ);
+}
+
 /* mutation: let a ticket have a tag of its own, a name, or the export's scope */
 static void test_what_a_ticket_is(void **state)
 {
@@ -627,6 +643,7 @@ int main(void)
 		rig_test(test_what_an_export_is),
 		rig_test(test_export_over_several_ranges),
 		rig_test(test_the_secret),
+		rig_test(test_ticket_gives_rights_of_peers),
 		rig_test(test_what_a_ticket_is),
 		rig_test(test_refusals),
 		rig_test(test_names),

@@ -1,0 +1,623 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A device without hardware. It draws its tokens from a small space and keeps what it was given; what is added may be used
+ * from the moment it is asked for, what is taken away until its command has ended: the worst that a NIC may do. Commands end in any order,
+ * at once or as late as the seed wants, or fail and change nothing. Peers come, go, and doors expire when it pleases; and all of it may go
+ * away.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "nicd/adapter.h"
+#include "nicd/qp.h"
+#include "proto/locator.h"
+#include "tests/sim/world.h"
+
+enum {
+	COMMANDS = 2048,
+	THINGS = 512,
+	TOKENS = 4096,      /* there are, but 0: so few that one would come again soon if nobody took care */
+	REST_MS = 10000,    /* of a token that was released */
+};
+
+struct command {
+	enum sim_op op;
+	unsigned number;
+	uint64_t serial, door;
+	struct nic_cmd *cmd;
+	uint32_t entries;
+	uint64_t bytes;
+};
+
+struct thing {
+	enum { THING_MEMORY, THING_TAG, THING_DOOR, THING_STREAM } kind;
+	uint64_t serial, door;
+	uint32_t local, remote, generation;
+	bool settled;            /* its command has ended */
+	uint32_t uses, max_streams;
+};
+
+struct device {
+	struct nic_provider provider;
+	int index;               /* the model's */
+	bool lost, told;
+	uint64_t rests_until[TOKENS];   /* UINT64_MAX: it lives */
+	unsigned n_commands, n_things;
+	struct command commands[COMMANDS];
+	struct thing things[THINGS];
+	uint64_t last_stream;
+};
+
+static struct device *device_of(struct nic_provider *p)
+{
+	return (struct device *)p;
+}
+
+static struct thing *thing_find(struct device *d, unsigned kind, uint64_t serial)
+{
+	for (unsigned i = 0; i < d->n_things; i++)
+		if (d->things[i].kind == kind && d->things[i].serial == serial)
+			return &d->things[i];
+	return NULL;
+}
+
+static struct thing *thing_add(struct device *d, unsigned kind, uint64_t serial)
+{
+	struct thing *thing = &d->things[d->n_things++];
+
+	sim_must(d->n_things < THINGS, "the device is too small");
+	*thing = (struct thing){ .kind = kind, .serial = serial };
+	return thing;
+}
+
+static void thing_remove(struct device *d, struct thing *thing)
+{
+	if (thing)
+		*thing = d->things[--d->n_things];
+}
+
+static uint32_t token_draw(struct device *d)
+{
+	for (unsigned i = 0; i < 100000; i++) {
+		uint32_t token = sim_below(&world->dice, TOKENS);
+
+		if (!token || d->rests_until[token] > world->now)
+			continue;
+		d->rests_until[token] = UINT64_MAX;
+		return token;
+	}
+	sim_fail("the device has no tokens left");
+}
+
+static void token_rest(struct device *d, const struct thing *tag)
+{
+	d->rests_until[tag->local] = d->rests_until[tag->remote] = world->now + REST_MS * UINT64_C(1000000) + 1;
+}
+
+static struct nic_counters counters(void)
+{
+	return (struct nic_counters){ .bytes_read = 1, .bytes_written = 2, .peer_read = 3, .peer_written = 4 };
+}
+
+/* A stream is gone; nicd hears of it, or has to find out. */
+static void stream_end(struct device *d, struct thing *stream, enum nicd_reason why, bool tell)
+{
+	struct nic_counters last = counters();
+	struct nicd_error error = { .reason = why };
+	uint64_t serial = stream->serial;
+
+	thing_remove(d, stream);
+	if (!tell)
+		return;
+	trace("stream closed", (uint64_t)d->index, serial, why);
+	model_stream_closed(world->model, d->index, serial);
+	d->provider.events->stream_closed(d->provider.adapter, serial, &error, &last);
+	model_command_over(world->model);
+}
+
+/* ---- commands end */
+
+static void apply_tag_add(struct device *d, const struct command *c)
+{
+	struct thing *tag = thing_find(d, THING_TAG, c->serial);
+
+	tag->settled = true;
+	c->cmd->tags.local_token = tag->local;
+	c->cmd->tags.remote_token = tag->remote;
+}
+
+static void apply_door_drop(struct device *d, const struct command *c)
+{
+	bool tell = sim_chance(&world->random, 2);
+	uint32_t cut = 0;
+
+	for (unsigned i = 0; i < d->n_things; i++) {
+		if (d->things[i].kind != THING_STREAM || d->things[i].door != c->serial)
+			continue;
+		stream_end(d, &d->things[i], NICD_R_REVOKED, tell);
+		cut++;
+		i = UINT32_MAX;
+	}
+	thing_remove(d, thing_find(d, THING_DOOR, c->serial));
+	c->cmd->dropped.streams_cut = cut;
+}
+
+static void apply_connect(struct device *d, const struct command *c)
+{
+	thing_add(d, THING_STREAM, c->serial)->settled = true;
+	c->cmd->connected.grant = (struct nic_grant_info){
+		.remote_token = 0x5151, .rights = 0x7, .iova = 0x10000, .length = 4096, .incarnation = 77 };
+	strcpy(c->cmd->connected.peer, "127.0.0.2:7190");
+}
+
+/* It succeeded. Before anything is told: the model knows first. */
+static void apply(struct device *d, const struct command *c, uint32_t *local, uint32_t *remote)
+{
+	struct thing *thing;
+
+	switch (c->op) {
+	case OP_ATTACH:
+		thing_find(d, THING_MEMORY, c->serial)->settled = true;
+		break;
+	case OP_DETACH:
+		thing_remove(d, thing_find(d, THING_MEMORY, c->serial));
+		break;
+	case OP_TAG_ADD:
+		apply_tag_add(d, c);
+		*local = c->cmd->tags.local_token;
+		*remote = c->cmd->tags.remote_token;
+		break;
+	case OP_TAG_DROP:
+		thing = thing_find(d, THING_TAG, c->serial);
+		if (!thing)
+			break;
+		*local = thing->local;
+		*remote = thing->remote;
+		token_rest(d, thing);
+		thing_remove(d, thing);
+		break;
+	case OP_DOOR_ADD:
+		thing_find(d, THING_DOOR, c->serial)->settled = true;
+		break;
+	case OP_CONNECT:
+		apply_connect(d, c);
+		break;
+	case OP_POST:
+		c->cmd->completion.bytes = c->bytes;
+		c->cmd->completion.entries = c->entries;
+		break;
+	case OP_DISCONNECT:
+		c->cmd->stream.connected = thing_find(d, THING_STREAM, c->serial);
+		c->cmd->stream.counters = counters();
+		thing_remove(d, thing_find(d, THING_STREAM, c->serial));
+		break;
+	case OP_QUERY:
+		c->cmd->stream.connected = true;
+		c->cmd->stream.counters = counters();
+		break;
+	case OP_STATS:
+		for (unsigned i = 0; i < d->n_things; i++) {
+			c->cmd->stats.memories += d->things[i].kind == THING_MEMORY;
+			c->cmd->stats.tags += d->things[i].kind == THING_TAG;
+			c->cmd->stats.tickets += d->things[i].kind == THING_DOOR;
+			c->cmd->stats.streams += d->things[i].kind == THING_STREAM;
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/* It failed: what was added is taken back. */
+static void take_back(struct device *d, const struct command *c)
+{
+	struct thing *thing = NULL;
+
+	if (c->op == OP_ATTACH)
+		thing = thing_find(d, THING_MEMORY, c->serial);
+	if (c->op == OP_TAG_ADD)
+		thing = thing_find(d, THING_TAG, c->serial);
+	if (c->op == OP_DOOR_ADD)
+		thing = thing_find(d, THING_DOOR, c->serial);
+	if (thing && thing->kind == THING_TAG)
+		token_rest(d, thing);
+	thing_remove(d, thing);
+}
+
+static enum nicd_reason failure(enum sim_op op)
+{
+	static const enum nicd_reason adds[] = { NICD_R_DEVICE_FAILED, NICD_R_NO_MEMORY, NICD_R_MEMORY_MAP, NICD_R_TAGS_EXHAUSTED,
+						 NICD_R_DEVICE_BUSY };
+	static const enum nicd_reason drops[] = { NICD_R_DEVICE_FAILED, NICD_R_NO_MEMORY, NICD_R_DEVICE_BUSY };
+	static const enum nicd_reason connects[] = { NICD_R_CONNECT, NICD_R_CONNECT, NICD_R_CONNECT, NICD_R_DEVICE_FAILED };
+	static const enum nicd_reason posts[] = { NICD_R_REMOTE_TOKEN, NICD_R_LOCAL_RANGE, NICD_R_QP_LOST, NICD_R_FLUSHED };
+	static const enum nicd_reason queries[] = { NICD_R_QP_STATE, NICD_R_DEVICE_FAILED };
+
+	switch (op) {
+	case OP_ATTACH:
+	case OP_TAG_ADD:
+	case OP_DOOR_ADD:
+		return adds[sim_below(&world->random, 5)];
+	case OP_CONNECT:
+		return connects[sim_below(&world->random, 4)];
+	case OP_POST:
+		return posts[sim_below(&world->random, 4)];
+	case OP_QUERY:
+		return queries[sim_below(&world->random, 2)];
+	default:
+		return drops[sim_below(&world->random, 3)];
+	}
+}
+
+static void end(struct device *d, const struct command *c, enum nicd_reason reason)
+{
+	struct m_request *outer = world->model->current;
+	uint32_t local = 0, remote = 0, status = nicd_reason_info(reason)->status;
+
+	if (reason == NICD_R_NONE && c->op == OP_DOOR_DROP)
+		apply_door_drop(d, c);
+	else if (reason == NICD_R_NONE)
+		apply(d, c, &local, &remote);
+	else
+		take_back(d, c);
+	if (reason != NICD_R_NONE)
+		nicd_refuse(&c->cmd->error, reason);
+	trace("command ends", c->number, c->op, status);
+	model_command_end(world->model, c->number, status, local, remote);
+	c->cmd->done(c->cmd);
+	world->model->current = outer;
+}
+
+/* ---- commands come */
+
+/* Tells the model what nicd made of a peer that came in: its Qp has a serial of nicd's own. */
+static void opened(void)
+{
+	struct world_opening how = world->opening;
+	const struct nic_object *object = nic_next(&world->nic, NIC_QP, how.before);
+	const struct nic_qp *qp = (const struct nic_qp *)object;
+
+	world->opening.stream = 0;
+	if (!how.stream)
+		return;
+	if (object && qp->stream == how.stream)
+		model_stream_opened(world->model, how.device, how.stream, how.door, object->serial, object->id,
+				    qp->grant ? qp->grant->object.serial : 0);
+	else
+		model_stream_opened(world->model, how.device, how.stream, how.door, 0, 0, 0);
+}
+
+static void go(struct device *d, enum sim_op op, uint64_t serial, struct nic_cmd *cmd, const struct sim_op_args *args, struct command *fill)
+{
+	struct command c = *fill;
+
+	c.op = op;
+	c.serial = serial;
+	c.cmd = cmd;
+	c.number = (unsigned)world->commands++;
+	sim_must(!d->told, "a command to a device that is lost");
+	sim_must(cmd->done && cmd->error.reason == NICD_R_NONE, "a command that was not begun");
+	for (unsigned i = 0; i < d->n_commands; i++)
+		sim_must(d->commands[i].cmd != cmd, "a command is given twice");
+	opened();
+	trace("command", c.number, op, serial);
+	model_command(world->model, d->index, c.number, op, serial, args);
+	if (d->lost) {
+		end(d, &c, NICD_R_DEVICE_LOST);
+		return;
+	}
+	if (world->profile->inline_end && !world->model->draining && sim_chance(&world->random, world->profile->inline_end)) {
+		end(d, &c, sim_chance(&world->random, world->profile->fail) ? failure(op) : NICD_R_NONE);
+		return;
+	}
+	sim_must(d->n_commands < COMMANDS, "the device is too small");
+	d->commands[d->n_commands++] = c;
+}
+
+static uint64_t op_cost(struct nic_provider *p, enum nic_cost what, uint64_t bytes)
+{
+	return bytes * (what == NIC_COST_ATTACH ? world->model->terms.attach_percent : world->model->terms.tag_percent) / 100;
+}
+
+static void op_attach(struct nic_provider *p, const struct nic_attach *what, struct nic_cmd *cmd)
+{
+	struct device *d = device_of(p);
+	struct sim_op_args args = { 0 };
+
+	sim_must(what->fd >= 0 && what->fd < WORLD_FDS && world->fd_open[what->fd], "memory with a descriptor that is closed");
+	sim_must(world->fds[what->fd].size == what->size, "memory of another size");
+	sim_must(!thing_find(d, THING_MEMORY, what->memory), "memory is attached twice");
+	thing_add(d, THING_MEMORY, what->memory);
+	args.fd = (uint32_t)what->fd;
+	go(d, OP_ATTACH, what->memory, cmd, &args, &(struct command){ 0 });
+}
+
+static void op_detach(struct nic_provider *p, uint64_t memory, struct nic_cmd *cmd)
+{
+	go(device_of(p), OP_DETACH, memory, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struct nic_cmd *cmd)
+{
+	struct device *d = device_of(p);
+	struct sim_op_args args = {
+		.pd = what->pd, .door = what->door, .iova = what->iova, .length = what->length, .rights = what->rights,
+		.generation = what->generation, .n_ranges = what->n_ranges };
+	struct thing *tag;
+
+	sim_must(what->n_ranges <= SIM_RANGES, "a tag of too many ranges");
+	for (unsigned i = 0; i < what->n_ranges; i++) {
+		args.ranges[i].memory = what->ranges[i].memory;
+		args.ranges[i].offset = what->ranges[i].offset;
+		args.ranges[i].length = what->ranges[i].length;
+	}
+	sim_must(!thing_find(d, THING_TAG, what->serial), "a tag is added twice");
+	tag = thing_add(d, THING_TAG, what->serial);
+	tag->generation = what->generation;
+	/* Both are drawn, also when nobody may use one of them, as devices do: not to pass it on is the NIC layer's. */
+	tag->remote = token_draw(d);
+	if (!what->door)
+		tag->local = token_draw(d);
+	go(d, OP_TAG_ADD, what->serial, cmd, &args, &(struct command){ 0 });
+}
+
+static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+{
+	const struct thing *tag = thing_find(device_of(p), THING_TAG, serial);
+
+	sim_must(!tag || tag->generation == generation, "the tag of another registration is dropped");
+	go(device_of(p), OP_TAG_DROP, serial, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_door_add(struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd)
+{
+	struct device *d = device_of(p);
+	struct sim_op_args args = {
+		.pd = what->pd, .door = what->door, .iova = what->grant.iova, .length = what->grant.length, .rights = what->grant.rights,
+		.token = what->grant.remote_token, .uses = what->uses, .max_streams = what->max_streams };
+	struct thing *door;
+
+	memcpy(args.hash, what->hash, sizeof(args.hash));
+	door = thing_add(d, THING_DOOR, what->serial);
+	door->uses = what->uses;
+	door->max_streams = what->max_streams;
+	go(d, OP_DOOR_ADD, what->serial, cmd, &args, &(struct command){ 0 });
+}
+
+static void op_door_drop(struct nic_provider *p, uint64_t serial, bool cut, struct nic_cmd *cmd)
+{
+	go(device_of(p), OP_DOOR_DROP, serial, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_connect(struct nic_provider *p, const struct nic_connect *what, struct nic_cmd *cmd)
+{
+	go(device_of(p), OP_CONNECT, what->qp, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_post(struct nic_provider *p, const struct nic_post *what, struct nic_cmd *cmd)
+{
+	struct sim_op_args args = { .bytes = what->n_entries * NICD_TRANSFER_ENTRY_SIZE };
+	struct command c = { .entries = what->n_entries };
+
+	for (uint32_t i = 0; i < what->n_entries; i++)
+		c.bytes += what->entries[i * NICD_TRANSFER_ENTRY_SIZE + 24];
+	go(device_of(p), OP_POST, what->qp, cmd, &args, &c);
+}
+
+static void op_flush(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
+{
+	go(device_of(p), OP_FLUSH, qp, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_disconnect(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
+{
+	go(device_of(p), OP_DISCONNECT, qp, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_query(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
+{
+	go(device_of(p), OP_QUERY, qp, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_stats(struct nic_provider *p, struct nic_cmd *cmd)
+{
+	go(device_of(p), OP_STATS, 0, cmd, NULL, &(struct command){ 0 });
+}
+
+static void op_push(struct nic_provider *p)
+{
+}
+
+static void end_all(struct device *d, enum nicd_reason reason)
+{
+	while (d->n_commands) {
+		struct command c = d->commands[0];
+
+		memmove(d->commands, d->commands + 1, --d->n_commands * sizeof(c));
+		end(d, &c, reason);
+	}
+}
+
+static void op_free(struct nic_provider *p)
+{
+	struct device *d = device_of(p);
+
+	d->lost = d->told = true;
+	end_all(d, NICD_R_DEVICE_LOST);
+	for (unsigned i = 0; i < WORLD_DEVICES; i++)
+		if (world->devices[i] == d)
+			world->devices[i] = NULL;
+	trace("device freed", (uint64_t)d->index, 0, 0);
+	if (d->index >= 0)
+		model_adapter_gone(world->model, d->index);
+	free(d);
+}
+
+static struct nic_provider_ops ops;
+
+struct device *device_new(void)
+{
+	struct device *d = calloc(1, sizeof(*d));
+	struct nic_adapter *adapter;
+
+	/* What is not done here is answered by the provider that has nothing. */
+	if (!ops.cost) {
+		ops = nic_provider_none;
+		ops.name = "sim";
+		ops.cost = op_cost;
+		ops.memory_attach = op_attach;
+		ops.memory_detach = op_detach;
+		ops.tag_add = op_tag_add;
+		ops.tag_drop = op_tag_drop;
+		ops.door_add = op_door_add;
+		ops.door_drop = op_door_drop;
+		ops.qp_connect = op_connect;
+		ops.qp_post = op_post;
+		ops.qp_flush = op_flush;
+		ops.qp_disconnect = op_disconnect;
+		ops.qp_query = op_query;
+		ops.stats = op_stats;
+		ops.push = op_push;
+		ops.free = op_free;
+	}
+	sim_must(d, "no memory for the device");
+	d->provider = (struct nic_provider){
+		.ops = &ops,
+		.incarnation = sim_random(&world->dice),
+		.adapter_flags = 0x2,
+		.max_registration = world->model->terms.max_registration,
+		.max_transfer = world->model->terms.max_transfer,
+		.max_inbound_read = 64,
+		.max_outbound_read = 64,
+		.up = true,
+	};
+	strcpy(d->provider.name, "sim0");
+	d->provider.name[3] = (char)('0' + world->n_device_names++ % 10);
+	sim_must(locator_addr_parse("127.0.0.1:7190", &d->provider.data_addr) == 0, "an address");
+	d->last_stream = UINT64_C(1) << 63;
+	d->index = -1;
+	if (nic_adapter_new(&adapter, &world->nic, &d->provider) < 0)
+		return NULL;   /* and it was freed */
+	d->index = model_adapter(world->model, adapter->object.serial, adapter->object.id);
+	trace("device", (uint64_t)d->index, adapter->object.serial, 0);
+	return d;
+}
+
+struct nic_provider *device_provider(struct device *d)
+{
+	return &d->provider;
+}
+
+/* ---- what it does by itself */
+
+bool device_step(struct device *d, bool may_fail)
+{
+	struct command c;
+	unsigned i;
+
+	if (!d->n_commands)
+		return false;
+	i = sim_below(&world->random, d->n_commands);
+	c = d->commands[i];
+	d->commands[i] = d->commands[--d->n_commands];
+	end(d, &c, may_fail && sim_chance(&world->random, world->profile->fail) ? failure(c.op) : NICD_R_NONE);
+	return true;
+}
+
+static struct thing *pick(struct device *d, unsigned kind)
+{
+	unsigned n = 0, at;
+
+	for (unsigned i = 0; i < d->n_things; i++)
+		n += d->things[i].kind == kind && d->things[i].settled;
+	at = sim_below(&world->random, n);
+	for (unsigned i = 0; i < d->n_things; i++)
+		if (d->things[i].kind == kind && d->things[i].settled && !at--)
+			return &d->things[i];
+	return NULL;
+}
+
+static void news_opened(struct device *d, const struct thing *door)
+{
+	uint64_t serial = door->serial;
+	struct thing *stream;
+	uint32_t in = 0;
+
+	for (unsigned i = 0; i < d->n_things; i++)
+		in += d->things[i].kind == THING_STREAM && d->things[i].door == serial;
+	/* A device that lets in one too many is wrong, and nicd has to cope. */
+	if (in >= door->max_streams && !sim_chance(&world->random, 8))
+		return;
+	stream = thing_add(d, THING_STREAM, ++d->last_stream);
+	stream->door = serial;
+	stream->settled = true;
+	trace("stream opened", (uint64_t)d->index, d->last_stream, serial);
+	world->opening = (struct world_opening){
+		.device = d->index, .stream = d->last_stream, .door = serial, .before = world->nic.last_serial };
+	d->provider.events->stream_opened(d->provider.adapter, d->last_stream, serial, "127.0.0.3:999");
+	opened();
+}
+
+void device_news(struct device *d)
+{
+	struct thing *thing;
+
+	switch (sim_below(&world->random, 4)) {
+	case 0:
+	case 1:
+		thing = pick(d, THING_DOOR);
+		if (thing)
+			news_opened(d, thing);
+		break;
+	case 2:
+		thing = pick(d, THING_STREAM);
+		if (thing)
+			stream_end(d, thing, NICD_R_PEER_CLOSED, true);
+		break;
+	case 3:
+		thing = pick(d, THING_DOOR);
+		if (!thing)
+			break;
+		trace("door expired", (uint64_t)d->index, thing->serial, 0);
+		model_door_expired(world->model, d->index, thing->serial);
+		d->provider.events->door_expired(d->provider.adapter, thing->serial);
+		break;
+	}
+	model_command_over(world->model);
+}
+
+void device_lose(struct device *d)
+{
+	bool first = sim_chance(&world->random, 2);
+
+	trace("device lost", (uint64_t)d->index, first, 0);
+	d->lost = true;
+	if (sim_chance(&world->random, 2)) {
+		/* It says that it is down before it tells, like the provider of nicd-soft. */
+		d->provider.up = false;
+		model_adapter_down(world->model, d->index);
+	}
+	if (!first)
+		end_all(d, NICD_R_DEVICE_LOST);
+	d->provider.up = false;
+	model_adapter_lost(world->model, d->index);
+	d->provider.events->lost(d->provider.adapter);
+	d->told = true;
+	end_all(d, NICD_R_DEVICE_LOST);
+	d->n_things = 0;
+}
+
+bool device_lost(const struct device *d)
+{
+	return d->lost;
+}
+
+bool device_empty(const struct device *d)
+{
+	return d->lost || (!d->n_things && !d->n_commands);
+}
+
+unsigned device_pending(const struct device *d)
+{
+	return d->n_commands;
+}

@@ -1,0 +1,621 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The model's judgement of what nicd says: every reply, event and Fatal. Success is believed only when what it says is true: a region that is
+ * deregistered is one that the device cannot touch any more.
+ */
+#include <string.h>
+
+#include "tests/sim/model.h"
+#include "tests/sim/trace.h"
+
+#define BIT(n) (1u << (n))
+
+static void unlist(struct m_client *c, const struct m_request *r)
+{
+	for (unsigned i = 0; i < c->n_live; i++) {
+		if (c->live[i] != r)
+			continue;
+		c->live[i] = c->live[--c->n_live];
+		return;
+	}
+}
+
+static bool remote(uint32_t rights)
+{
+	return (rights & 2) || (rights & 5) == 5;
+}
+
+static bool held(const struct m_object *o)
+{
+	return (o->tag || o->door) && model_adapter_up(o->parent);
+}
+
+static bool late(const struct model *m, const struct m_object *o)
+{
+	return m->now - o->since >= m->terms.revoke_timeout_ns;
+}
+
+/* It never came to be, whatever was expected. */
+static void unmake(struct model *m, struct m_object *o)
+{
+	o->over = o->closing = true;
+	for (unsigned i = 0; i < m->n_live; i++) {
+		if (m->live[i] != o)
+			continue;
+		m->live[i] = m->live[--m->n_live];
+		return;
+	}
+}
+
+/* ---- what may be answered when it took its time */
+
+static uint32_t allow_register(struct model *m, const struct m_request *r)
+{
+	const struct m_object *mr = r->object;
+
+	if (mr->tag && !mr->inflight && mr->state == M_REGISTERING && model_adapter_up(mr->parent))
+		return BIT(S_SUCCESS);
+	if (mr->closing && mr->state == M_REVOKING)   /* the device was too late with it */
+		return BIT(S_CANCELLED);
+	/* One that waits for a memory that another registration attaches is refused with that one's reason. */
+	return BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY) | BIT(S_DEVICE_REMOVED) | (mr->closing ? BIT(S_CANCELLED) : 0);
+}
+
+static uint32_t allow_revocation(const struct model *m, const struct m_request *r, const struct m_object *o, bool done)
+{
+	uint32_t allowed = 0;
+
+	if (done)
+		allowed |= BIT(S_SUCCESS);
+	else if (late(m, o))
+		allowed |= BIT(S_REVOKE_PENDING);
+	if (o->type == T_MR && (o->state == M_ERROR || (o->closing && !done)))
+		allowed |= BIT(S_INSUFFICIENT_RESOURCES);
+	return allowed;
+}
+
+static uint32_t allow_door(const struct model *m, const struct m_request *r)
+{
+	const struct m_object *o = r->object;
+
+	if (o->state == M_OPEN || o->state == M_EXPIRED || (o->killed && !o->closing && o->expired))
+		return BIT(S_SUCCESS);
+	if (!o->over && held(o) && !late(m, o))
+		return 0;   /* not before the device holds nothing of it */
+	return BIT(S_CANCELLED) | BIT(S_DEVICE_REMOVED) | BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY);
+}
+
+static uint32_t allow_connect(const struct model *m, const struct m_request *r)
+{
+	const struct m_object *o = r->object;
+	uint32_t allowed = 0;
+
+	if (o && !o->over && o->state != M_CONNECTING && !o->closing)
+		return BIT(S_SUCCESS);
+	if (m->now >= r->refused_at && (!o || (r->ended & BIT(S_CONNECTION_REFUSED))))
+		allowed |= BIT(S_CONNECTION_REFUSED);
+	allowed |= r->ended & ~BIT(S_SUCCESS) & ~BIT(S_CONNECTION_REFUSED);
+	if (o && o->closing)
+		allowed |= BIT(S_CANCELLED);
+	if (o && !model_adapter_up(o->parent))
+		allowed |= BIT(S_DEVICE_REMOVED);
+	return allowed;
+}
+
+static uint32_t allow_disconnect(const struct model *m, const struct m_request *r)
+{
+	const struct m_object *o = r->object;
+
+	if (o->over || o->state == M_DISCONNECTED || !model_adapter_up(o->parent))
+		return BIT(S_SUCCESS) | BIT(S_CONNECTION_INVALID);
+	/* Somebody else disconnects it, or the device refused to. */
+	if (o->state == M_DISCONNECTING || o->closing)
+		return BIT(S_CONNECTION_INVALID) | BIT(S_INSUFFICIENT_RESOURCES);
+	return BIT(S_INSUFFICIENT_RESOURCES);
+}
+
+static uint32_t allow_revoke(struct model *m, const struct m_request *r)
+{
+	const struct m_object *o = r->object;
+
+	if (r->session) {
+		if (m->now - r->at >= m->terms.revoke_timeout_ns)
+			return BIT(S_SUCCESS) | BIT(S_REVOKE_PENDING);
+		return m->clients[r->session - 1].there && m->clients[r->session - 1].serial == r->say.serial ? 0 : BIT(S_SUCCESS);
+	}
+	if (m->clients[o->client].dying) {
+		if (o->type == T_QP || o->type == T_GRANT)
+			return ~0u;
+		return ~(held(o) ? BIT(S_SUCCESS) : 0u);
+	}
+	if (o->type == T_QP) {
+		if (o->over || o->state == M_DISCONNECTED)
+			return BIT(S_SUCCESS);
+		return o->state == M_CONNECTED || o->closing ? BIT(S_INSUFFICIENT_RESOURCES) : 0;
+	}
+	if (o->type == T_MR)
+		return allow_revocation(m, r, o, o->state == M_CREATED);
+	return allow_revocation(m, r, o, o->state == M_DEAD);
+}
+
+static uint32_t allow(struct model *m, struct m_request *r)
+{
+	switch (r->say.call) {
+	case CALL_REGISTER_MR:
+		return allow_register(m, r);
+	case CALL_DEREGISTER_MR:
+		return allow_revocation(m, r, r->object, r->object->state == M_CREATED);
+	case CALL_CLOSE:
+		return r->object->over ? BIT(S_SUCCESS) : 0;
+	case CALL_REVOKE:
+		return allow_revoke(m, r);
+	case CALL_CREATE_TICKET:
+	case CALL_CREATE_EXPORT:
+		return allow_door(m, r);
+	case CALL_CONNECT_QP:
+		return allow_connect(m, r);
+	case CALL_READ:
+	case CALL_WRITE:
+	case CALL_TRANSFER_LIST:
+	case CALL_FLUSH:
+		return r->commands ? 0 : r->ended;
+	case CALL_QUERY_QP:
+		if (r->commands)
+			return 0;
+		/* A connection that ended meanwhile has its last counters. */
+		return r->ended & (BIT(S_CONNECTION_INVALID) | BIT(S_DEVICE_REMOVED)) || !r->ended ? BIT(S_SUCCESS) : r->ended;
+	case CALL_DISCONNECT:
+		return r->commands ? 0 : allow_disconnect(m, r);
+	case CALL_WHO:
+		/* What it asked about may have gone while the device was asked. */
+		return r->commands ? 0 : model_serial(m, r->say.serial) ? BIT(S_SUCCESS) : BIT(S_INVALID_HANDLE);
+	case CALL_LIST:
+	case CALL_LEDGER:
+		return r->commands ? 0 : BIT(S_SUCCESS);
+	default:
+		return BIT(S_SUCCESS);
+	}
+}
+
+/* ---- what a success says */
+
+static void check_receipt(struct model *m, const struct m_request *r, const struct sim_reply *p, const struct m_object *mr)
+{
+	uint64_t seen = 0;
+
+	sim_must(p->result == 32 && p->serial == mr->serial, "a receipt for something else");
+	sim_must(!mr->tag || !model_adapter_up(mr->parent), "the device can still touch a region that is deregistered");
+	sim_must(p->n_exports == (mr->n_died < 64 ? mr->n_died : 64), "a receipt names %u exports, %u died", p->n_exports, mr->n_died);
+	sim_must(p->grants == mr->grants, "a receipt counts %u grants, %u ended", p->grants, mr->grants);
+	for (unsigned i = 0; i < p->n_exports; i++)
+		for (unsigned j = 0; j < mr->n_died && j < 64; j++)
+			if (mr->died[j] == p->exports[i])
+				seen |= UINT64_C(1) << j;
+	sim_must(p->n_exports >= 64 || seen == (UINT64_C(1) << p->n_exports) - 1, "a receipt names other exports than died");
+}
+
+static void check_hello(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	m->clients[r->client].ready = true;
+	sim_must(p->result == 10 && p->serial == m->clients[r->client].serial, "Hello answers another session");
+}
+
+static void check_register(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	struct m_object *mr = r->object;
+
+	mr->state = M_REGISTERED;
+	sim_must(p->result == 31 && p->object == mr->id && p->serial == mr->serial, "RegisterMr answers another MR");
+	sim_must(p->iova == mr->iova && p->length == mr->length && p->flags == mr->rights && p->generation == mr->generation,
+		 "RegisterMr answers another registration");
+	sim_must(p->local == mr->local, "not the local token that the device drew");
+	sim_must(p->remote == (remote(mr->rights) ? mr->remote : 0), "not the remote token that the device drew");
+	r->result = mr->id;
+}
+
+static void check_made(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	struct m_object *o = r->object;
+
+	sim_must(p->result == (o->type == T_MEMORY ? 20 : 25), "another result");
+	for (unsigned i = 0; i < m->n_live; i++)
+		sim_must(m->live[i] == o || (m->live[i]->serial != p->serial && (m->live[i]->id != p->object ||
+			 m->live[i]->client != r->client || m->live[i]->closing)), "an id or serial is given twice");
+	sim_must(p->object >> 56 == o->type && p->serial, "an id of another type");
+	o->id = r->result = p->object;
+	o->serial = p->serial;
+	if (o->type == T_MEMORY)
+		sim_must(p->size == o->size && p->page == o->page && p->writable == o->writable, "another memory than was passed");
+}
+
+static void check_tokens(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	sim_must(p->result == 35 && p->n_tokens == r->say.n_ids, "another number of tokens than ids");
+	for (unsigned i = 0; i < r->say.n_ids; i++) {
+		struct m_object *o = model_find(m, r->client, r->say.ids[i]);
+		bool valid = o && o->type == T_MR && o->state == M_REGISTERED;
+
+		sim_must(p->locals[i] == (valid ? o->local : 0), "the local token of %llx", (unsigned long long)r->say.ids[i]);
+		sim_must(p->remotes[i] == (valid && remote(o->rights) ? o->remote : 0), "the remote token of %llx",
+			 (unsigned long long)r->say.ids[i]);
+	}
+}
+
+static void check_door(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	struct m_object *o = r->object;
+
+	sim_must(p->result == 60 && p->serial == o->serial && o->serial, "a door answers for another");
+	sim_must(p->has_hash && !memcmp(p->hash, o->hash, sizeof(o->hash)), "the locator's ticket is not the one that the device knows");
+	sim_must(p->iova == o->iova && p->length == o->length && p->flags == o->rights && p->remote == o->remote, "a locator gives something else");
+	o->id = r->result = p->object;
+}
+
+static void check_qp(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	struct m_object *o = r->object;
+
+	sim_must(p->result == 50 && p->serial == o->serial, "another Qp");
+	if (r->say.call == CALL_CONNECT_QP) {
+		o->id = p->object;
+		sim_must(p->connected == (o->state == M_CONNECTED), "a connection that is not there");
+	}
+	r->result = p->object;
+}
+
+static void check_list(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	bool sure = !r->say.cursor && !p->cursor && m->clients[r->client].there;
+	unsigned n = 0;
+
+	sim_must(p->result == 70, "another result");
+	if (r->say.call == CALL_LIST && r->say.type == T_SESSION) {
+		for (int i = 0; i < MODEL_CLIENTS; i++)
+			n += m->clients[i].there && (m->clients[r->client].role == ROLE_ADMIN || m->clients[i].account == m->clients[r->client].account);
+		sim_must(!sure || n == p->n_items, "%u sessions are listed, there are %u", p->n_items, n);
+		return;
+	}
+	for (unsigned i = 0; i < p->n_items; i++) {
+		const struct m_object *o = model_serial(m, p->items[i].serial);
+
+		/* What no answer has named yet the model does not know. */
+		if (!o)
+			continue;
+		sim_must(o->type == p->items[i].type && model_visible(m, r->client, o), "a list shows what is not for this session");
+	}
+	if (r->say.call != CALL_LIST)
+		return;
+	for (unsigned i = 0; i < m->n_live; i++) {
+		const struct m_object *o = m->live[i];
+
+		if (o->type != r->say.type || !model_visible(m, r->client, o))
+			continue;
+		if (o->client >= 0 && m->clients[o->client].dying)
+			sure = false;
+		n++;
+	}
+	/* A Qp whose last command is the question for this list is there until that is answered. */
+	if (r->say.type == T_QP && r->ended && p->n_items == n + 1)
+		n++;
+	sim_must(!sure || n == p->n_items, "%u objects of type %u are listed, there are %u", p->n_items, r->say.type, n);
+}
+
+static void check_ledger(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	struct model_usage usages[MODEL_ACCOUNTS], *u;
+	uint32_t sessions = 0;
+
+	sim_must(p->result == 73, "another result");
+	for (int i = 0; i < MODEL_CLIENTS; i++)
+		sessions += m->clients[i].there && !m->clients[i].admin_socket &&
+			    (m->clients[r->client].role == ROLE_ADMIN || m->clients[i].account == m->clients[r->client].account);
+	sim_must(sessions == p->sessions, "the ledger counts %u sessions, there are %u", p->sessions, sessions);
+	model_usages(m, usages);
+	for (unsigned i = 0; i < p->n_accounts; i++) {
+		u = &usages[(p->accounts[i][4] - '0') % MODEL_ACCOUNTS];
+		for (int slot = 0; slot < SLOT_COUNT; slot++) {
+			if (slot == SLOT_CALLS || slot == SLOT_BUFFERED)
+				continue;   /* this request is among them */
+			sim_must(p->used[i][slot] >= u->low[slot] && p->used[i][slot] <= u->high[slot],
+				 "the ledger says %llu in slot %d, it is %llu to %llu", (unsigned long long)p->used[i][slot], slot,
+				 (unsigned long long)u->low[slot], (unsigned long long)u->high[slot]);
+		}
+	}
+}
+
+static void succeeded(struct model *m, struct m_request *r, const struct sim_reply *p)
+{
+	struct m_object *o = r->object;
+
+	switch (r->say.call) {
+	case CALL_HELLO:
+		check_hello(m, r, p);
+		break;
+	case CALL_ADD_MEMORY:
+	case CALL_CREATE_PD:
+	case CALL_CREATE_MR:
+		check_made(m, r, p);
+		break;
+	case CALL_REGISTER_MR:
+		check_register(m, r, p);
+		break;
+	case CALL_DEREGISTER_MR:
+		check_receipt(m, r, p, o);
+		break;
+	case CALL_GET_LOCAL_TOKEN:
+		sim_must(p->result == 33 && p->token == o->local, "the local token");
+		break;
+	case CALL_GET_REMOTE_TOKEN:
+		sim_must(p->result == 33 && p->token == o->remote && p->token, "the remote token");
+		break;
+	case CALL_QUERY_TOKENS:
+		check_tokens(m, r, p);
+		break;
+	case CALL_CREATE_TICKET:
+	case CALL_CREATE_EXPORT:
+		check_door(m, r, p);
+		break;
+	case CALL_CONNECT_QP:
+	case CALL_QUERY_QP:
+		check_qp(m, r, p);
+		break;
+	case CALL_QUERY_ADAPTER:
+		sim_must(p->result == 15 && p->serial == o->serial && p->up == o->up, "another adapter");
+		r->result = p->object;
+		break;
+	case CALL_LIST:
+	case CALL_WHO:
+		check_list(m, r, p);
+		break;
+	case CALL_LEDGER:
+		check_ledger(m, r, p);
+		break;
+	case CALL_REVOKE:
+		if (o && o->type == T_MR && !m->clients[o->client].dying)
+			check_receipt(m, r, p, o);
+		sim_must(p->result == 32, "no receipt");
+		break;
+	case CALL_DISCONNECT:
+		o->state = M_DISCONNECTED;   /* the device may be gone, and was not asked */
+		break;
+	case CALL_CLOSE:
+		/* It is over: nothing of it is anywhere. */
+		sim_must(!o->inflight && (!(o->type == T_MR || o->type == T_TICKET || o->type == T_EXPORT) || !held(o)),
+			 "an object is closed that the device holds");
+		for (unsigned i = 0; o->type == T_PD && i < m->n_live; i++)
+			sim_must(m->live[i]->parent != o, "a PD is closed under its child");
+		break;
+	default:
+		break;
+	}
+}
+
+/* What was expected to be did not come. */
+static void refused(struct model *m, struct m_request *r, uint32_t status)
+{
+	struct m_object *o = r->object;
+
+	if (!r->started || (r->now && !(r->allowed & BIT(S_SUCCESS))))
+		return;
+	if (m->saved_for == r && status == S_INSUFFICIENT_RESOURCES && !r->ended && !r->commands && m->oom) {
+		memcpy(m->objects, m->saved, m->n_saved * sizeof(*m->objects));
+		memcpy(m->live, m->saved_live, m->n_saved_live * sizeof(*m->live));
+		m->n_live = m->n_saved_live;
+		return;
+	}
+	switch (r->say.call) {
+	case CALL_ADD_MEMORY:
+	case CALL_CREATE_PD:
+	case CALL_CREATE_MR:
+		unmake(m, o);
+		break;
+	case CALL_REGISTER_MR:
+		if (o->state == M_REGISTERING) {
+			o->state = M_CREATED;
+			o->n_ranges = 0;
+			o->length = 0;
+			o->rights = 0;
+			sim_must(!held(o), "a registration failed and left its tag");
+		}
+		break;
+	case CALL_CREATE_TICKET:
+	case CALL_CREATE_EXPORT:
+		if (!o->serial)
+			unmake(m, o);
+		break;
+	case CALL_CONNECT_QP:
+		if (o && !o->serial)
+			unmake(m, o);
+		break;
+	case CALL_DEREGISTER_MR:
+	case CALL_REVOKE:
+		if (status == S_REVOKE_PENDING && o)
+			o->promised = true;
+		break;
+	default:
+		break;
+	}
+}
+
+void model_reply(struct model *m, int client, const struct sim_reply *p)
+{
+	struct m_client *c = &m->clients[client];
+	struct m_request *r = NULL;
+	uint32_t allowed;
+
+	for (unsigned i = 0; i < c->n_live && !r; i++)
+		if (c->live[i]->say.id == p->id)
+			r = c->live[i];
+	sim_must(r, "an answer to request %u, which was answered or never made", p->id);
+	sim_must(!c->dying, "an answer on a session that has ended");
+	m->statuses[r->say.call][p->status]++;
+	if (!r->started)
+		allowed = model_unstarted(m, r);
+	else if (r->now)
+		allowed = r->allowed;
+	else
+		allowed = allow(m, r) | r->allowed;
+	if (m->oom && (!r->now || (r->allowed & BIT(S_SUCCESS)) || !r->started))
+		allowed |= BIT(S_INSUFFICIENT_RESOURCES);
+	if (m->oom && r->now)
+		allowed |= BIT(S_INSUFFICIENT_RESOURCES);
+	sim_must(allowed & BIT(p->status), "request %u (call %u) is answered %u, and may be: %x", p->id, r->say.call, p->status, allowed);
+	r->answered = true;
+	r->ok = p->status == S_SUCCESS;
+	r->waiting = false;
+	unlist(c, r);
+	if (r->ok)
+		succeeded(m, r, p);
+	else
+		refused(m, r, p->status);
+	model_settle(m);
+}
+
+/* ---- events */
+
+/* The door of the peer whose Qp this is. */
+static uint64_t came_by(const struct model *m, uint64_t qp)
+{
+	for (unsigned i = 0; i < m->n_objects; i++)
+		if (m->objects[i].type == T_QP && m->objects[i].serial == qp)
+			return m->objects[i].came_by;
+	sim_fail("a peer came in that the device never told of: Qp %llx", (unsigned long long)qp);
+}
+
+void model_event(struct model *m, int client, enum sim_event kind, uint64_t id, uint64_t serial)
+{
+	struct m_client *c = &m->clients[client];
+
+	sim_must(!c->dying, "an event on a session that has ended");
+	m->events[kind]++;
+	if (kind == EV_RESYNC) {
+		sim_must(c->resynced || m->oom || m->terms.max_news < 64, "RESYNC without need");
+		for (unsigned i = 0; i < m->n_objects; i++)
+			if (m->objects[i].client == client)
+				m->objects[i].owed = 0;
+		c->owed_device = 0;
+		return;
+	}
+	if (kind == EV_DEVICE_STATE) {
+		for (unsigned a = 0; a < m->n_adapters; a++) {
+			if (m->adapters[a]->serial != serial)
+				continue;
+			sim_must(c->may_device & BIT(a), "news of an adapter that did not change");
+			c->owed_device &= ~BIT(a);
+			return;
+		}
+		sim_fail("news of an adapter that never was");
+	}
+	if (kind == EV_CONNECTED)
+		serial = came_by(m, serial);
+	for (unsigned i = 0; i < m->n_objects; i++) {
+		struct m_object *o = &m->objects[i];
+
+		if (o->client != client || o->serial != serial)
+			continue;
+		sim_must(o->may & BIT(kind), "event %u of object %llx, to which that did not happen", kind, (unsigned long long)serial);
+		sim_must(!id || id == o->id, "an event names object %llx, not %llx", (unsigned long long)id, (unsigned long long)o->id);
+		o->owed &= ~BIT(kind);
+		return;
+	}
+	sim_fail("event %u of object %llx, which this session never had", kind, (unsigned long long)serial);
+}
+
+void model_fatal(struct model *m, int client)
+{
+	sim_must(m->clients[client].fatal, "a session is ended that broke no rule");
+}
+
+/* ---- the end of a turn */
+
+static void check_due(struct model *m, struct m_request *r)
+{
+	const struct m_object *o = r->object;
+	bool due = false, waits;
+
+	if (!r->started) {
+		(void)model_admission(m, r, &waits);
+		sim_must(waits || model_may_queue(m, r), "request %u (call %u) waits for nothing", r->say.id, r->say.call);
+		r->waiting = true;
+		return;
+	}
+	if (r->now)
+		due = true;
+	switch (r->say.call) {
+	case CALL_REGISTER_MR:
+		due |= o->state != M_REGISTERING && !(o->closing && o->state == M_REVOKING);
+		break;
+	case CALL_DEREGISTER_MR:
+		due |= o->state != M_REVOKING || late(m, o);
+		break;
+	case CALL_CLOSE:
+		due |= o->over;
+		break;
+	case CALL_REVOKE:
+		if (r->session)
+			due |= m->now - r->at >= m->terms.revoke_timeout_ns;
+		else if (!m->clients[o->client].dying)
+			due |= o->type == T_QP ? o->state != M_DISCONNECTING : o->state == M_CREATED || o->state == M_DEAD || late(m, o);
+		break;
+	case CALL_CREATE_TICKET:
+	case CALL_CREATE_EXPORT:
+		due |= o->over || o->state == M_OPEN;
+		break;
+	case CALL_CONNECT_QP:
+		due |= m->now >= r->refused_at && !r->commands;
+		break;
+	case CALL_READ:
+	case CALL_WRITE:
+	case CALL_TRANSFER_LIST:
+	case CALL_FLUSH:
+	case CALL_QUERY_QP:
+	case CALL_LIST:
+	case CALL_WHO:
+	case CALL_LEDGER:
+		due |= !r->commands;
+		break;
+	case CALL_DISCONNECT:
+		due |= !r->commands;
+		break;
+	default:
+		break;
+	}
+	sim_must(!due, "request %u (call %u) is not answered, and could be", r->say.id, r->say.call);
+}
+
+void model_turn(struct model *m)
+{
+	for (int i = 0; i < MODEL_CLIENTS; i++) {
+		struct m_client *c = &m->clients[i];
+
+		if (m->oom)
+			c->resynced = true;
+		for (unsigned j = 0; c->there && !c->dying && !c->fatal && j < c->n_live; j++)
+			check_due(m, c->live[j]);
+	}
+	for (unsigned i = 0; i < m->n_live; i++) {
+		const struct m_object *o = m->live[i];
+		const struct m_client *c = o->client < 0 ? NULL : &m->clients[o->client];
+
+		if (c && c->there && !c->dying && !c->fatal && !c->slow && !c->resynced)
+			sim_must(!o->owed, "the events %x of object %llx are not told", o->owed, (unsigned long long)o->serial);
+	}
+	m->oom = false;
+	m->armed = false;
+	m->saved_for = NULL;
+}
+
+void model_quiet(struct model *m)
+{
+	for (int i = 0; i < MODEL_CLIENTS; i++) {
+		struct m_client *c = &m->clients[i];
+
+		if (!c->there || c->dying)
+			continue;
+		sim_must(!c->n_live, "request %u (call %u) is never answered", c->live[0]->say.id, c->live[0]->say.call);
+		sim_must(!c->owed_device || c->resynced, "a session never hears that its device was lost");
+		for (unsigned j = 0; j < m->n_objects && !c->resynced; j++)
+			sim_must(m->objects[j].client != i || m->objects[j].over || !m->objects[j].owed,
+				 "the events %x of object %llx are never told", m->objects[j].owed, (unsigned long long)m->objects[j].serial);
+	}
+}
