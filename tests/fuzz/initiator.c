@@ -62,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	connected = 0;
 	memcpy(terms.ticket, peer_secret(0), sizeof(terms.ticket));
-	peer_begin(peer);
+	peer_begin();
 	peer->stream = STREAM;
 	soft_connect(peer->engine, &terms, on_connected, NULL);
 	peer->fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);

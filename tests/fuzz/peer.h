@@ -23,7 +23,6 @@ struct peer {
 	struct sockaddr_storage addr;             /* where the engine listens */
 	uint8_t *map;                             /* our own look at the memory */
 	uint32_t remote[PEER_TAGS], local[PEER_TAGS];
-	int lowest_fd;                            /* when the run began */
 	unsigned told;
 
 	/* One run. */
@@ -41,8 +40,8 @@ struct peer {
 };
 
 void peer_init(struct peer *peer, bool crc);
-/* A run: nothing is open that was not at its beginning. */
-void peer_begin(struct peer *peer);
+/* A run begins. */
+void peer_begin(void);
 /* Connects to the engine, when the peer has no socket yet. */
 void peer_dial(struct peer *peer);
 void peer_run(struct peer *peer, struct input *in, void (*act)(struct peer *peer, struct input *in));

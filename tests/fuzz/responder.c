@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (flags & EXPORT_DOOR)
 		first.at = greet_export;
-	peer_begin(peer);
+	peer_begin();
 	peer_dial(peer);
 	if (flags & GREET) {
 		unsigned told = peer->told;
