@@ -286,6 +286,8 @@ void locator_ticket_hash(const uint8_t ticket[NICD_TICKET_SIZE], uint8_t hash[NI
 	explicit_bzero(&ctx, sizeof(ctx));
 }
 
+enum { PEER_HEAD_SIZE = 8 };
+
 /* "nicd", version 1, what `flags` means, two zero bytes. */
 static void peer_head_encode(uint8_t *buf, uint8_t flags)
 {
@@ -298,7 +300,7 @@ static void peer_head_encode(uint8_t *buf, uint8_t flags)
 
 static bool peer_head_decode(const uint8_t *buf, size_t len, size_t size, uint8_t flags)
 {
-	uint8_t head[8];
+	uint8_t head[PEER_HEAD_SIZE];
 
 	peer_head_encode(head, flags);
 	return len >= size && memcmp(buf, head, sizeof(head)) == 0;
@@ -307,27 +309,74 @@ static bool peer_head_decode(const uint8_t *buf, size_t len, size_t size, uint8_
 void peer_hello_encode(uint8_t buf[PEER_HELLO_SIZE], const uint8_t ticket[NICD_TICKET_SIZE])
 {
 	peer_head_encode(buf, 0);
-	memcpy(buf + 8, ticket, NICD_TICKET_SIZE);
+	memcpy(buf + PEER_HEAD_SIZE, ticket, NICD_TICKET_SIZE);
 }
 
 bool peer_hello_decode(const uint8_t *buf, size_t len, uint8_t ticket[NICD_TICKET_SIZE])
 {
 	if (!peer_head_decode(buf, len, PEER_HELLO_SIZE, 0))
 		return false;
-	memcpy(ticket, buf + 8, NICD_TICKET_SIZE);
+	memcpy(ticket, buf + PEER_HEAD_SIZE, NICD_TICKET_SIZE);
 	return true;
 }
 
 void peer_grant_encode(uint8_t buf[PEER_GRANT_SIZE], const struct locator_grant *grant)
 {
 	peer_head_encode(buf, 1);
-	locator_put_grant(buf + 8, grant);
+	locator_put_grant(buf + PEER_HEAD_SIZE, grant);
 }
 
 bool peer_grant_decode(const uint8_t *buf, size_t len, struct locator_grant *ret)
 {
 	if (!peer_head_decode(buf, len, PEER_GRANT_SIZE, 1))
 		return false;
-	locator_get_grant(buf + 8, ret);
+	locator_get_grant(buf + PEER_HEAD_SIZE, ret);
 	return true;
+}
+
+static size_t peer_caps_encode(uint8_t *buf, uint32_t caps)
+{
+	if (!caps)
+		return 0;
+	memcpy(buf, "caps", 4);
+	put32(buf + 4, caps);
+	return PEER_CAPS_SIZE;
+}
+
+static uint32_t peer_caps_decode(const uint8_t *buf, size_t len, size_t at)
+{
+	if (len < at + PEER_CAPS_SIZE || memcmp(buf + at, "caps", 4) != 0)
+		return 0;
+	return get32(buf + at + 4);
+}
+
+size_t peer_hello_encode_caps(uint8_t buf[PEER_HELLO_MAX], const uint8_t ticket[NICD_TICKET_SIZE], uint32_t caps)
+{
+	peer_hello_encode(buf, ticket);
+	return PEER_HELLO_SIZE + peer_caps_encode(buf + PEER_HELLO_SIZE, caps);
+}
+
+size_t peer_accept_encode(uint8_t buf[PEER_ACCEPT_MAX], const struct locator_grant *grant, uint32_t caps)
+{
+	size_t n = grant ? PEER_GRANT_SIZE : PEER_HEAD_SIZE;
+
+	if (!grant && !caps)
+		return 0;
+	if (grant)
+		peer_grant_encode(buf, grant);
+	else
+		peer_head_encode(buf, 0);
+	return n + peer_caps_encode(buf + n, caps);
+}
+
+uint32_t peer_hello_caps(const uint8_t *buf, size_t len)
+{
+	return peer_head_decode(buf, len, PEER_HELLO_SIZE, 0) ? peer_caps_decode(buf, len, PEER_HELLO_SIZE) : 0;
+}
+
+uint32_t peer_accept_caps(const uint8_t *buf, size_t len)
+{
+	if (peer_head_decode(buf, len, PEER_GRANT_SIZE, 1))
+		return peer_caps_decode(buf, len, PEER_GRANT_SIZE);
+	return peer_head_decode(buf, len, PEER_HEAD_SIZE, 0) ? peer_caps_decode(buf, len, PEER_HEAD_SIZE) : 0;
 }

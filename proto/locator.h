@@ -55,3 +55,18 @@ bool peer_hello_decode(const uint8_t *buf, size_t len, uint8_t ticket[NICD_TICKE
  */
 void peer_grant_encode(uint8_t buf[PEER_GRANT_SIZE], const struct locator_grant *grant);
 bool peer_grant_decode(const uint8_t *buf, size_t len, struct locator_grant *ret);
+/*
+ * What an end of ours can beyond the RFCs, right behind either of them: "caps", u32 of bits, big-endian. A connection has what both ends say;
+ * unknown bits are let be, and who knows nothing of this finds trailing bytes. It is answered only where it was said, in an accept without a
+ * grant behind the first eight bytes with flags 0.
+ */
+enum { PEER_CAPS_SIZE = 8, PEER_HELLO_MAX = PEER_HELLO_SIZE + PEER_CAPS_SIZE, PEER_ACCEPT_MAX = PEER_GRANT_SIZE + PEER_CAPS_SIZE };
+enum {
+	PEER_CAP_LARGE_FRAMES = 1u << 0,   /* takes frames of up to 64 KiB, whatever the segments of the path */
+};
+/* Bytes written, up to PEER_HELLO_MAX and PEER_ACCEPT_MAX. `grant` NULL: none; neither a grant nor bits: 0. */
+size_t peer_hello_encode_caps(uint8_t buf[PEER_HELLO_MAX], const uint8_t ticket[NICD_TICKET_SIZE], uint32_t caps);
+size_t peer_accept_encode(uint8_t buf[PEER_ACCEPT_MAX], const struct locator_grant *grant, uint32_t caps);
+/* The bits behind a hello, and in an accept; 0: none are said. */
+uint32_t peer_hello_caps(const uint8_t *buf, size_t len);
+uint32_t peer_accept_caps(const uint8_t *buf, size_t len);

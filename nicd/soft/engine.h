@@ -33,6 +33,9 @@ struct soft_engine_events {
 	void *userdata;
 };
 
+/* In place of a frame's size: by the path's MSS to strangers on loopback too. */
+enum { SOFT_FPDU_MSS = 1 };
+
 struct soft_engine_options {
 	uint64_t incarnation;
 	uint32_t handshake_timeout_ms;   /* 5,000: from the connection to the request, and from the request to the end of an outbound one */
@@ -40,7 +43,7 @@ struct soft_engine_options {
 	uint32_t max_half_open;          /* as in soft_engine_caps; 0: the default */
 	uint32_t receive_wait_ms;        /* 5,000: how long a message waits for a receive */
 	uint32_t max_ird, max_ord;       /* 64 */
-	uint32_t fpdu;                   /* 0: by the path's MSS between strangers, 64 KiB on loopback */
+	uint32_t fpdu;                   /* 0: by the path's MSS to strangers, 64 KiB to our kind and on loopback; SOFT_FPDU_MSS; or a size */
 	bool crc;                        /* ask for CRC; a peer that asks gets it in any case */
 };
 

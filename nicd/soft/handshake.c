@@ -12,6 +12,11 @@
 
 #include "nicd/soft/stream.h"
 
+/* What every engine can. */
+enum { OWN_CAPS = PEER_CAP_LARGE_FRAMES };
+_Static_assert(MPA_FRAME_HEADER + MPA_ENHANCED_SIZE + PEER_HELLO_MAX <= TX_HEAD &&
+	       MPA_FRAME_HEADER + MPA_ENHANCED_SIZE + PEER_ACCEPT_MAX <= TX_HEAD, "our MPA frames fit");
+
 static int crc_init(struct soft_stream *s, bool crc)
 {
 	struct soft_engine *engine = s->engine;
@@ -66,7 +71,8 @@ static void ready_choose(struct soft_stream *s, const struct mpa_frame *request,
 static void handshake_admit(struct soft_stream *s, const struct mpa_frame *request)
 {
 	const struct soft_engine_options *o = &s->engine->options;
-	uint8_t buf[TX_HEAD], pd[PEER_GRANT_SIZE];
+	uint32_t caps = peer_hello_caps(request->pd, request->pd_len) & OWN_CAPS;
+	uint8_t buf[TX_HEAD], pd[PEER_ACCEPT_MAX];
 	struct mpa_frame reply;
 
 	reply_init(s, request, &reply);
@@ -82,11 +88,10 @@ static void handshake_admit(struct soft_stream *s, const struct mpa_frame *reque
 	reply.ird = s->ird;
 	reply.ord = s->ord;
 	ready_choose(s, request, &reply);
-	if (s->ticket->grant.remote_token) {
-		peer_grant_encode(pd, &s->ticket->grant);
-		reply.pd = pd;
-		reply.pd_len = sizeof(pd);
-	}
+	reply.pd = pd;
+	reply.pd_len = peer_accept_encode(pd, s->ticket->grant.remote_token ? &s->ticket->grant : NULL, caps);
+	if (caps & PEER_CAP_LARGE_FRAMES)
+		stream_segment_enlarge(s);
 	s->state = STREAM_ADMITTED;
 	stream_timer(s, request->peer_to_peer ? o->handshake_timeout_ms : o->first_frame_timeout_ms);
 	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &reply));
@@ -166,6 +171,8 @@ static void handshake_reply(struct soft_stream *s, const uint8_t *buf, size_t le
 		stream_connect_failed(s);
 		return;
 	}
+	if (peer_accept_caps(reply.pd, reply.pd_len) & PEER_CAP_LARGE_FRAMES)
+		stream_segment_enlarge(s);
 	s->result.has_grant = peer_grant_decode(reply.pd, reply.pd_len, &s->result.grant);
 	memcpy(s->result.peer, s->peer, sizeof(s->result.peer));
 	stream_confirm(s);
@@ -193,7 +200,7 @@ void stream_tcp_connected(struct soft_stream *s)
 	struct mpa_frame request = {
 		.revision = 2, .enhanced = true, .crc = o->crc, .ird = o->max_ird, .ord = o->max_ord,
 	};
-	uint8_t buf[TX_HEAD], pd[PEER_HELLO_SIZE];
+	uint8_t buf[TX_HEAD], pd[PEER_HELLO_MAX];
 	int error = 0;
 	socklen_t len = sizeof(error);
 
@@ -202,9 +209,8 @@ void stream_tcp_connected(struct soft_stream *s)
 		return;
 	}
 	stream_segment_init(s);
-	peer_hello_encode(pd, s->ticket_secret);
 	request.pd = pd;
-	request.pd_len = sizeof(pd);
+	request.pd_len = peer_hello_encode_caps(pd, s->ticket_secret, OWN_CAPS);
 	s->state = STREAM_REQUESTING;
 	tx_raw(s, buf, mpa_encode(buf, sizeof(buf), &request));
 	stream_poll(s);

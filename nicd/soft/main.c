@@ -95,6 +95,10 @@ static int set_fpdu(struct options *o, const char *value)
 	char *end;
 	unsigned long n = strtoul(value, &end, 10);
 
+	if (!strcmp(value, "mss")) {
+		o->fpdu = SOFT_FPDU_MSS;
+		return 0;
+	}
 	if (*value < '0' || *value > '9' || *end || n < FPDU_MIN || n > FPDU_ULPDU_MAX)
 		return -EINVAL;
 	o->fpdu = n;
@@ -143,7 +147,9 @@ static const struct option_row {
 	{"--data-advertise", "ADDR:PORT", "what peers are told to connect to (default: where it listens)", set_data_advertise},
 	{"--max-mappings", "N", "memories of all accounts mapped at once (default: vm.max_map_count - 4096)", set_max_mappings},
 	{"--crc", NULL, "protect every frame by a checksum, also where the peer does not ask for it", set_crc},
-	{"--fpdu", "BYTES", "largest frame sent (default: what fits a TCP segment; 64 KiB on this host)", set_fpdu},
+	{"--fpdu", "BYTES|mss",
+	 "largest frame sent (default: 64 KiB on this host and to a nicd-soft, else what fits a TCP segment; mss: that on this host too)",
+	 set_fpdu},
 	{"--exit-with-controller", NULL, "end when the controller goes", set_exit_with_controller},
 	{"--version", NULL, "print the version", print_version},
 	{"--help", NULL, "print this", print_help},

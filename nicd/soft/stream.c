@@ -394,8 +394,17 @@ void stream_segment_init(struct soft_stream *s)
 {
 	uint32_t fpdu = s->engine->options.fpdu;
 
-	s->by_mss = !fpdu && !is_local(s->fd, &s->addr);
-	s->segment = segment_of(fpdu ? fpdu : s->by_mss ? 1448 : FPDU_MAX);
+	s->by_mss = fpdu == SOFT_FPDU_MSS || (!fpdu && !is_local(s->fd, &s->addr));
+	s->segment = segment_of(s->by_mss ? 1448 : fpdu ? fpdu : FPDU_MAX);
+}
+
+/* The peer has said that it takes them, and that we do is what it knows: what is in between does not care. A fixed size stays. */
+void stream_segment_enlarge(struct soft_stream *s)
+{
+	if (!s->by_mss)
+		return;
+	s->by_mss = false;
+	s->segment = segment_of(FPDU_MAX);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)

@@ -300,6 +300,7 @@ void stream_confirm(struct soft_stream *s);
 void stream_poll(struct soft_stream *s);
 void stream_timer(struct soft_stream *s, uint32_t ms);    /* what happens then depends on the state */
 void stream_segment_init(struct soft_stream *s);
+void stream_segment_enlarge(struct soft_stream *s);
 void stream_refresh_mss(struct soft_stream *s);
 bool stream_is_half_open(const struct soft_stream *s);
 bool stream_is_serving(const struct soft_stream *s);      /* frames may come and go */

@@ -76,6 +76,8 @@ static void peer_data(const uint8_t *data, size_t size)
 		peer_hello_encode(hello, ticket);
 		must(size >= sizeof(hello) && !memcmp(hello + 8, data + 8, sizeof(ticket)));
 	}
+	must(!peer_hello_caps(data, size) || peer_hello_decode(data, size, ticket));
+	must(!peer_accept_caps(data, size) || size >= 8 + PEER_CAPS_SIZE);
 	if (!peer_grant_decode(data, size, &grant))
 		return;
 	peer_grant_encode(buf, &grant);

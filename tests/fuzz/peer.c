@@ -335,12 +335,10 @@ static void say_mpa(struct peer *peer, struct input *in)
 		frame.pd_len = PEER_HELLO_SIZE;
 		break;
 	case 2:
-		peer_hello_encode(pd, peer_secret(1));
-		frame.pd_len = PEER_HELLO_SIZE;
+		frame.pd_len = peer_hello_encode_caps(pd, peer_secret(1), how);
 		break;
 	case 3:
-		peer_grant_encode(pd, &grant);
-		frame.pd_len = PEER_GRANT_SIZE;
+		frame.pd_len = peer_accept_encode(pd, how & 16 ? &grant : NULL, how & 15);
 		break;
 	case 4:
 		frame.pd_len = input_u8(in);

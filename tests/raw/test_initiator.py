@@ -83,7 +83,7 @@ def test_the_request(user):
     # mutation: send the locator, or the ticket's hash, instead of the ticket; be connected as soon as the reply is there
     id_ = user.start()
     peer = user.peer
-    assert peer.private[:24] == hello(TICKET)
+    assert peer.private == hello(TICKET, iwarp.CAP_LARGE_FRAMES)
     assert peer.word & 0xff == 2 and peer.word & iwarp.MPA_ENHANCED
     assert not peer.word & (iwarp.MPA_MARKERS | iwarp.MPA_REJECT)
     assert peer.ird & 0x3fff >= 1 and peer.ord & 0x3fff >= 1

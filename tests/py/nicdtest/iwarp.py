@@ -70,9 +70,16 @@ class Rejected(Exception):
         super().__init__(f"MPA reject {reply}")
 
 
-def hello(ticket):
-    """The private data that carries a ticket (proto/locator.h)."""
-    return b"nicd" + bytes([1, 0, 0, 0]) + ticket
+CAP_LARGE_FRAMES = 1
+
+
+def caps_bytes(caps):
+    return b"caps" + struct.pack(">I", caps) if caps else b""
+
+
+def hello(ticket, caps=0):
+    """The private data that carries a ticket (proto/locator.h), and what the sender can beyond the RFCs."""
+    return b"nicd" + bytes([1, 0, 0, 0]) + ticket + caps_bytes(caps)
 
 
 def parse_grant(private):
@@ -85,9 +92,16 @@ def parse_grant(private):
     return Grant(*struct.unpack(">IIQQQ", private[8:40])) if flags & 1 else None
 
 
-def grant_private(grant):
+def parse_caps(private):
+    """What the sender of an accept can."""
+    rest = private[40:] if private[5:6] == b"\x01" else private[8:]
+    assert not rest or (len(rest) == 8 and rest[:4] == b"caps"), private
+    return struct.unpack(">I", rest[4:])[0] if rest else 0
+
+
+def grant_private(grant, caps=0):
     """The private data of an accept that gives a Grant."""
-    return b"nicd" + bytes([1, 1, 0, 0]) + struct.pack(">IIQQQ", *grant)
+    return b"nicd" + bytes([1, 1, 0, 0]) + struct.pack(">IIQQQ", *grant) + caps_bytes(caps)
 
 
 def mpa_request(private, revision=2, crc=False, markers=False, ird=16, ord=16, flags=0, pd_length=None, key=REQUEST_KEY):

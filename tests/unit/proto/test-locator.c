@@ -263,6 +263,55 @@ static void test_grant(void **state)
 	assert_false(peer_grant_decode(buf, sizeof(buf), &got));
 }
 
+static void test_caps(void **state)
+{
+	const struct locator_grant grant = { 1, 7, 3, 4, 5 };
+	uint8_t buf[PEER_ACCEPT_MAX + 32] = { 0 }, ticket[NICD_TICKET_SIZE] = { 9 }, got[NICD_TICKET_SIZE];
+	struct locator_grant back;
+
+	/* mutation: put them into the eight bytes of the head, where an older end refuses them */
+	assert_int_equal(peer_hello_encode_caps(buf, ticket, 0x80000001), PEER_HELLO_MAX);
+	assert_memory_equal(buf, "nicd\1\0\0\0\11", 9);
+	assert_memory_equal(buf + PEER_HELLO_SIZE, "caps\x80\0\0\1", PEER_CAPS_SIZE);
+	assert_true(peer_hello_decode(buf, PEER_HELLO_MAX, got));
+	assert_int_equal(peer_hello_caps(buf, PEER_HELLO_MAX), 0x80000001);
+	assert_int_equal(peer_hello_caps(buf, sizeof(buf)), 0x80000001);
+	for (size_t len = 0; len < PEER_HELLO_MAX; len++) {
+		uint8_t *exact = malloc(len + 1);
+
+		memcpy(exact, buf, len);
+		/* mutation: peer_caps_decode does not compare the length */
+		assert_int_equal(peer_hello_caps(exact, len), 0);
+		free(exact);
+	}
+	for (unsigned i = 0; i < PEER_HELLO_MAX - 4; i++) {
+		if (i >= 8 && i < PEER_HELLO_SIZE)
+			continue;
+		buf[i] ^= 1;
+		/* mutation: take any trailing bytes for capabilities */
+		assert_int_equal(peer_hello_caps(buf, PEER_HELLO_MAX), 0);
+		buf[i] ^= 1;
+	}
+	/* What says nothing is what it always was. */
+	assert_int_equal(peer_hello_encode_caps(buf, ticket, 0), PEER_HELLO_SIZE);
+	assert_int_equal(peer_accept_encode(buf, &grant, 0), PEER_GRANT_SIZE);
+	assert_int_equal(peer_accept_encode(buf, NULL, 0), 0);
+
+	assert_int_equal(peer_accept_encode(buf, &grant, 5), PEER_ACCEPT_MAX);
+	assert_true(peer_grant_decode(buf, PEER_ACCEPT_MAX, &back));
+	assert_memory_equal(&back, &grant, sizeof(back));
+	assert_int_equal(peer_accept_caps(buf, PEER_ACCEPT_MAX), 5);
+	assert_int_equal(peer_accept_caps(buf, PEER_ACCEPT_MAX - 1), 0);
+	assert_int_equal(peer_hello_caps(buf, PEER_ACCEPT_MAX), 0);
+
+	assert_int_equal(peer_accept_encode(buf, NULL, 5), 8 + PEER_CAPS_SIZE);
+	/* mutation: say a grant of nothing */
+	assert_false(peer_grant_decode(buf, sizeof(buf), &back));
+	assert_int_equal(peer_accept_caps(buf, 8 + PEER_CAPS_SIZE), 5);
+	assert_int_equal(peer_accept_caps(buf, 8 + PEER_CAPS_SIZE - 1), 0);
+	assert_int_equal(peer_accept_caps(NULL, 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -277,6 +326,7 @@ int main(void)
 		cmocka_unit_test(test_ticket_hash),
 		cmocka_unit_test(test_hello),
 		cmocka_unit_test(test_grant),
+		cmocka_unit_test(test_caps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

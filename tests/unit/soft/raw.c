@@ -24,7 +24,7 @@ struct raw raw_connect(struct host *host)
 	return raw_connect_from(host, "127.0.0.1");
 }
 
-struct raw raw_connect_from(struct host *host, const char *address)
+static struct raw socket_from(struct host *host, const char *address)
 {
 	struct raw raw = {.loop = host->loop, .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
 	struct sockaddr_in own = {.sin_family = AF_INET};
@@ -32,9 +32,37 @@ struct raw raw_connect_from(struct host *host, const char *address)
 	assert_true(raw.fd >= 0);
 	assert_int_equal(inet_pton(AF_INET, address, &own.sin_addr), 1);
 	assert_int_equal(bind(raw.fd, (struct sockaddr *)&own, sizeof(own)), 0);
-	assert_int_equal(connect(raw.fd, (struct sockaddr *)&host->addr, sizeof(struct sockaddr_in)), 0);
-	no_delay(&raw);
 	return raw;
+}
+
+static void socket_connect(struct raw *raw, struct host *host)
+{
+	assert_int_equal(connect(raw->fd, (struct sockaddr *)&host->addr, sizeof(struct sockaddr_in)), 0);
+	no_delay(raw);
+}
+
+struct raw raw_connect_from(struct host *host, const char *address)
+{
+	struct raw raw = socket_from(host, address);
+
+	socket_connect(&raw, host);
+	return raw;
+}
+
+struct raw raw_connect_far(struct host *host)
+{
+	struct raw raw = socket_from(host, "127.0.0.1");
+
+	raw_far(&raw);
+	socket_connect(&raw, host);
+	return raw;
+}
+
+void raw_far(struct raw *raw)
+{
+	const int mss = FAR_MSS;
+
+	assert_int_equal(setsockopt(raw->fd, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof(mss)), 0);
 }
 
 struct raw raw_listen(uv_loop_t *loop, struct sockaddr_storage *addr)
@@ -211,6 +239,23 @@ size_t raw_frame(struct raw *raw, struct rdmap_header *header, uint8_t buf[FPDU_
 	assert_int_equal(rdmap_decode(buf + 2, ulpdu, ulpdu, header), RDMAP_FINE);
 	memmove(buf, buf + 2 + header->size, ulpdu - header->size);
 	return ulpdu - header->size;
+}
+
+size_t raw_longest(struct raw *raw, enum rdmap_opcode opcode, size_t size)
+{
+	static uint8_t buf[FPDU_MAX];
+	size_t longest = 0, got = 0;
+	struct rdmap_header h;
+
+	do {
+		size_t n = raw_frame(raw, &h, buf);
+
+		assert_int_equal(h.opcode, opcode);
+		longest = n > longest ? n : longest;
+		got += n;
+	} while (!h.last);
+	assert_int_equal(got, size);
+	return longest;
 }
 
 struct rdmap_terminate raw_expect_terminate(struct raw *raw, enum rdmap_code code)

@@ -15,6 +15,10 @@ struct raw {
 /* A connected one, nothing said yet. */
 struct raw raw_connect(struct host *host);
 struct raw raw_connect_from(struct host *host, const char *address);
+/* One that takes no TCP segments longer than FAR_MSS, as on a network; on a listener, the same for who connects to it. */
+enum { FAR_MSS = 1400 };
+struct raw raw_connect_far(struct host *host);
+void raw_far(struct raw *raw);
 /* A listening one, for an engine to connect to. */
 struct raw raw_listen(uv_loop_t *loop, struct sockaddr_storage *addr);
 struct raw raw_accept(struct raw *listener);
@@ -41,5 +45,7 @@ void raw_write(struct raw *raw, uint32_t stag, uint64_t to, bool last, const voi
 void raw_read(struct raw *raw, uint32_t msn, const struct rdmap_read *read);
 /* The next FPDU: its header, and its payload in buf. */
 size_t raw_frame(struct raw *raw, struct rdmap_header *header, uint8_t buf[FPDU_MAX]);
+/* Takes the frames of one tagged message of `size` bytes; the longest payload. */
+size_t raw_longest(struct raw *raw, enum rdmap_opcode opcode, size_t size);
 /* The next FPDU must be a Terminate with this code; then the end of the stream. */
 struct rdmap_terminate raw_expect_terminate(struct raw *raw, enum rdmap_code code);

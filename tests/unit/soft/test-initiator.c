@@ -233,6 +233,55 @@ static struct rdmap_read take_read(struct world *w, uint32_t length, struct post
 	return read;
 }
 
+/* What the request says, and the frames of a write to a responder that answers this. */
+static void test_large_frames(void **state)
+{
+	static const struct {
+		const char *answer;
+		size_t len;
+		bool large;
+	} rows[] = {
+		/* mutation: large frames for everybody */
+		{"", 0, false},
+		{"nicd\1\0\0\0", 8, false},
+		{"nicd\1\0\0\0\0\0\0\0\0\0\0\1", 16, false},
+		{"nicd\1\0\0\0caps\xff\0\0\xfe", 16, false},
+		/* mutation: only behind a grant; only without one */
+		{"nicd\1\0\0\0caps\0\0\0\1", 16, true},
+		{"nicd\1\1\0\0\1\1\1\1\0\0\0\7\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1caps\0\0\0\1", 48, true},
+		{"nicd\1\1\0\0\1\1\1\1\0\0\0\7\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1", 40, false},
+	};
+	const struct soft_engine_options o = {.fpdu = SOFT_FPDU_MSS};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct mpa_frame f, reply = good_reply;
+		uint8_t buf[MPA_FRAME_MAX];
+		struct posted p;
+		struct entry e;
+		size_t longest;
+		struct world w;
+
+		world_new(&w, &o);
+		raw_far(&w.listener);
+		f = take_request(&w, buf);
+		/* mutation: say nothing, or more than there is */
+		assert_int_equal(f.pd_len, 32);
+		assert_memory_equal(f.pd + 24, "caps\0\0\0\1", 8);
+		reply.pd = (const uint8_t *)rows[i].answer;
+		reply.pd_len = rows[i].len;
+		raw_request(&w.raw, &reply, NULL);
+		respond(&w, take_first(&w).sink_stag, 0, true, NULL, 0);
+		run_until(&w.loop, &w.connected.done);
+		assert_int_equal(w.connected.error.reason, NICD_R_NONE);
+		assert_int_equal(w.connected.result.has_grant, rows[i].len >= 40);
+		e = entry_of(&w, 0, 0, SIZE);
+		post(&w.host, w.terms.stream, NIC_WRITE, &e, 1, &p);
+		longest = raw_longest(&w.raw, RDMAP_WRITE, SIZE);
+		assert_in_range(longest, rows[i].large ? 60000 : 1000, rows[i].large ? FPDU_ULPDU_MAX : FAR_MSS);
+		world_free(&w);
+	}
+}
+
 static void test_sink_is_no_token(void **state)
 {
 	struct rdmap_read first, second;
@@ -585,6 +634,7 @@ int main(void)
 		cmocka_unit_test(test_request),
 		cmocka_unit_test(test_unconfirmed),
 		cmocka_unit_test(test_replies),
+		cmocka_unit_test(test_large_frames),
 		cmocka_unit_test(test_sink_is_no_token),
 		cmocka_unit_test(test_nothing_is_exposed),
 		cmocka_unit_test(test_responses),

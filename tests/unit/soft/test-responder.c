@@ -116,6 +116,62 @@ static void test_handshakes(void **state)
 	world_free(&w);
 }
 
+/* Frames as long as the path's segments to a stranger; longer ones to who says that it takes them, and is told so. */
+static void test_large_frames(void **state)
+{
+	static const struct {
+		const char *behind;      /* the hello */
+		size_t len;
+		const char *answer;
+		size_t answer_len;
+		uint32_t fpdu;
+		size_t least, most;      /* the longest payload */
+	} rows[] = {
+		/* mutation: large frames for everybody */
+		{"", 0, "", 0, SOFT_FPDU_MSS, 1000, FAR_MSS},
+		/* mutation: take what rdma_cm pads with for a capability */
+		{"\0\0\0\0\0\0\0\1", 8, "", 0, SOFT_FPDU_MSS, 1000, FAR_MSS},
+		{"caps\0\0\0\0", 8, "", 0, SOFT_FPDU_MSS, 1000, FAR_MSS},
+		/* mutation: any bit means large frames; say a bit again that is unknown here */
+		{"caps\x80\0\0\2", 8, "", 0, SOFT_FPDU_MSS, 1000, FAR_MSS},
+		/* mutation: answer, and send as before; measure the path again later */
+		{"caps\0\0\0\1", 8, "nicd\1\0\0\0caps\0\0\0\1", 16, SOFT_FPDU_MSS, 60000, FPDU_ULPDU_MAX},
+		{"caps\x80\0\0\3and more", 16, "nicd\1\0\0\0caps\0\0\0\1", 16, SOFT_FPDU_MSS, 60000, FPDU_ULPDU_MAX},
+		/* mutation: longer frames than were asked for on the command line */
+		{"caps\0\0\0\1", 8, "nicd\1\0\0\0caps\0\0\0\1", 16, 512, 400, 512},
+		{"", 0, "", 0, 0, 60000, FPDU_ULPDU_MAX},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct soft_engine_options o = {.fpdu = rows[i].fpdu};
+		struct rdmap_read read = {.sink_stag = 5, .size = SIZE, .source_to = IOVA};
+		uint8_t buf[MPA_FRAME_MAX], pd[64];
+		struct mpa_frame request = plain, reply;
+		struct world w;
+
+		world_new(&w, &o);
+		read.source_stag = w.tag->remote_token;
+		w.raw = raw_connect_far(&w.host);
+		peer_hello_encode(pd, ticket);
+		memcpy(pd + PEER_HELLO_SIZE, rows[i].behind, rows[i].len);
+		request.pd = pd;
+		request.pd_len = PEER_HELLO_SIZE + rows[i].len;
+		raw_request(&w.raw, &request, NULL);
+		reply = raw_reply(&w.raw, buf);
+		assert_false(reply.reject);
+		assert_int_equal(reply.pd_len, rows[i].answer_len);
+		assert_memory_equal(reply.pd, rows[i].answer, rows[i].answer_len);
+		for (uint32_t msn = 1; msn <= 2; msn++) {
+			size_t longest;
+
+			raw_read(&w.raw, msn, &read);
+			longest = raw_longest(&w.raw, RDMAP_READ_RESPONSE, SIZE);
+			assert_in_range(longest, rows[i].least, rows[i].most);
+		}
+		world_free(&w);
+	}
+}
+
 /* The engine's own wish for CRC is in every reply. */
 static void test_crc_by_option(void **state)
 {
@@ -815,6 +871,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_handshakes),
+		cmocka_unit_test(test_large_frames),
 		cmocka_unit_test(test_crc_by_option),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_malformed_is_rejected),

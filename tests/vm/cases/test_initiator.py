@@ -115,7 +115,7 @@ def test_connects(user):
     # mutation: send the hash of the ticket; ask for no reads
     u = user()
     id_ = u.start()
-    assert u.requested.private == iwarp.hello(TICKET)
+    assert u.requested.private == iwarp.hello(TICKET, iwarp.CAP_LARGE_FRAMES)
     # The device's own ORD is what we can answer, and the other way round.
     assert (u.requested.ird, u.requested.ord) == (OUR_DEPTH, OUR_DEPTH)
     u.server.accept(iwarp.grant_private(u.grant), ird=64, ord=64)
