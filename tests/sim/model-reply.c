@@ -5,10 +5,7 @@
  */
 #include <string.h>
 
-#include "tests/sim/model.h"
-#include "tests/sim/trace.h"
-
-#define BIT(n) (1u << (n))
+#include "tests/sim/model-private.h"
 
 static void unlist(struct m_client *c, const struct m_request *r)
 {
@@ -20,19 +17,9 @@ static void unlist(struct m_client *c, const struct m_request *r)
 	}
 }
 
-static bool remote(uint32_t rights)
-{
-	return (rights & 2) || (rights & 5) == 5;
-}
-
 static bool held(const struct m_object *o)
 {
 	return (o->tag || o->door) && model_adapter_up(o->parent);
-}
-
-static bool late(const struct model *m, const struct m_object *o)
-{
-	return m->now - o->since >= m->terms.revoke_timeout_ns;
 }
 
 /* It never came to be, whatever was expected. */
@@ -67,7 +54,7 @@ static uint32_t allow_revocation(const struct model *m, const struct m_request *
 
 	if (done)
 		allowed |= BIT(S_SUCCESS);
-	else if (late(m, o))
+	else if (model_late(m, o))
 		allowed |= BIT(S_REVOKE_PENDING);
 	if (o->type == T_MR && (o->state == M_ERROR || (o->closing && !done)))
 		allowed |= BIT(S_INSUFFICIENT_RESOURCES);
@@ -80,7 +67,7 @@ static uint32_t allow_door(const struct model *m, const struct m_request *r)
 
 	if (o->state == M_OPEN || o->state == M_EXPIRED || (o->killed && !o->closing && o->expired))
 		return BIT(S_SUCCESS);
-	if (!o->over && held(o) && !late(m, o))
+	if (!o->over && held(o) && !model_late(m, o))
 		return 0;   /* not before the device holds nothing of it */
 	return BIT(S_CANCELLED) | BIT(S_DEVICE_REMOVED) | BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY);
 }
@@ -209,7 +196,7 @@ static void check_register(struct model *m, struct m_request *r, const struct si
 	sim_must(p->iova == mr->iova && p->length == mr->length && p->flags == mr->rights && p->generation == mr->generation,
 		 "RegisterMr answers another registration");
 	sim_must(p->local == mr->local, "not the local token that the device drew");
-	sim_must(p->remote == (remote(mr->rights) ? mr->remote : 0), "not the remote token that the device drew");
+	sim_must(p->remote == (model_remote_rights(mr->rights) ? mr->remote : 0), "not the remote token that the device drew");
 	r->result = mr->id;
 }
 
@@ -236,7 +223,7 @@ static void check_tokens(struct model *m, struct m_request *r, const struct sim_
 		bool valid = o && o->type == T_MR && o->state == M_REGISTERED;
 
 		sim_must(p->locals[i] == (valid ? o->local : 0), "the local token of %llx", (unsigned long long)r->say.ids[i]);
-		sim_must(p->remotes[i] == (valid && remote(o->rights) ? o->remote : 0), "the remote token of %llx",
+		sim_must(p->remotes[i] == (valid && model_remote_rights(o->rights) ? o->remote : 0), "the remote token of %llx",
 			 (unsigned long long)r->say.ids[i]);
 	}
 }
@@ -469,153 +456,4 @@ void model_reply(struct model *m, int client, const struct sim_reply *p)
 	else
 		refused(m, r, p->status);
 	model_settle(m);
-}
-
-/* ---- events */
-
-/* The door of the peer whose Qp this is. */
-static uint64_t came_by(const struct model *m, uint64_t qp)
-{
-	for (unsigned i = 0; i < m->n_objects; i++)
-		if (m->objects[i].type == T_QP && m->objects[i].serial == qp)
-			return m->objects[i].came_by;
-	sim_fail("a peer came in that the device never told of: Qp %llx", (unsigned long long)qp);
-}
-
-void model_event(struct model *m, int client, enum sim_event kind, uint64_t id, uint64_t serial)
-{
-	struct m_client *c = &m->clients[client];
-
-	sim_must(!c->dying, "an event on a session that has ended");
-	m->events[kind]++;
-	if (kind == EV_RESYNC) {
-		sim_must(c->resynced || m->oom || m->terms.max_news < 64, "RESYNC without need");
-		for (unsigned i = 0; i < m->n_objects; i++)
-			if (m->objects[i].client == client)
-				m->objects[i].owed = 0;
-		c->owed_device = 0;
-		return;
-	}
-	if (kind == EV_DEVICE_STATE) {
-		for (unsigned a = 0; a < m->n_adapters; a++) {
-			if (m->adapters[a]->serial != serial)
-				continue;
-			sim_must(c->may_device & BIT(a), "news of an adapter that did not change");
-			c->owed_device &= ~BIT(a);
-			return;
-		}
-		sim_fail("news of an adapter that never was");
-	}
-	if (kind == EV_CONNECTED)
-		serial = came_by(m, serial);
-	for (unsigned i = 0; i < m->n_objects; i++) {
-		struct m_object *o = &m->objects[i];
-
-		if (o->client != client || o->serial != serial)
-			continue;
-		sim_must(o->may & BIT(kind), "event %u of object %llx, to which that did not happen", kind, (unsigned long long)serial);
-		sim_must(!id || id == o->id, "an event names object %llx, not %llx", (unsigned long long)id, (unsigned long long)o->id);
-		o->owed &= ~BIT(kind);
-		return;
-	}
-	sim_fail("event %u of object %llx, which this session never had", kind, (unsigned long long)serial);
-}
-
-void model_fatal(struct model *m, int client)
-{
-	sim_must(m->clients[client].fatal, "a session is ended that broke no rule");
-}
-
-/* ---- the end of a turn */
-
-static void check_due(struct model *m, struct m_request *r)
-{
-	const struct m_object *o = r->object;
-	bool due = false, waits;
-
-	if (!r->started) {
-		(void)model_admission(m, r, &waits);
-		sim_must(waits || model_may_queue(m, r), "request %u (call %u) waits for nothing", r->say.id, r->say.call);
-		r->waiting = true;
-		return;
-	}
-	if (r->now)
-		due = true;
-	switch (r->say.call) {
-	case CALL_REGISTER_MR:
-		due |= o->state != M_REGISTERING && !(o->closing && o->state == M_REVOKING);
-		break;
-	case CALL_DEREGISTER_MR:
-		due |= o->state != M_REVOKING || late(m, o);
-		break;
-	case CALL_CLOSE:
-		due |= o->over;
-		break;
-	case CALL_REVOKE:
-		if (r->session)
-			due |= m->now - r->at >= m->terms.revoke_timeout_ns;
-		else if (!m->clients[o->client].dying)
-			due |= o->type == T_QP ? o->state != M_DISCONNECTING : o->state == M_CREATED || o->state == M_DEAD || late(m, o);
-		break;
-	case CALL_CREATE_TICKET:
-	case CALL_CREATE_EXPORT:
-		due |= o->over || o->state == M_OPEN;
-		break;
-	case CALL_CONNECT_QP:
-		due |= m->now >= r->refused_at && !r->commands;
-		break;
-	case CALL_READ:
-	case CALL_WRITE:
-	case CALL_TRANSFER_LIST:
-	case CALL_FLUSH:
-	case CALL_QUERY_QP:
-	case CALL_LIST:
-	case CALL_WHO:
-	case CALL_LEDGER:
-		due |= !r->commands;
-		break;
-	case CALL_DISCONNECT:
-		due |= !r->commands;
-		break;
-	default:
-		break;
-	}
-	sim_must(!due, "request %u (call %u) is not answered, and could be", r->say.id, r->say.call);
-}
-
-void model_turn(struct model *m)
-{
-	for (int i = 0; i < MODEL_CLIENTS; i++) {
-		struct m_client *c = &m->clients[i];
-
-		if (m->oom)
-			c->resynced = true;
-		for (unsigned j = 0; c->there && !c->dying && !c->fatal && j < c->n_live; j++)
-			check_due(m, c->live[j]);
-	}
-	for (unsigned i = 0; i < m->n_live; i++) {
-		const struct m_object *o = m->live[i];
-		const struct m_client *c = o->client < 0 ? NULL : &m->clients[o->client];
-
-		if (c && c->there && !c->dying && !c->fatal && !c->slow && !c->resynced)
-			sim_must(!o->owed, "the events %x of object %llx are not told", o->owed, (unsigned long long)o->serial);
-	}
-	m->oom = false;
-	m->armed = false;
-	m->saved_for = NULL;
-}
-
-void model_quiet(struct model *m)
-{
-	for (int i = 0; i < MODEL_CLIENTS; i++) {
-		struct m_client *c = &m->clients[i];
-
-		if (!c->there || c->dying)
-			continue;
-		sim_must(!c->n_live, "request %u (call %u) is never answered", c->live[0]->say.id, c->live[0]->say.call);
-		sim_must(!c->owed_device || c->resynced, "a session never hears that its device was lost");
-		for (unsigned j = 0; j < m->n_objects && !c->resynced; j++)
-			sim_must(m->objects[j].client != i || m->objects[j].over || !m->objects[j].owed,
-				 "the events %x of object %llx are never told", m->objects[j].owed, (unsigned long long)m->objects[j].serial);
-	}
 }

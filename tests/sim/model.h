@@ -194,6 +194,8 @@ void model_stream_opened(struct model *m, int adapter, uint64_t stream, uint64_t
 void model_stream_closed(struct model *m, int adapter, uint64_t stream);
 void model_door_expired(struct model *m, int adapter, uint64_t door);
 
+/* What follows from what a session that is being released let go of. */
+void model_settle(struct model *m);
 /* The end of a turn: nothing that can be answered is not. */
 void model_turn(struct model *m);
 /* Everything was given time: nothing is open. */
@@ -208,24 +210,3 @@ void model_usages(const struct model *m, struct model_usage usages[MODEL_ACCOUNT
 void model_counts(const struct model *m, uint64_t low[T_COUNT], uint64_t high[T_COUNT]);
 struct m_object *model_find(const struct model *m, int client, uint64_t id);
 struct m_object *model_serial(const struct model *m, uint64_t serial);
-
-/* model-request.c: a request begins. Returns the statuses with which it must be refused; 0: none. */
-uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe);
-bool model_is_call(enum sim_call call);
-uint32_t model_admission(struct model *m, struct m_request *r, bool *waits);
-bool model_may_queue(const struct model *m, const struct m_request *r);
-uint32_t model_unstarted(struct model *m, struct m_request *r);
-struct m_object *model_resolve(struct model *m, const struct m_request *r, const struct sim_ref *ref);
-
-/* For model-*.c. */
-void model_settle(struct model *m);
-struct m_object *model_new(struct model *m, enum sim_type type, int client, struct m_object *parent);
-void model_kill_door(struct model *m, struct m_object *door, bool tell);
-void model_revoke_mr(struct model *m, struct m_object *mr, bool tell);
-void model_owe(struct model *m, struct m_object *object, enum sim_event kind);
-bool model_visible(const struct model *m, int client, const struct m_object *object);
-bool model_adapter_up(const struct m_object *pd);
-uint64_t model_tag_cost(const struct model *m, uint64_t bytes);
-uint64_t model_attach_cost(const struct model *m, uint64_t bytes);
-/* Would n more be too many? 0: no, 1: maybe, 2: yes. */
-int model_quota(const struct model *m, int account, enum sim_slot slot, uint64_t n);

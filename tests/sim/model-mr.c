@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The model's MRs: how one is revoked, by whomever, and when that is over.
+ */
+#include "tests/sim/model-private.h"
+
+bool model_remote_rights(uint32_t rights)
+{
+	return (rights & RIGHT_REMOTE_READ) || (rights & RIGHT_REMOTE_WRITE) == RIGHT_REMOTE_WRITE;
+}
+
+bool model_late(const struct model *m, const struct m_object *o)
+{
+	return m->now - o->since >= m->terms.revoke_timeout_ns;
+}
+
+void model_revoke_mr(struct model *m, struct m_object *mr, bool tell)
+{
+	mr->state = M_REVOKING;
+	mr->since = m->now;
+	mr->local = mr->remote = 0;
+	mr->n_died = 0;
+	mr->unheard = false;
+	mr->grants = 0;
+	if (tell)
+		model_owe(m, mr, EV_REVOKED);
+	for (unsigned i = 0; i < m->n_live; i++)
+		if (m->live[i]->mr == mr && m->live[i]->state != M_DEAD)
+			model_kill_door(m, m->live[i], true);
+}
+
+bool model_settle_mr(struct model *m, struct m_object *o)
+{
+	if (o->state == M_REVOKING && !o->inflight && !model_holds(o, o->parent)) {
+		for (unsigned i = 0; i < m->n_live; i++)
+			if (m->live[i]->mr == o)
+				return false;
+		o->state = M_CREATED;
+		o->tag = false;
+		o->rights = 0;
+		o->n_ranges = 0;
+		o->length = 0;
+		if (o->promised)
+			model_owe(m, o, EV_REVOKE_CONFIRMED);
+		o->promised = false;
+		return true;
+	}
+	if (o->closing && o->state == M_CREATED) {
+		model_over(m, o);
+		return true;
+	}
+	return false;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* What the parts of the model tell each other. */
+#include <stddef.h>
+
+#include "tests/sim/model.h"
+#include "tests/sim/trace.h"
+
+#define BIT(n) (1u << (n))
+
+enum { RIGHT_WRITE = 1, RIGHT_REMOTE_READ = 2, RIGHT_REMOTE_WRITE = 5, RIGHT_SINK = 8 };
+
+/* ---- model.c */
+
+struct m_object *model_new(struct model *m, enum sim_type type, int client, struct m_object *parent);
+void model_over(struct model *m, struct m_object *o);
+/* Of a PD: its adapter is up. */
+bool model_adapter_up(const struct m_object *pd);
+/* It stands in a PD of this adapter. */
+bool model_on(const struct m_object *o, int adapter);
+/* Its session is being released: nobody knows how far that is. */
+bool model_leaving(const struct model *m, const struct m_object *o);
+bool model_visible(const struct model *m, int client, const struct m_object *object);
+bool model_holds(const struct m_object *o, const struct m_object *pd);
+void model_owe(struct model *m, struct m_object *object, enum sim_event kind);
+uint64_t model_tag_cost(const struct model *m, uint64_t bytes);
+uint64_t model_attach_cost(const struct model *m, uint64_t bytes);
+unsigned model_memory_users(const struct model *m, const struct m_object *memory);
+
+/* ---- model-mr.c, model-door.c, model-qp.c; model_settle_…: did anything change? */
+
+bool model_remote_rights(uint32_t rights);
+/* Its revocation takes longer than whoever waits for it does. */
+bool model_late(const struct model *m, const struct m_object *o);
+void model_revoke_mr(struct model *m, struct m_object *mr, bool tell);
+bool model_settle_mr(struct model *m, struct m_object *o);
+void model_kill_door(struct model *m, struct m_object *door, bool tell);
+void model_door_shut(struct model *m, struct m_object *o);
+void model_end_door(struct model *m, struct m_object *o, bool ok);
+bool model_settle_door(struct model *m, struct m_object *o);
+struct m_object *model_stream(const struct model *m, int adapter, uint64_t stream);
+void model_grant_over(struct model *m, struct m_object *qp);
+void model_disconnected(struct model *m, struct m_object *qp, bool tell);
+void model_end_connect(struct model *m, struct m_object *o, bool ok);
+void model_end_disconnect(struct model *m, struct m_command *k, uint32_t status);
+bool model_settle_qp(struct model *m, struct m_object *o);
+
+/* ---- model-command.c */
+
+/* With this status the device has nothing any more of what was to be taken from it: a lost one holds nothing. */
+bool model_let_go(uint32_t status);
+/* A token that died is not to come again for 10 s. */
+void model_token_rests(struct model *m, int adapter, uint32_t token);
+
+/* ---- model-request.c, model-begin.c, model-work.c */
+
+bool model_is_call(enum sim_call call);
+/* With which statuses it must be refused before its method sees it; 0: none. */
+uint32_t model_admission(struct model *m, struct m_request *r, bool *waits);
+bool model_may_queue(const struct model *m, const struct m_request *r);
+uint32_t model_unstarted(struct model *m, struct m_request *r);
+struct m_object *model_resolve(struct model *m, const struct m_request *r, const struct sim_ref *ref);
+/* It begins. The statuses with which it must be refused; 0: none. */
+uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe);
+/* What it takes of the account: too much, or maybe too much. */
+void model_need(struct model *m, struct m_request *r, enum sim_slot slot, uint64_t n, uint32_t *refused, uint32_t *maybe);
+uint32_t model_begin_connect(struct model *m, struct m_request *r, uint32_t *maybe);
+uint32_t model_begin_work(struct model *m, struct m_request *r, uint32_t *maybe);
+uint32_t model_begin_query(struct model *m, struct m_request *r);
+
+/* ---- model-usage.c */
+
+/* Would n more be too many? 0: no, 1: maybe, 2: yes. */
+int model_quota(const struct model *m, int account, enum sim_slot slot, uint64_t n);
