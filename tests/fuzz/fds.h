@@ -18,3 +18,5 @@ int fd_make(unsigned kind);
 void fd_send(int sock, struct input *in);
 /* The lowest number that is free: the same at two times when as many are open. */
 int fd_lowest(void);
+/* How many sockets are open. The sanitizers' own descriptors come and go; they have none. */
+unsigned fd_sockets(void);

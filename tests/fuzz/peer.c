@@ -39,7 +39,7 @@ static uint8_t poison[RUN];   /* drawn anew in every process: no input can know 
 static struct {
 	struct peer *peers[2];
 	unsigned n, runs;
-	int lowest_fd;   /* when the first run began */
+	unsigned sockets;   /* when the first run began */
 } all;
 
 const uint8_t *peer_secret(unsigned which)
@@ -176,7 +176,7 @@ void peer_init(struct peer *peer, bool crc)
 void peer_begin(void)
 {
 	if (!all.runs)
-		all.lowest_fd = fd_lowest();
+		all.sockets = fd_sockets();
 }
 
 /* ---- what the peer hears */
@@ -562,7 +562,7 @@ static void settle(void)
 {
 	uint64_t until = uv_hrtime() + PATIENCE_NS;
 
-	while (fd_lowest() > all.lowest_fd) {
+	while (fd_sockets() > all.sockets) {
 		must(uv_hrtime() < until);
 		for (unsigned i = 0; i < all.n; i++)
 			uv_run(&all.peers[i]->loop, UV_RUN_NOWAIT);
