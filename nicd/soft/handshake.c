@@ -40,7 +40,7 @@ static void reply_init(const struct soft_stream *s, const struct mpa_frame *requ
 {
 	*reply = (struct mpa_frame){
 		.reply = true, .revision = request->revision, .enhanced = request->enhanced,
-		.crc = request->crc || s->engine->options.crc,
+		.crc = request->crc || s->engine->options.crc, .large = request->large,
 	};
 }
 
@@ -90,7 +90,7 @@ static void handshake_admit(struct soft_stream *s, const struct mpa_frame *reque
 	ready_choose(s, request, &reply);
 	reply.pd = pd;
 	reply.pd_len = peer_accept_encode(pd, s->ticket->grant.remote_token ? &s->ticket->grant : NULL, caps);
-	if (caps & PEER_CAP_LARGE_FRAMES)
+	if (request->large || (caps & PEER_CAP_LARGE_FRAMES))
 		stream_segment_enlarge(s);
 	s->state = STREAM_ADMITTED;
 	stream_timer(s, request->peer_to_peer ? o->handshake_timeout_ms : o->first_frame_timeout_ms);

@@ -14,6 +14,7 @@ enum {
 	FLAG_CRC = 0x4000,
 	FLAG_REJECT = 0x2000,
 	FLAG_ENHANCED = 0x1000,
+	FLAG_LARGE = 0x0800,   /* reserved by the RFCs; siw's hint */
 	BIT_A = 0x8000,   /* in IRD: peer to peer */
 	BIT_B = 0x4000,   /* in IRD: zero-length send */
 	BIT_C = 0x8000,   /* in ORD: zero-length write */
@@ -52,6 +53,7 @@ enum mpa_result mpa_decode(const uint8_t *buf, size_t len, bool reply, struct mp
 	ret->markers = flags & FLAG_MARKERS;
 	ret->crc = flags & FLAG_CRC;
 	ret->reject = flags & FLAG_REJECT;
+	ret->large = flags & FLAG_LARGE;
 	ret->enhanced = ret->revision == 2 && (flags & FLAG_ENHANCED);
 	if (ret->enhanced && pd_len < MPA_ENHANCED_SIZE)
 		return MPA_MALFORMED;
@@ -85,6 +87,7 @@ size_t mpa_encode(uint8_t *buf, size_t size, const struct mpa_frame *frame)
 	flags |= frame->crc ? FLAG_CRC : 0;
 	flags |= frame->reject ? FLAG_REJECT : 0;
 	flags |= frame->enhanced ? FLAG_ENHANCED : 0;
+	flags |= frame->large ? FLAG_LARGE : 0;
 	memcpy(buf, mpa_keys[frame->reply], KEY_SIZE);
 	put_be16(buf + KEY_SIZE, flags);
 	put_be16(buf + KEY_SIZE + 2, (uint16_t)(extra + frame->pd_len));

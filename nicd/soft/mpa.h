@@ -31,6 +31,7 @@ enum {
 struct mpa_frame {
 	bool reply;
 	bool markers, crc, reject, enhanced;
+	bool large;                  /* siw's: frames may be larger than a TCP segment; in a reply only where it was asked */
 	uint8_t revision;
 	bool peer_to_peer, rtr_send, rtr_write, rtr_read;
 	uint16_t ird, ord;           /* of the sender; 14 bits */

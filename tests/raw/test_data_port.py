@@ -71,6 +71,16 @@ def bystander(owner):
 
 # ---- handshake
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_large_frames_are_granted_to_who_asks(owner, asked):
+    # mutation: set a reserved bit for everybody; grant it and go on with small ones (tests/vm sees that)
+    place = locator.parse(owner.door().locator)
+    with Peer((place.host, place.port), hello(place.ticket), handshake=False) as peer:
+        peer.send(mpa_request(hello(place.ticket), flags=iwarp.MPA_LARGE if asked else 0))
+        assert bool(peer.accept().flags & iwarp.MPA_LARGE) == asked
+        assert peer.read(peer.grant.token, IOVA, 100) == owner.buffer[:100]
+
+
 @pytest.mark.parametrize("revision", [1, 2])
 @pytest.mark.parametrize("crc", [False, True])
 @pytest.mark.parametrize("ticket", [False, True], ids=["export", "ticket"])

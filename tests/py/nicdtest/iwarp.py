@@ -29,6 +29,7 @@ assert crc32c(b"123456789") == 0xE3069283
 # MPA.
 REQUEST_KEY, REPLY_KEY = b"MPA ID Req Frame", b"MPA ID Rep Frame"
 MPA_MARKERS, MPA_CRC, MPA_REJECT, MPA_ENHANCED = 0x8000, 0x4000, 0x2000, 0x1000
+MPA_LARGE = 0x0800   # siw's own
 MPA_HEADER = 20
 
 # RDMAP opcodes and DDP queues.
@@ -301,7 +302,7 @@ class Peer(Stream):
             ird, ord = struct.unpack(">HH", private[:4])
             private = private[4:]
         assert length <= 256 and len(private) <= 252, "a reply that would take a siw client's kernel down"
-        self.reply = Reply(word & 0xF000, word & 0xFF, enhanced, ird, ord, private)
+        self.reply = Reply(word & 0xF800, word & 0xFF, enhanced, ird, ord, private)
         self.crc = self.crc or bool(word & MPA_CRC)
         return self.reply
 

@@ -40,7 +40,7 @@ static void test_request_with_everything(void **state)
 	size_t used;
 
 	assert_int_equal(mpa_decode(siw_p2p, SIZE(siw_p2p), false, &f, &used), MPA_DONE);
-	assert_true(f.enhanced && f.crc && f.peer_to_peer && f.rtr_write);
+	assert_true(f.enhanced && f.crc && f.peer_to_peer && f.rtr_write && f.large);
 	/* mutation: swap the bits of IRD and ORD */
 	assert_false(f.rtr_read || f.rtr_send || f.markers || f.reject);
 	assert_int_equal(f.ird, 128);
@@ -113,7 +113,7 @@ static void test_out_of_range(void **state)
 static void test_encode(void **state)
 {
 	const struct mpa_frame request = {
-		.revision = 2, .enhanced = true, .crc = true, .peer_to_peer = true, .rtr_write = true, .ird = 128, .ord = 128,
+		.revision = 2, .enhanced = true, .crc = true, .large = true, .peer_to_peer = true, .rtr_write = true, .ird = 128, .ord = 128,
 		.pd = (const uint8_t *)"ticket!!", .pd_len = 8,
 	};
 	const struct mpa_frame reply = {.reply = true, .revision = 1, .pd = (const uint8_t *)"abc", .pd_len = 3};
