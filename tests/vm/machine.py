@@ -22,10 +22,10 @@ class Guest:
     writes one, has its cases, and else its exit code is the only one."""
 
     def __init__(self, path):
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).resolve()
         self.name = self.path.stem
         self.needs = {"modules": "", "build": "", "memory": "2G", "timeout": "120", "check": ""}
-        for key, value in re.findall(r"^# vm: (\w+) (.*)$", self.path.read_text(), re.M):
+        for key, value in re.findall(r"^# vm: (\w+) (.+)$", self.path.read_text(), re.M):
             if key not in self.needs:
                 raise ValueError(f"{self.path}: there is no '# vm: {key}'")
             self.needs[key] = value

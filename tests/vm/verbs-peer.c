@@ -343,7 +343,7 @@ static void do_wait(struct peer *peer, char **word)
 	putchar('\n');
 }
 
-/* `depth` transfers under way until `count` are done, then a read of nothing: what was written is there. */
+/* `depth` transfers under way until `count` are done, then a read of one byte: what was written is there. */
 static int bench(struct peer *peer, struct transfer *t, unsigned depth, unsigned count)
 {
 	unsigned posted = 0, done = 0;
@@ -358,15 +358,18 @@ static int bench(struct peer *peer, struct transfer *t, unsigned depth, unsigned
 			posted++;
 		}
 		if (posted == count && done == count) {
-			struct transfer flush = { .kind = "read" };
+			struct transfer flush = { .kind = "read", .length = 1, .rkey = t->rkey, .to = t->to };
+
 			if (post(peer, &flush))
 				return -1;
 			posted++;
 		}
 		n = ibv_poll_cq(peer->id->qp->send_cq, 16, wc);
 		for (int i = 0; i < n; i++) {
-			if (wc[i].status)
+			if (wc[i].status) {
+				errno = wc[i].status;
 				return -1;
+			}
 		}
 		done += n > 0 ? (unsigned)n : 0;
 	}

@@ -13,7 +13,8 @@ from .paths import soft_binary
 
 NETNS = "nicd"
 HERE, THERE = "10.77.0.1", "10.77.0.2"   # the kernel's device; nicd
-MTU, MTU_MAX = 1500, 65535
+THERE_PREFIX = ("nsenter", f"--net=/run/netns/{NETNS}")
+MTU = 1500
 ETH0, ETH1 = "veth0", "veth1"
 
 
@@ -59,7 +60,7 @@ class LinkNicd(Nicd):
         program.chmod(0o755)
         command = super().arguments()
         command[command.index("--soft-program") + 1] = str(program)
-        return ["nsenter", f"--net=/run/netns/{NETNS}", *command]
+        return [*THERE_PREFIX, *command]
 
 
 class Capture:

@@ -41,10 +41,11 @@ def unhex(text):
 
 
 class VerbsPeer:
-    def __init__(self, size, fill=None):
+    def __init__(self, size, fill=None, prefix=()):
+        """`prefix`: a command that runs it elsewhere."""
         self.memory = Buffer(size, fill)
         self.size = size
-        self.process = subprocess.Popen([BUILD / "tests" / "vm" / "verbs-peer", f"/proc/self/fd/{self.memory.fd}"],
+        self.process = subprocess.Popen([*prefix, BUILD / "tests" / "vm" / "verbs-peer", f"/proc/self/fd/{self.memory.fd}"],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[self.memory.fd])
         self.rest = b""
         self.last_id = 0

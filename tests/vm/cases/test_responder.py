@@ -288,6 +288,19 @@ def test_refused(owner, let_in, name):
     assert bystander.memory[:100] == before[:100]
 
 
+@pytest.mark.parametrize("kind", ["send", "invalidate"])
+def test_a_message_that_nobody_waits_for(owner, let_in, kind):
+    # mutation: drop it; let it invalidate the token all the same
+    o = owner()
+    peer, token = let_in(o)
+    bystander, stag = let_in(o)
+    log = len(kernel_log())
+    peer.post(kind, 0, 100, token if kind == "invalidate" else 0)
+    peer.await_disconnected()
+    assert wait_until(lambda: iwarp.DDP_NO_BUFFER in terminates(kernel_log()[log:]), 5.0), kernel_log()[log:]
+    bystander.read(0, 100, stag, IOVA)
+
+
 def test_what_was_right_before_is_done(owner, let_in):
     # mutation: terminate before the answers that are due
     o = owner()
