@@ -113,15 +113,15 @@ static void test_out_of_range(void **state)
 static void test_encode(void **state)
 {
 	const struct mpa_frame request = {
-		.revision = 2, .enhanced = true, .crc = true, .large = true, .peer_to_peer = true, .rtr_write = true, .ird = 128, .ord = 128,
-		.pd = (const uint8_t *)"ticket!!", .pd_len = 8,
+		.revision = 2, .enhanced = true, .crc = true, .large = true, .peer_to_peer = true, .rtr_write = true,
+		.ird = 128, .ord = 128, .pd = (const uint8_t *)"ticket!!", .pd_len = 8,
 	};
 	const struct mpa_frame reply = {.reply = true, .revision = 1, .pd = (const uint8_t *)"abc", .pd_len = 3};
 	const struct mpa_frame reject = {.reply = true, .revision = 2, .enhanced = true, .reject = true};
 	uint8_t buf[600];
 
 	assert_int_equal(mpa_encode(buf, sizeof(buf), &request), SIZE(siw_p2p));
-	assert_memory_equal(buf, "MPA ID Req Frame\x50\x02\x00\x0c\x80\x80\x80\x80ticket!!", SIZE(siw_p2p));
+	assert_memory_equal(buf, siw_p2p, SIZE(siw_p2p));
 	assert_int_equal(mpa_encode(buf, sizeof(buf), &reply), SIZE(plain_reply));
 	assert_memory_equal(buf, plain_reply, SIZE(plain_reply));
 	assert_int_equal(mpa_encode(buf, sizeof(buf), &reject), 24);
