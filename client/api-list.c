@@ -4,6 +4,7 @@
  * elements, then the strings they point to.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,9 +18,13 @@ struct nicd_list {
 	uint64_t serial;  /* Who */
 };
 
+/* A device has a handful of caps, and they outlive the page that they came with. */
+enum { LEDGER_CAPS = 32, LEDGER_CAP_NAME = 40 };
 struct nicd_ledger {
 	struct pages pages;
 	struct nicd_ledger_totals totals;
+	struct nicd_cap caps[LEDGER_CAPS];
+	char names[LEDGER_CAPS][2][LEDGER_CAP_NAME];
 };
 
 /* Copies a string to *at, and moves that behind it. */
@@ -204,6 +209,28 @@ static struct nicd_ledger_totals ledger_totals(const Nicd__LedgerReply *from)
 	};
 }
 
+static void ledger_caps(struct nicd_ledger *ledger, const Nicd__LedgerReply *from)
+{
+	ledger->totals.caps = ledger->caps;
+	ledger->totals.n_caps = from->n_caps < LEDGER_CAPS ? from->n_caps : LEDGER_CAPS;
+	for (size_t i = 0; i < ledger->totals.n_caps; i++) {
+		const Nicd__Cap *cap = from->caps[i];
+		char (*names)[LEDGER_CAP_NAME] = ledger->names[i];
+
+		snprintf(names[0], LEDGER_CAP_NAME, "%s", cap->adapter);
+		snprintf(names[1], LEDGER_CAP_NAME, "%s", cap->name);
+		ledger->caps[i] = (struct nicd_cap){
+			.size = sizeof(struct nicd_cap),
+			.counted = cap->counted,
+			.adapter = names[0],
+			.name = names[1],
+			.limit = cap->limit,
+			.now = cap->now,
+			.refused = cap->refused,
+		};
+	}
+}
+
 static size_t ledger_size(const Nicd__AccountLedger *from)
 {
 	size_t size = sizeof(struct nicd_account) + strlen(from->account) + 1;
@@ -256,6 +283,7 @@ static int ledger_take(struct pages *pages, const Nicd__Reply *reply)
 	pages->count = (unsigned)from->n_accounts;
 	pages->cursor = from->cursor;
 	((struct nicd_ledger *)pages)->totals = ledger_totals(from);
+	ledger_caps((struct nicd_ledger *)pages, from);
 	return 0;
 }
 

@@ -771,6 +771,15 @@ struct nicd_account {
 	const char *account;
 	const struct nicd_charge *charges;
 };
+/* A cap on peers' connections; never changes. */
+struct nicd_cap {
+	uint32_t size;
+	uint32_t counted;           /* `now` is known; not so for a cap on each address or PD */
+	const char *adapter;
+	const char *name;           /* of the device's option, "--max-streams" */
+	uint64_t limit, now;        /* connections */
+	uint64_t refused;           /* that did not come in, or were closed, for it since the device started */
+};
 struct nicd_ledger_totals {
 	uint32_t size;
 	uint32_t sessions;          /* of clients */
@@ -788,6 +797,9 @@ struct nicd_ledger_totals {
 	 */
 	uint64_t turns, slow_turns, longest_turn_us, longest_turn_cpu_us;
 	uint64_t provider_turns, provider_slow_turns, provider_longest_turn_us, provider_longest_turn_cpu_us;
+	/* For admins: what the devices let in of peers' connections. Valid until the next fetch. */
+	const struct nicd_cap *caps;
+	uint64_t n_caps;
 };
 
 /*

@@ -10,10 +10,13 @@
 #include "daemon/util.h"
 
 enum {
-	LEDGER_ACCOUNTS = 64,
+	LEDGER_ACCOUNTS = 60,
 	LEDGER_CHARGE = 64,   /* bytes of an encoded charge, at most */
+	LEDGER_CAPS = 2 * NIC_CAPS,
+	LEDGER_CAP = 128,
 };
-_Static_assert(LEDGER_ACCOUNTS * (sizeof(((struct nic_account *)0)->key) + NIC_SLOT_COUNT * LEDGER_CHARGE) + 1024 < NICD_FRAME_MAX,
+_Static_assert(LEDGER_ACCOUNTS * (sizeof(((struct nic_account *)0)->key) + NIC_SLOT_COUNT * LEDGER_CHARGE) +
+	       LEDGER_CAPS * LEDGER_CAP + 1024 < NICD_FRAME_MAX,
 	       "a page fits a frame");
 
 /* An account's row with all that it points to. */
@@ -26,6 +29,8 @@ struct ledger_row {
 struct ledger_page {
 	Nicd__AccountLedger *accounts[LEDGER_ACCOUNTS];
 	struct ledger_row rows[LEDGER_ACCOUNTS];
+	Nicd__Cap *cap_pointers[LEDGER_CAPS];
+	Nicd__Cap caps[LEDGER_CAPS];
 };
 
 /* ---- the devices */
@@ -146,7 +151,30 @@ static void ledger_turns(struct client_host *host, Nicd__LedgerReply *reply)
 	*device = (struct turns_report){ 0 };
 }
 
-static void ledger_all(const struct call *call, Nicd__LedgerReply *reply)
+static void ledger_caps(const struct client_host *host, struct ledger_page *page, Nicd__LedgerReply *reply)
+{
+	const struct nic_object *object;
+
+	reply->caps = page->cap_pointers;
+	TAILQ_FOREACH(object, &host->nic->adapters, of_owner) {
+		const struct nic_adapter *adapter = container_of(object, const struct nic_adapter, object);
+
+		for (unsigned i = 0; i < adapter->caps.n && reply->n_caps < LEDGER_CAPS; i++) {
+			Nicd__Cap *cap = &page->caps[reply->n_caps];
+
+			nicd__cap__init(cap);
+			cap->adapter = (char *)adapter->provider->name;
+			cap->name = (char *)adapter->caps.cap[i].name;
+			cap->limit = adapter->caps.cap[i].limit;
+			cap->now = adapter->caps.cap[i].now;
+			cap->counted = adapter->caps.cap[i].counted;
+			cap->refused = adapter->caps.cap[i].refused;
+			page->cap_pointers[reply->n_caps++] = cap;
+		}
+	}
+}
+
+static void ledger_all(const struct call *call, struct ledger_page *page, Nicd__LedgerReply *reply)
 {
 	struct client_host *host = call->client->host;
 
@@ -162,8 +190,10 @@ static void ledger_all(const struct call *call, Nicd__LedgerReply *reply)
 	reply->provider_streams = call->ledger.streams;
 	reply->provider_tickets = call->ledger.tickets;
 	reply->quarantined = host->nic->quarantined;
-	if (!reply->cursor)
+	if (!reply->cursor) {
 		ledger_turns(host, reply);
+		ledger_caps(host, page, reply);
+	}
 }
 
 static void ledger_own(const struct call *call, Nicd__LedgerReply *reply)
@@ -198,7 +228,7 @@ void method_ledger_finish(struct call *call, const struct nicd_error *error, str
 	nicd__ledger_reply__init(&answer->ledger);
 	ledger_accounts(call, page, &answer->ledger);
 	if (client->identity.role == CLIENT_ROLE_ADMIN)
-		ledger_all(call, &answer->ledger);
+		ledger_all(call, page, &answer->ledger);
 	else
 		ledger_own(call, &answer->ledger);
 	answer->reply.ledger = &answer->ledger;

@@ -220,6 +220,8 @@ void nic_adapter_stats(struct nic_adapter *adapter, struct nic_cmd *cmd, void (*
 	struct nic_provider *provider = adapter->provider;
 
 	nic_cmd_begin(cmd, done);
+	adapter->caps.n = 0;
+	cmd->stats.caps = &adapter->caps;
 	if (provider->up)
 		provider->ops->stats(provider, cmd);
 	else

@@ -16,6 +16,7 @@ struct nic_adapter {
 	unsigned ending_type;
 	uint64_t ending_serial;
 	uint64_t users;                         /* PDs and attachments */
+	struct nic_caps caps;                   /* as nic_adapter_stats was told last */
 	RB_HEAD(nic_streams, nic_qp) streams;   /* inbound Qps and outbound ones not yet disconnected, by stream number */
 };
 

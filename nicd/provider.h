@@ -38,6 +38,17 @@ struct nic_counters {
 	uint64_t peer_read, peer_written;     /* by the peer's */
 };
 
+/* What a device lets in at most, and what that kept out. */
+enum { NIC_CAPS = 8 };
+struct nic_caps {
+	unsigned n;
+	struct nic_cap {
+		char name[40];        /* as the device's option is called */
+		uint64_t limit, now, refused;
+		bool counted;         /* `now` is known */
+	} cap[NIC_CAPS];
+};
+
 struct nic_cmd {
 	void (*done)(struct nic_cmd *cmd);
 	struct nicd_error error;  /* reason 0: success */
@@ -68,6 +79,7 @@ struct nic_cmd {
 		struct {
 			uint64_t memories, tags, tickets, streams;
 			struct turns_report turns;   /* of its loop, since it was last asked */
+			struct nic_caps *caps;       /* where these go, empty; set by who asks; NULL: nowhere */
 		} stats;
 	};
 	/* The provider's own while the command is in flight. */

@@ -171,8 +171,29 @@ static void show_account(struct nicctl_table *table, const struct nicd_account *
 	}
 }
 
+static void show_caps(struct nicctl_table *table, const struct nicd_ledger_totals *totals)
+{
+	for (uint64_t i = 0; i < totals->n_caps; i++) {
+		const struct nicd_cap *cap = &totals->caps[i];
+
+		nicctl_row(table);
+		nicctl_cell(table, cap->adapter);
+		nicctl_cell(table, cap->name);
+		nicctl_cell_number(table, cap->limit);
+		if (cap->counted)
+			nicctl_cell_number(table, cap->now);
+		else
+			nicctl_cell_unknown(table);
+		nicctl_cell_number(table, cap->refused);
+	}
+}
+
 int nicctl_ledger(struct nicctl *c)
 {
+	static const struct nicctl_column cap_columns[] = {
+		{ "ADAPTER", NICCTL_TEXT }, { "CAP", NICCTL_TEXT }, { "LIMIT", NICCTL_NUMBER }, { "NOW", NICCTL_NUMBER },
+		{ "REFUSED", NICCTL_NUMBER },
+	};
 	static const struct nicctl_column totals_columns[] = {
 		{ "SESSIONS", NICCTL_NUMBER }, { "ADMIN_SESSIONS", NICCTL_NUMBER }, { "OBJECTS", NICCTL_NUMBER },
 		{ "CALLS", NICCTL_NUMBER }, { "OPEN_FDS", NICCTL_NUMBER }, { "HELD_FDS", NICCTL_NUMBER },
@@ -188,9 +209,13 @@ int nicctl_ledger(struct nicctl *c)
 	};
 	struct nicctl_table *totals = nicctl_table_new(c, "totals", true, COLUMNS(totals_columns));
 	struct nicctl_table *charges = nicctl_table_new(c, "charges", false, COLUMNS(charge_columns));
+	struct nicctl_table *caps = NULL;
 	const struct nicd_account *account;
 	struct nicd_ledger *ledger;
 	int count;
+
+	if (nicd_session(c->n)->role == NICD_ROLE_ADMIN)
+		caps = nicctl_table_new(c, "caps", false, COLUMNS(cap_columns));
 
 	if (nicd_ledger_new(c->n, &ledger) < 0)
 		return nicctl_failed(c);
@@ -201,6 +226,8 @@ int nicctl_ledger(struct nicctl *c)
 	if (count < 0)
 		return nicctl_failed(c);
 	show_totals(c, totals, nicd_ledger_total(ledger));
+	if (caps)
+		show_caps(caps, nicd_ledger_total(ledger));
 	nicd_ledger_free(ledger);
 	return nicctl_print(c);
 }

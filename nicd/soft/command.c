@@ -21,7 +21,11 @@ struct answer {
 		Soft__Completion completion;
 		Soft__Stream stream;
 		Soft__ListReply list;
-		Soft__StatsReply stats;
+		struct {
+			Soft__StatsReply stats;
+			Soft__Cap caps[SOFT_CAPS];
+			Soft__Cap *cap_pointers[SOFT_CAPS];
+		};
 	};
 };
 
@@ -442,6 +446,23 @@ static int run_list(struct run *run)
 	return RUN_NOW;
 }
 
+static void caps_put(struct run *run, const struct soft_engine_stats *engine)
+{
+	for (unsigned i = 0; i < SOFT_CAPS; i++) {
+		Soft__Cap *cap = &run->answer.caps[i];
+
+		soft__cap__init(cap);
+		cap->name = (char *)soft_cap_rows[i].name;
+		cap->limit = engine->caps[i].limit;
+		cap->now = engine->caps[i].now;
+		cap->counted = engine->caps[i].counted;
+		cap->refused = engine->caps[i].refused;
+		run->answer.cap_pointers[i] = cap;
+	}
+	run->answer.stats.caps = run->answer.cap_pointers;
+	run->answer.stats.n_caps = SOFT_CAPS;
+}
+
 static int run_stats(struct run *run)
 {
 	Soft__StatsReply *reply = &run->answer.stats;
@@ -462,6 +483,7 @@ static int run_stats(struct run *run)
 	reply->longest_turn_cpu_us = turns.longest_cpu_us;
 	reply->turns = turns.turns;
 	reply->slow_turns = turns.slow;
+	caps_put(run, &engine);
 	run->answer.reply.result_case = SOFT__REPLY__RESULT_STATS;
 	run->answer.reply.stats = reply;
 	return RUN_NOW;

@@ -292,6 +292,13 @@ void engine_stranger(struct soft_stream *s, bool stranger)
 	}
 }
 
+void engine_half_open(struct soft_stream *s, bool half_open)
+{
+	s->engine->n_half_open += half_open;
+	s->engine->n_half_open -= s->half_open;
+	s->half_open = half_open;
+}
+
 bool engine_admit(struct soft_stream *s)
 {
 	struct soft_caps *caps = &s->engine->caps;
@@ -680,11 +687,14 @@ bool soft_stream_next(struct soft_engine *engine, uint64_t after, struct soft_st
 
 void soft_engine_stats(const struct soft_engine *engine, struct soft_engine_stats *ret)
 {
-	const struct soft_stream *s;
+	const struct soft_caps *caps = &engine->caps;
 
-	*ret = (struct soft_engine_stats){.streams = engine->n_streams};
-	LIST_FOREACH(s, &engine->all, of_engine)
-		ret->half_open += stream_is_half_open(s);
+	*ret = (struct soft_engine_stats){.streams = engine->n_streams, .half_open = engine->n_half_open};
+	for (unsigned i = 0; i < SOFT_CAPS; i++)
+		ret->caps[i] = (struct soft_cap_stats){.limit = caps->max[i], .refused = caps->refused[i]};
+	ret->caps[SOFT_CAP_HALF_OPEN].now = caps->half_open;
+	ret->caps[SOFT_CAP_STREAMS].now = caps->streams;
+	ret->caps[SOFT_CAP_HALF_OPEN].counted = ret->caps[SOFT_CAP_STREAMS].counted = true;
 }
 
 /* ---- life */

@@ -139,7 +139,12 @@ struct soft_stream_info {
 bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret);
 /* The first one with a number above `after`. */
 bool soft_stream_next(struct soft_engine *engine, uint64_t after, struct soft_stream_info *ret);
+struct soft_cap_stats {
+	uint64_t limit, now, refused;
+	bool counted;         /* `now` is one number */
+};
 struct soft_engine_stats {
 	uint64_t streams, half_open;
+	struct soft_cap_stats caps[SOFT_CAPS];
 };
 void soft_engine_stats(const struct soft_engine *engine, struct soft_engine_stats *ret);

@@ -138,6 +138,7 @@ bool stream_first_frame(struct soft_stream *s)
 	}
 	soft_ticket_spend(s->engine->tickets, s->ticket);
 	s->spent = true;
+	engine_half_open(s, false);
 	s->state = STREAM_OPEN;
 	s->told = s->tell_opened = true;
 	uv_timer_stop(&s->timer);

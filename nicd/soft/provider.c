@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -470,6 +471,22 @@ static void get_connected(const Soft__Connected *from, struct nic_cmd *cmd)
 	cmd->connected.peer[sizeof(cmd->connected.peer) - 1] = '\0';
 }
 
+static void get_caps(const Soft__StatsReply *from, struct nic_caps *to)
+{
+	if (!to)
+		return;
+	to->n = from->n_caps < NIC_CAPS ? (unsigned)from->n_caps : NIC_CAPS;
+	for (unsigned i = 0; i < to->n; i++) {
+		struct nic_cap *cap = &to->cap[i];
+
+		*cap = (struct nic_cap){
+			.limit = from->caps[i]->limit, .now = from->caps[i]->now, .refused = from->caps[i]->refused,
+			.counted = from->caps[i]->counted,
+		};
+		snprintf(cap->name, sizeof(cap->name), "%s", from->caps[i]->name);
+	}
+}
+
 static void get_result(const Soft__Reply *reply, struct nic_cmd *cmd)
 {
 	switch (reply->result_case) {
@@ -497,6 +514,7 @@ static void get_result(const Soft__Reply *reply, struct nic_cmd *cmd)
 		cmd->stream.connected = reply->stream->connected;
 		break;
 	case SOFT__REPLY__RESULT_STATS:
+		get_caps(reply->stats, cmd->stats.caps);
 		cmd->stats.memories = reply->stats->memories;
 		cmd->stats.tags = reply->stats->tags;
 		cmd->stats.tickets = reply->stats->tickets;

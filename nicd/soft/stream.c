@@ -24,11 +24,6 @@ bool stream_is_serving(const struct soft_stream *s)
 	return s->state == STREAM_OPEN || s->state == STREAM_ADMITTED || s->state == STREAM_CONFIRMING;
 }
 
-bool stream_is_half_open(const struct soft_stream *s)
-{
-	return s->inbound && !s->spent && s->state != STREAM_CLOSED;
-}
-
 /* ---- handles */
 
 static void handle_closed(struct soft_stream *s)
@@ -92,6 +87,7 @@ void stream_destroy(struct soft_stream *s)
 	engine_unlist(s);
 	engine_uncount(s);
 	engine_unready(s);
+	engine_half_open(s, false);
 	s->state = STREAM_CLOSED;
 	if (!s->tell_opened)
 		stream_leave(s);   /* else when that is told */
@@ -476,6 +472,7 @@ int stream_accept(struct soft_engine *engine, int fd)
 	}
 	locator_addr_print(&s->addr, s->peer);
 	engine_stranger(s, true);
+	engine_half_open(s, true);
 	stream_segment_init(s);
 	stream_timer(s, engine->options.handshake_timeout_ms);
 	stream_poll(s);

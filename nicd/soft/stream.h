@@ -150,6 +150,7 @@ struct soft_stream {
 	bool reset;                        /* its socket is to be closed with a reset */
 	bool broken;                       /* its socket has failed; what the peer said before that is still read */
 	bool stranger;                     /* in: nothing has proved a right to be here */
+	bool half_open;                    /* in: nor sent a frame */
 	bool counted;                      /* in: as a stream of its address and PD */
 	struct soft_tally *by_address, *by_pd;
 	struct soft_place places[2];       /* in: by the ticket, and by the export that it is for */
@@ -236,7 +237,7 @@ struct soft_engine {
 	LIST_HEAD(, soft_listener) listeners;
 	uint64_t last_inbound;
 	TAILQ_HEAD(soft_strangers, soft_stream) strangers;   /* oldest first */
-	uint64_t n_streams;
+	uint64_t n_streams, n_half_open;
 	struct soft_caps caps;
 	TAILQ_HEAD(, soft_stream) stalls;            /* oldest first */
 	uint64_t stalled_bytes;
@@ -278,6 +279,7 @@ void engine_bury(struct soft_stream *s);         /* its handles can be closed */
 void engine_list(struct soft_stream *s);
 void engine_unlist(struct soft_stream *s);
 void engine_stranger(struct soft_stream *s, bool stranger);
+void engine_half_open(struct soft_stream *s, bool half_open);
 /* False: a cap, or no memory. */
 bool engine_admit(struct soft_stream *s);
 /* Takes it out of all counts. */
@@ -302,7 +304,6 @@ void stream_timer(struct soft_stream *s, uint32_t ms);    /* what happens then d
 void stream_segment_init(struct soft_stream *s);
 void stream_segment_enlarge(struct soft_stream *s);
 void stream_refresh_mss(struct soft_stream *s);
-bool stream_is_half_open(const struct soft_stream *s);
 bool stream_is_serving(const struct soft_stream *s);      /* frames may come and go */
 void stream_note_connected(struct soft_stream *s, enum nicd_reason reason);
 /* The caller is told when the time is up: how fast a connect fails says nothing about what is there. */

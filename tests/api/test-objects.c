@@ -639,6 +639,8 @@ static void test_ledger(void **state)
 	Nicd__Charge *charges[3] = { &charge, &charge, &charge };
 	Nicd__AccountLedger account = NICD__ACCOUNT_LEDGER__INIT;
 	Nicd__AccountLedger *accounts[2] = { &account, &account };
+	Nicd__Cap cap = NICD__CAP__INIT;
+	Nicd__Cap *caps[40];   /* more than a nicd would say */
 	Nicd__LedgerReply from = NICD__LEDGER_REPLY__INIT;
 	Nicd__Reply reply = NICD__REPLY__INIT;
 	const struct nicd_account *seen;
@@ -653,6 +655,16 @@ static void test_ledger(void **state)
 	from.accounts = accounts;
 	from.n_accounts = 2;
 	from.held_fds = 4;
+	cap.adapter = (char *)"soft0";
+	cap.name = (char *)"--a name that is longer than any option is, and is cut";
+	cap.limit = 3;
+	cap.now = 2;
+	cap.counted = true;
+	cap.refused = 7;
+	for (unsigned i = 0; i < sizeof(caps) / sizeof(caps[0]); i++)
+		caps[i] = &cap;
+	from.caps = caps;
+	from.n_caps = sizeof(caps) / sizeof(caps[0]);
 	reply.id = 2;
 	reply.result_case = NICD__REPLY__RESULT_LEDGER;
 	reply.ledger = &from;
@@ -670,6 +682,15 @@ static void test_ledger(void **state)
 	assert_null(nicd_ledger_next(ledger));
 	assert_int_equal(nicd_ledger_total(ledger)->held_fds, 4);
 	assert_int_equal(nicd_ledger_fetch(ledger), 0);
+	/* mutation: keep the caps in the page, which is gone by now */
+	assert_in_range(nicd_ledger_total(ledger)->n_caps, 6, 39);
+	for (uint64_t i = 0; i < nicd_ledger_total(ledger)->n_caps; i++) {
+		const struct nicd_cap *got = &nicd_ledger_total(ledger)->caps[i];
+
+		assert_string_equal(got->adapter, "soft0");
+		assert_int_equal(strncmp(got->name, cap.name, strlen(got->name)), 0);
+		assert_true(got->limit == 3 && got->now == 2 && got->counted && got->refused == 7);
+	}
 }
 
 /* --------------------------------------------------------------------------------------------------------------- events */

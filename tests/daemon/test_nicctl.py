@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -187,6 +188,32 @@ def test_ledger_of_turns(nicd):
     assert 0 < totals["longest_turn_us"] and 0 < totals["provider_longest_turn_us"]
     # mutation: turns_take does not start the watch: no processor time, ever
     assert totals["longest_turn_cpu_us"] > 0 and totals["provider_longest_turn_cpu_us"] > 0
+
+
+def test_ledger_of_caps(own_nicd):
+    """What keeps peers out: under the names of nicd-soft's options, as nicd-soft counts."""
+    nicd = own_nicd(options=["--soft-options", "--max-half-open 2 --max-streams-per-pd 7"])
+    admin = ("--socket", nicd.admin_socket, "ledger")
+    peers = [socket.create_connection(nicd.data_address()) for _ in range(3)]
+    # mutation: count by the wrong cap; do not count who was pushed out; `now` of all for a cap by address or PD
+    want = {
+        "--max-half-open": (2, 2, 1), "--max-half-open-per-address": (128, None, 0), "--max-streams": (32768, 0, 0),
+        "--max-streams-per-address": (16384, None, 0), "--max-streams-per-pd": (7, None, 0), "--reserved-descriptors": (64, None, 0),
+    }
+    shown = {}
+
+    def told():
+        shown["caps"] = run_json(nicd, *admin)["caps"]
+        return {c["cap"]: (c["limit"], c["now"], c["refused"]) for c in shown["caps"]} == want
+
+    assert wait_until(told), shown
+    assert {c["adapter"] for c in shown["caps"]} == {"soft0"}
+    lines = [line.split() for line in run(nicd, *admin)[0].decode().splitlines()]
+    assert ["soft0", "--max-half-open", "2", "2", "1"] in lines and ["soft0", "--max-streams-per-pd", "7", "-", "0"] in lines
+    # mutation: tell everybody what other accounts' peers do
+    assert "caps" not in run_json(nicd, "ledger")
+    for peer in peers:
+        peer.close()
 
 
 def test_admin(nicd):

@@ -184,6 +184,12 @@ def test_caps_are_policy(own_nicd):
             owner.peer()
         # mutation: refuse without a word, or without naming the option
         assert wait_until(lambda: "raise --max-streams if" in nicd.log_text())
+        # mutation: count what was refused under another cap, or not at all
+        admin = nicd.admin()
+        cap, = (c for c in admin.ledger().caps if c.name == "--max-streams")
+        assert (cap.limit, cap.now, cap.counted, cap.refused) == (2, 2, True, 1)
+        # mutation: tell everybody what other accounts' peers do
+        assert not owner.session.ledger().caps
     assert wait_until(lambda: not owner.session.list(pb.QP))
     with owner.peer() as three:
         owner.check(three)

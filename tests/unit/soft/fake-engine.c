@@ -163,4 +163,8 @@ bool soft_stream_next(struct soft_engine *engine, uint64_t after, struct soft_st
 void soft_engine_stats(const struct soft_engine *engine, struct soft_engine_stats *ret)
 {
 	*ret = (struct soft_engine_stats){.streams = fake.n_streams, .half_open = 7};
+	for (unsigned i = 0; i < SOFT_CAPS; i++)
+		ret->caps[i] = (struct soft_cap_stats){.limit = 100 + i, .refused = 300 + i};
+	ret->caps[SOFT_CAP_STREAMS].now = 200;
+	ret->caps[SOFT_CAP_STREAMS].counted = true;
 }

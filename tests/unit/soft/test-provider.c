@@ -272,13 +272,22 @@ static void test_tag_life(void **state)
 	const struct nic_provider_ops *ops = f->provider->ops;
 	struct nic_tag tag = tag_of(10);
 	struct cmd add, drop, detach, count;
+	struct nic_caps caps = {0};
 
 	attach(f, 1, 2 * NICD_PAGE);
 	ops->tag_add(f->provider, &tag, &fresh(&add)->cmd);
 	await_reason(f, &add, NICD_R_NONE);
 	assert_true(add.cmd.tags.local_token && add.cmd.tags.remote_token);
-	ops->stats(f->provider, &fresh(&count)->cmd);
+	fresh(&count)->cmd.stats.caps = &caps;
+	ops->stats(f->provider, &count.cmd);
 	await_reason(f, &count, NICD_R_NONE);
+	/* mutation: get_caps is not called; takes one too few; mixes limit and now */
+	assert_int_equal(caps.n, SOFT_CAPS);
+	assert_string_equal(caps.cap[SOFT_CAP_STREAMS].name, "--max-streams");
+	assert_int_equal(caps.cap[SOFT_CAP_STREAMS].limit, 100 + SOFT_CAP_STREAMS);
+	assert_int_equal(caps.cap[SOFT_CAP_STREAMS].now, 200);
+	assert_int_equal(caps.cap[SOFT_CAP_STREAMS].refused, 300 + SOFT_CAP_STREAMS);
+	assert_true(caps.cap[SOFT_CAP_STREAMS].counted && !caps.cap[SOFT_CAP_STREAMS_PD].counted);
 	assert_int_equal(count.cmd.stats.memories, 1);
 	assert_int_equal(count.cmd.stats.tags, 1);
 	ops->memory_detach(f->provider, 1, &fresh(&detach)->cmd);
