@@ -27,6 +27,7 @@ void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *lim
 	TAILQ_INIT(&nic->deadlines);
 	TAILQ_INIT(&nic->adapters);
 	TAILQ_INIT(&nic->owners);
+	TAILQ_INIT(&nic->stranded);
 }
 
 void nic_deinit(struct nic *nic)
@@ -106,6 +107,8 @@ uint64_t nic_next_deadline(const struct nic *nic)
 	const struct nic_deadline *first = TAILQ_FIRST(&nic->deadlines);
 	const struct nic_object *object;
 
+	if (!TAILQ_EMPTY(&nic->stranded))
+		return 0;
 	TAILQ_FOREACH(object, &nic->adapters, of_owner)
 		if (((const struct nic_adapter *)object)->ending)
 			return 0;
@@ -128,6 +131,8 @@ void nic_tick(struct nic *nic)
 			nic_adapter_go_on((struct nic_adapter *)object, TICK);
 			break;
 		}
+	if (!TAILQ_EMPTY(&nic->stranded))
+		nic_owner_go_on(TAILQ_FIRST(&nic->stranded));
 }
 
 void nic_push(struct nic *nic)

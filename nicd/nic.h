@@ -30,7 +30,7 @@ struct nic {
 	uint64_t quarantined;                 /* objects whose revocation is not confirmed in time */
 	TAILQ_HEAD(, nic_deadline) deadlines; /* in order: all have the same length */
 	struct nic_objects adapters;          /* by of_owner */
-	TAILQ_HEAD(, nic_owner) owners;
+	TAILQ_HEAD(, nic_owner) owners, stranded;
 	RB_HEAD(nic_names, nic_export) names; /* of exports that live: by account and name */
 };
 

@@ -150,13 +150,14 @@ struct nic_owner {
 	struct nic_account *account;     /* referenced */
 	uint64_t session;                /* serial */
 	struct nic_table ids;
-	TAILQ_ENTRY(nic_owner) of_nic;
+	TAILQ_ENTRY(nic_owner) of_nic, of_stranded;
 	struct nic_objects objects[NIC_TYPE_COUNT];   /* those that are ending are behind the others */
 	uint64_t n_objects;              /* an object counts until its close was answered and its memory is freed */
 	uint32_t n_closing;              /* of these, Qps, doors and MRs whose close has begun */
 	bool dying;                      /* nic_owner_release was called; hears no more events */
 	bool releasing;                  /* we are inside that call */
 	bool held_back;                  /* so many are closing that the next one waits until one has gone */
+	bool stranded;                   /* held back, and all that was closing has gone: nic_tick goes on */
 	/* Set by the session. event: `object` may be gone after the call. empty: the last object of a dying owner went. */
 	void (*event)(struct nic_owner *owner, struct nic_object *object, enum nic_event event, uint64_t serial,
 		      const struct nicd_error *error);
@@ -191,5 +192,7 @@ int nic_object_link(struct nic_object *object, struct nic *nic, struct nic_owner
 void nic_object_unname(struct nic_object *object);
 void nic_object_unlink(struct nic_object *object, struct nic *nic);
 void nic_owner_leave(struct nic_owner *owner);
+/* The next ones of one that was held back; its empty may be called. */
+void nic_owner_go_on(struct nic_owner *owner);
 /* Tells the owner, unless it is dying. Anything may have been closed by it afterwards. */
 void nic_object_emit(struct nic_object *object, enum nic_event event, uint64_t serial, const struct nicd_error *error);

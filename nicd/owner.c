@@ -19,7 +19,7 @@ void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account
 
 void nic_owner_deinit(struct nic_owner *owner)
 {
-	assert(owner->n_objects == 0);
+	assert(owner->n_objects == 0 && !owner->stranded);
 	for (unsigned i = 0; i < NIC_TYPE_COUNT; i++)
 		assert(TAILQ_EMPTY(&owner->objects[i]));
 	nic_table_deinit(&owner->ids);
@@ -27,14 +27,35 @@ void nic_owner_deinit(struct nic_owner *owner)
 	TAILQ_REMOVE(&owner->nic->owners, owner, of_nic);
 }
 
+static void stranded_set(struct nic_owner *owner, bool stranded)
+{
+	if (owner->stranded == stranded)
+		return;
+	owner->stranded = stranded;
+	if (stranded)
+		TAILQ_INSERT_TAIL(&owner->nic->stranded, owner, of_stranded);
+	else
+		TAILQ_REMOVE(&owner->nic->stranded, owner, of_stranded);
+}
+
+/* Many at a time: the device is woken for each message that it gets. */
+void nic_owner_go_on(struct nic_owner *owner)
+{
+	bool more = nic_owner_release(owner, NIC_OWNER_CLOSING / 2);
+
+	/* A device that is lost ends everything at once: then no end is left that would bring the rest on. */
+	stranded_set(owner, more && owner->n_closing == 0);
+	if (owner->n_objects == 0 && owner->empty)
+		owner->empty(owner);
+}
+
 void nic_owner_leave(struct nic_owner *owner)
 {
 	assert(owner->n_objects > 0);
 	owner->n_objects--;
-	/* Many at a time: the device is woken for each message that it gets. */
 	if (owner->held_back && !owner->releasing && owner->n_closing <= NIC_OWNER_CLOSING / 2)
-		nic_owner_release(owner, NIC_OWNER_CLOSING / 2);
-	if (owner->n_objects == 0 && owner->dying && !owner->releasing && owner->empty)
+		nic_owner_go_on(owner);
+	else if (owner->n_objects == 0 && owner->dying && !owner->releasing && owner->empty)
 		owner->empty(owner);
 }
 
@@ -126,6 +147,7 @@ bool nic_owner_release(struct nic_owner *owner, unsigned budget)
 {
 	enum release release = RELEASE_OVER;
 
+	stranded_set(owner, false);
 	owner->dying = true;
 	owner->releasing = true;
 	nic_table_close(&owner->ids);

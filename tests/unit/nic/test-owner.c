@@ -352,6 +352,28 @@ static void test_release_in_pieces(void **state)
 	assert_int_equal(rig->n_empty, 1);
 }
 
+/* The device goes while a big session is released: nothing ends any more that would bring the rest on. */
+static void test_device_lost_while_held_back(void **state)
+{
+	enum { N = NIC_OWNER_CLOSING * (NIC_OWNER_CLOSING / 2) };   /* more than all that is closing can bring on */
+	struct rig *rig = *state;
+	struct rig_done done = { 0 };
+	unsigned turns = 0;
+
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(rig_register(rig_mr(rig), rig->memory, 0, 1, 0, &done), 0);
+	fake_hold(rig->fake, FAKE_TAG_DROP, true);
+	while (nic_owner_release(&rig->owner, 100))
+		;
+	assert_true(rig->owner.held_back);
+	fake_lose(rig->fake, true);
+	while (nic_next_deadline(&rig->nic) == 0 && turns++ < N)
+		nic_tick(&rig->nic);
+	/* mutation: go on only when something of it ends */
+	assert_int_equal(rig->owner.n_objects, 0);
+	assert_int_equal(rig->n_empty, 1);
+}
+
 /* mutation: abort, or leave the MR alone, when there is no memory for its revocation: the release must try again */
 static void test_release_without_memory(void **state)
 {
@@ -642,6 +664,7 @@ int main(void)
 		cmocka_unit_test(test_deinit_ends_what_is_owed),
 		cmocka_unit_test(test_every_allocation_fails),
 		rig_test(test_release_in_pieces),
+		rig_test(test_device_lost_while_held_back),
 		rig_test(test_release_without_memory),
 		rig_test(test_device_lost_in_pieces),
 		rig_test(test_no_memory_for_an_adapter),
