@@ -212,7 +212,20 @@ static bool has_turns(const struct soft_engine *engine)
 	return is_busy(engine) || engine->buries;
 }
 
-/* One thing of the most urgent kind: who was told may have something to say at once, and the dead can wait. */
+static void grave_step(struct soft_engine *engine)
+{
+	struct soft_stream *s = STAILQ_FIRST(&engine->graves);
+
+	if (!s) {
+		engine->buries = false;
+		return;
+	}
+	STAILQ_REMOVE_HEAD(&engine->graves, next_grave);
+	stream_bury(s);
+	engine_news(s);
+}
+
+/* One thing of the most urgent kind: who was told may have something to say at once. */
 static void engine_step(struct soft_engine *engine)
 {
 	struct soft_stream *s;
@@ -222,12 +235,8 @@ static void engine_step(struct soft_engine *engine)
 	} else if ((s = TAILQ_FIRST(&engine->ready))) {
 		engine_unready(s);
 		stream_turn(s);
-	} else if ((s = STAILQ_FIRST(&engine->graves))) {
-		STAILQ_REMOVE_HEAD(&engine->graves, next_grave);
-		stream_bury(s);
-		engine_news(s);
 	} else {
-		engine->buries = false;
+		grave_step(engine);
 	}
 }
 
@@ -249,8 +258,9 @@ static void on_check(uv_check_t *check)
 	for (; is_busy(engine) && now < until; now = uv_hrtime())
 		engine_step(engine);
 	until = now + GRAVES_NS;
-	for (; !is_busy(engine) && has_turns(engine) && now < until; now = uv_hrtime())
-		engine_step(engine);
+	/* The dead come last, but they come: they have descriptors still, and others wait to be told of them. */
+	for (; engine->buries && now < until; now = uv_hrtime())
+		grave_step(engine);
 	engine->quiet_at = now;
 }
 

@@ -273,7 +273,9 @@ void stream_drop(struct soft_stream *s, enum nicd_reason reason, bool graceful)
 
 	work_lost(s, reason, 0);
 	s->told = s->tell_opened = s->tell_closed = false;
-	if (s->state <= STREAM_FAILED) {
+	if (s->state == STREAM_CLOSED) {
+		stream_leave(s);   /* nobody is told any more that it had opened */
+	} else if (s->state <= STREAM_FAILED) {
 		stream_note_connected(s, NICD_R_CONNECT);
 		stream_destroy(s);
 	} else if (graceful && !own && s->state == STREAM_OPEN && !(s->tx.half_size && s->tx.half.payload)) {

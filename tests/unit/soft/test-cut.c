@@ -11,6 +11,7 @@
 #include "raw.h"
 
 #include "nicd/soft/bytes.h"
+#include "nicd/soft/stream.h"
 
 enum { MIB = 1 << 20, IOVA = 0x7000000, IOVA_A = 0x100000, SIZE = 32 * MIB };
 
@@ -452,6 +453,91 @@ static void test_cut_door(void **state)
 	world_free(&w);
 }
 
+/* A receive of stream[at] whose tag goes at once; when that is told, the same of the other one: the engine never runs out of news. */
+struct chatter {
+	struct host *host;
+	const struct mem *mem;
+	uint64_t stream[2];
+	unsigned at, left;
+	bool over;
+};
+
+static void chatter_go_on(struct chatter *c);
+
+static void on_chatter(void *userdata, const struct nicd_error *error, const struct soft_completion *result)
+{
+	struct chatter *c = userdata;
+
+	assert_int_equal(error->reason, NICD_R_LOCAL_GONE);
+	c->over = c->host->closed > 0 || --c->left == 0;
+	if (!c->over)
+		chatter_go_on(c);
+}
+
+static void chatter_go_on(struct chatter *c)
+{
+	struct soft_tag *tag = tag_new(c->host, c->mem, PD, 0, NIC_LOCAL_WRITE, IOVA);
+	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = {0};
+
+	put_le32(entry, tag->local_token);
+	put_le64(entry + 8, IOVA);
+	put_le32(entry + 24, 1);
+	c->at = !c->at;
+	soft_receive(c->host->engine, c->stream[c->at], entry, on_chatter, c);
+	assert_int_equal(drop(c->host, tag), 0);
+}
+
+/* Whoever was cut is told and buried, however busy others are. */
+static void test_cut_when_busy(void **state)
+{
+	static const uint8_t cut[NICD_TICKET_SIZE] = "cut";
+	struct chatter c = {.left = 20000};
+	struct raw other, victim;
+	struct world w;
+
+	world_new(&w, NULL);
+	c.host = &w.host;
+	c.mem = &w.mem;
+	c.stream[0] = w.host.stream;
+	raw_open(&other, &w.host, ticket);
+	c.stream[1] = w.host.stream;
+	w.door = ticket_new(&w.host, cut, PD, 0, 1, 60000);
+	raw_open(&victim, &w.host, cut);
+	assert_int_equal(soft_engine_cut_door(w.host.engine, w.door), 1);
+	chatter_go_on(&c);
+	run_until(&w.loop, &c.over);
+	/* mutation: close what has ended only when nothing else is to do */
+	assert_int_not_equal(c.left, 0);
+	assert_int_equal(w.host.closed, 1);
+	raw_close(&other);
+	raw_close(&victim);
+	world_free(&w);
+}
+
+/* A peer is cut and everything dropped before anybody was told that it had come. */
+static void test_cut_untold(void **state)
+{
+	static const uint8_t second[NICD_TICKET_SIZE] = "second";
+	struct soft_stream *s;
+	struct world w;
+	struct raw raw;
+	uint64_t door;
+
+	world_new(&w, NULL);
+	door = ticket_new(&w.host, second, PD, 0, 1, 60000);
+	raw_open(&raw, &w.host, second);
+	/* As if the turn had been over just then. */
+	s = engine_find(w.host.engine, w.host.stream);
+	s->tell_opened = true;
+	engine_news(s);
+	assert_int_equal(soft_engine_cut_door(w.host.engine, door), 1);
+	soft_tickets_reset(w.host.tickets);
+	soft_engine_reset(w.host.engine);
+	/* mutation: keep what a stream holds that had ended before it was dropped (a ticket is left, which its owner's end finds) */
+	raw_close(&raw);
+	world_free(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -465,6 +551,8 @@ int main(void)
 		cmocka_unit_test(test_blame_one),
 		cmocka_unit_test(test_punched),
 		cmocka_unit_test(test_cut_door),
+		cmocka_unit_test(test_cut_when_busy),
+		cmocka_unit_test(test_cut_untold),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
