@@ -39,6 +39,7 @@ struct soft_tally {
 	LIST_HEAD(, soft_place) places;   /* of a door */
 	uint8_t key[17];                  /* family or kind, then address or number */
 	uint32_t held, half_open, streams;
+	uint64_t stalled;                 /* bytes kept for the stalled streams of a PD */
 };
 /* A stream that came in by a door, in its list. */
 struct soft_place {

@@ -213,6 +213,8 @@ static void unstall(struct soft_stream *s)
 	s->rx.stalled = false;
 	TAILQ_REMOVE(&engine->stalls, s, next_stall);
 	engine->stalled_bytes -= s->stall_cost;
+	s->stall_pd->stalled -= s->stall_cost;
+	s->stall_pd = soft_tally_put(&engine->caps, s->stall_pd);
 	if (TAILQ_EMPTY(&engine->stalls))
 		uv_timer_stop(&engine->stall_timer);
 }
@@ -273,24 +275,36 @@ static void on_stall(uv_timer_t *timer)
 	stall_arm(engine);
 }
 
+/* Counts what is kept of a stream. False: it is too much, or there is no memory. */
+static bool stall_admit(struct soft_stream *s, size_t cost)
+{
+	struct soft_engine *engine = s->engine;
+	struct soft_tally *pd;
+
+	if (engine->stalled_bytes + cost > STALL_MAX)
+		return false;
+	pd = soft_tally_of_pd(&engine->caps, s->local.pd);
+	if (!pd || pd->stalled + cost > STALL_PD_MAX) {
+		soft_tally_put(&engine->caps, pd);
+		return false;
+	}
+	s->stall_cost = cost;
+	s->stall_pd = pd;
+	pd->stalled += cost;
+	engine->stalled_bytes += cost;
+	return true;
+}
+
 /* Reading goes no further until there is a receive. False: it is not to wait. */
 static bool stall(struct soft_stream *s, size_t have)
 {
 	struct soft_engine *engine = s->engine;
-	uint64_t sum = s->stall_cost = have < STALL_COST_MIN ? STALL_COST_MIN : have;
-	const struct soft_stream *other;
 
-	if (s->rx.overdue || engine->stalled_bytes + sum > STALL_MAX)
-		return false;
-	TAILQ_FOREACH(other, &engine->stalls, next_stall)
-		if (other->local.pd == s->local.pd)
-			sum += other->stall_cost;
-	if (sum > STALL_PD_MAX)
+	if (s->rx.overdue || !stall_admit(s, have < STALL_COST_MIN ? STALL_COST_MIN : have))
 		return false;
 	/* A peer that sends has our first frame: nobody could post a receive before we are connected. */
 	if (s->state == STREAM_CONFIRMING)
 		stream_confirmed(s);
-	engine->stalled_bytes += s->stall_cost;
 	s->rx.stalled = true;
 	s->stall_until = uv_now(engine->loop) + engine->options.receive_wait_ms;
 	TAILQ_INSERT_TAIL(&engine->stalls, s, next_stall);

@@ -530,11 +530,17 @@ static void rx_bytes(struct soft_stream *s, size_t len)
 
 void rx_resume(struct soft_stream *s)
 {
+	s->rx.again = true;
+	stream_poll(s);
+	engine_readable(s);
+}
+
+static void rx_again(struct soft_stream *s)
+{
+	s->rx.again = false;
 	if (s->rx.rest_len)
 		memcpy(s->engine->rx_buffer, s->rx.rest, s->rx.rest_len);
 	rx_bytes(s, s->rx.rest_len);
-	stream_poll(s);
-	engine_readable(s);
 }
 
 /* How much to read into the staging buffer. */
@@ -582,6 +588,8 @@ bool rx_turn(struct soft_stream *s)
 	size_t quantum = STREAM_QUANTUM, direct, asked;
 	ssize_t n;
 
+	if (s->rx.again && reads(s))
+		rx_again(s);
 	while (quantum > 0 && reads(s)) {
 		n = rx_fill(s, &direct, &asked);
 		if (n == -EINTR)
@@ -622,6 +630,7 @@ void rx_stop(struct soft_stream *s)
 	s->rx.rest = NULL;
 	s->rx.rest_len = 0;
 	s->rx.left = s->rx.skip = 0;
+	s->rx.again = false;
 	s->rx.in_segment = s->rx.in_message = false;
 	s->engine->n_place_from = s->engine->n_place_to = 0;
 	s->engine->placing = 0;

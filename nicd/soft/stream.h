@@ -114,6 +114,7 @@ struct stream_rx {
 	uint32_t notices;                  /* to be told once what is staged is placed */
 	bool stalled;                      /* a message waits for a receive: nothing is read */
 	bool overdue;                      /* it has waited long enough */
+	bool again;                        /* what is kept is to be looked at before more is read */
 	uint32_t read_msn;                 /* expected next */
 	uint32_t arrived;                  /* reads of ours that are complete once what is staged is placed */
 	bool staged_own;                   /* bytes for them are in the batch */
@@ -188,6 +189,7 @@ struct soft_stream {
 	TAILQ_ENTRY(soft_stream) next_stall, next_notice;
 	uint64_t stall_until;              /* loop time */
 	size_t stall_cost;
+	struct soft_tally *stall_pd;       /* while it is stalled: what counts that */
 	uint64_t notified;                 /* by the peer, so far */
 	bool noticed;                      /* not told yet */
 	struct nic_counters counters;
@@ -338,7 +340,11 @@ void rx_init(struct soft_stream *s);
 /* Reads up to a quantum. True: there is more. */
 bool rx_turn(struct soft_stream *s);
 void rx_stop(struct soft_stream *s);             /* drops what is half received */
-void rx_resume(struct soft_stream *s);           /* what is kept is looked at again */
+/*
+ * What is kept is looked at again, in the stream's turn: all of it is copied for that, and many receives that are posted together shall
+ * not do it many times.
+ */
+void rx_resume(struct soft_stream *s);
 /* What is staged is placed, and then what depends on it is told. False: the stream has ended. */
 bool rx_flush(struct soft_stream *s);
 

@@ -265,6 +265,31 @@ static void test_late_receive(void **state)
 	both_free(&w);
 }
 
+/* Many receives at once look at what is kept once: each look copies all of it, and would be in everybody's way. */
+static void test_late_receives(void **state)
+{
+	const struct soft_engine_options patient = {.receive_wait_ms = 60000};
+	static struct posted sent[NICD_QP_RECEIVES], received[NICD_QP_RECEIVES];
+	struct both w;
+
+	both_new(&w, &patient);
+	memset(w.to.map, 'z', SIZE);
+	for (unsigned i = 0; i < NICD_QP_RECEIVES; i++)
+		send_from_a(&w, i, 10, &sent[i]);
+	run_ms(&w.pair.loop, 50);
+	for (unsigned i = 0; i < NICD_QP_RECEIVES; i++) {
+		receive_at_b(&w, 10 * i, 10, &received[i]);
+		/* mutation: look at what is kept with each receive */
+		assert_int_equal(w.to.map[10 * i], 'z');
+	}
+	for (unsigned i = 0; i < NICD_QP_RECEIVES; i++) {
+		ends(&w, &received[i], NICD_R_NONE);
+		assert_memory_equal(w.to.map + 10 * i, w.from.map + i, 10);
+		ends(&w, &sent[i], NICD_R_NONE);
+	}
+	both_free(&w);
+}
+
 static void on_late(uv_timer_t *timer)
 {
 	*(bool *)timer->data = true;
@@ -809,6 +834,7 @@ int main(void)
 		cmocka_unit_test(test_too_long),
 		cmocka_unit_test(test_no_receive),
 		cmocka_unit_test(test_late_receive),
+		cmocka_unit_test(test_late_receives),
 		cmocka_unit_test(test_stalled),
 		cmocka_unit_test(test_receives_end),
 		cmocka_unit_test(test_revoked),
