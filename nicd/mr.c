@@ -26,13 +26,12 @@ static void mr_attached(struct nic_waiter *waiter, const struct nicd_error *erro
 
 enum {
 	OPS_READY = 8,      /* ops that are kept for those that may not fail */
-	OPS_SPARE = 512,    /* and for the next ones */
+	OPS_SPARE = NIC_OWNER_CLOSING + NIC_OWNER_BATCH,   /* and for the next ones: a release takes and gives no memory for each MR */
 	KILLS = 256,        /* exports of one MR that die at the same time */
 };
 
 struct nic_mr_op {
 	struct nic_mr *mr;
-	struct nic_cmd cmd;
 	struct nic_waiter waiter;
 	struct nic_deadline deadline;
 	struct nic_done *done;          /* of the register or deregister */
@@ -45,6 +44,7 @@ struct nic_mr_op {
 	bool promised;                  /* REVOKE_UNCONFIRMED was answered: the owner is owed REVOKE_CONFIRMED */
 	bool retry;                     /* the device refused, nobody is there to ask again: the deadline will */
 	bool killing;                   /* its exports are being told */
+	struct nic_cmd cmd;             /* the last: set by nic_cmd_begin */
 };
 
 #define op_of(ptr, member) ((struct nic_mr_op *)((char *)(ptr) - offsetof(struct nic_mr_op, member)))
@@ -119,7 +119,7 @@ static int op_begin(struct nic_mr *mr, bool must, struct nicd_error *err)
 		op = op_unspare(nic);
 	if (!op)
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
-	memset(op, 0, sizeof(*op));
+	memset(op, 0, offsetof(struct nic_mr_op, cmd));
 	op->mr = mr;
 	op->waiter.fn = mr_attached;
 	op->deadline.fn = mr_deadline;
@@ -618,7 +618,9 @@ static void mr_confirmed(struct nic_mr *mr)
 	bool closing = mr->closing;
 	struct ranges ranges;
 
-	op->receipt.at_ns = nic->env->wall(nic->env);
+	/* An owner that is dying hears nothing. */
+	if (op->done || op->closed || !mr->object.owner->dying)
+		op->receipt.at_ns = nic->env->wall(nic->env);
 	nic_deadline_disarm(nic, &op->deadline);
 	if (op->unconfirmed)
 		nic->quarantined--;

@@ -89,7 +89,7 @@ struct nic_object *nic_next(struct nic *nic, enum nic_type type, uint64_t after)
 void nic_deadline_arm(struct nic *nic, struct nic_deadline *deadline)
 {
 	nic_deadline_disarm(nic, deadline);
-	deadline->at = nic->env->now(nic->env) + nic->settings.revoke_timeout_ns;
+	deadline->at = (nic->clock_ns ? nic->clock_ns : nic->env->now(nic->env)) + nic->settings.revoke_timeout_ns;
 	deadline->armed = true;
 	TAILQ_INSERT_TAIL(&nic->deadlines, deadline, next);
 }

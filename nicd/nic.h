@@ -29,6 +29,7 @@ struct nic {
 	uint64_t held_fds;
 	uint64_t quarantined;                 /* objects whose revocation is not confirmed in time */
 	TAILQ_HEAD(, nic_deadline) deadlines; /* in order: all have the same length */
+	uint64_t clock_ns;                    /* while many are armed at a time: what the clock said before; 0: it is asked */
 	struct nic_objects adapters;          /* by of_owner */
 	TAILQ_HEAD(, nic_owner) owners, stranded;
 	RB_HEAD(nic_names, nic_export) names; /* of exports that live: by account and name */

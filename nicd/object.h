@@ -171,10 +171,11 @@ void nic_owner_deinit(struct nic_owner *owner);
 /*
  * Closes everything, Qps first, then exports and tickets, MRs, Memories, PDs; at most `budget` objects now. Returns true when it
  * is to be called again. Not more than NIC_OWNER_CLOSING are at the device at a time, so that others' commands don't queue behind a
- * million: when it comes to that, it returns false, and when half of them have gone the next ones are started. Objects whose device has not
- * answered yet are still counted in n_objects, and owner->empty is called when the last has gone (never from inside this call).
+ * million: when it comes to that, it returns false, and when NIC_OWNER_BATCH of them have gone as many are started: while the device drops
+ * one batch, another is on its way there, and we end what it has dropped before. Objects whose device has not answered yet are still counted
+ * in n_objects, and owner->empty is called when the last has gone (never from inside this call).
  */
-enum { NIC_OWNER_CLOSING = 512 };
+enum { NIC_OWNER_BATCH = 256, NIC_OWNER_CLOSING = 3 * NIC_OWNER_BATCH };
 bool nic_owner_release(struct nic_owner *owner, unsigned budget);
 
 /*

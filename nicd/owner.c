@@ -41,7 +41,7 @@ static void stranded_set(struct nic_owner *owner, bool stranded)
 /* Many at a time: the device is woken for each message that it gets. */
 void nic_owner_go_on(struct nic_owner *owner)
 {
-	bool more = nic_owner_release(owner, NIC_OWNER_CLOSING / 2);
+	bool more = nic_owner_release(owner, NIC_OWNER_BATCH);
 
 	/* A device that is lost ends everything at once: then no end is left that would bring the rest on. */
 	stranded_set(owner, more && owner->n_closing == 0);
@@ -53,7 +53,7 @@ void nic_owner_leave(struct nic_owner *owner)
 {
 	assert(owner->n_objects > 0);
 	owner->n_objects--;
-	if (owner->held_back && !owner->releasing && owner->n_closing <= NIC_OWNER_CLOSING / 2)
+	if (owner->held_back && !owner->releasing && owner->n_closing <= NIC_OWNER_CLOSING - NIC_OWNER_BATCH)
 		nic_owner_go_on(owner);
 	else if (owner->n_objects == 0 && owner->dying && !owner->releasing && owner->empty)
 		owner->empty(owner);
@@ -124,6 +124,17 @@ static const struct {
 	{ NIC_PD, false, close_pd },
 };
 
+/* With a million each is where it was made. */
+static void prefetch_next(const struct nic_object *object)
+{
+	const struct nic_object *next = TAILQ_NEXT(object, of_owner);
+
+	if (!next)
+		return;
+	__builtin_prefetch(next);
+	__builtin_prefetch(next + 1);
+}
+
 /* What a step of the release came to. */
 enum release { RELEASE_OVER, RELEASE_MORE, RELEASE_HELD_BACK };
 
@@ -137,6 +148,7 @@ static enum release release_type(struct nic_owner *owner, size_t i, unsigned *bu
 		if (*budget == 0)
 			return RELEASE_MORE;
 		--*budget;
+		prefetch_next(object);
 		if (!release_order[i].close(object))
 			return owner->n_closing > 0 ? RELEASE_HELD_BACK : RELEASE_MORE;
 	}
@@ -150,10 +162,12 @@ bool nic_owner_release(struct nic_owner *owner, unsigned budget)
 	stranded_set(owner, false);
 	owner->dying = true;
 	owner->releasing = true;
+	owner->nic->clock_ns = owner->nic->env->now(owner->nic->env);
 	nic_table_close(&owner->ids);
 	for (size_t i = 0; i < sizeof(release_order) / sizeof(release_order[0]) && release == RELEASE_OVER; i++)
 		release = release_type(owner, i, &budget);
 	owner->releasing = false;
+	owner->nic->clock_ns = 0;
 	owner->held_back = release == RELEASE_HELD_BACK || (owner->held_back && release == RELEASE_MORE);
 	return release == RELEASE_MORE;
 }

@@ -157,14 +157,13 @@ static int answer_dropped(struct run *run, unsigned streams_cut)
 static int run_drop_tag(struct run *run)
 {
 	const Soft__DropTag *drop = run->request->drop_tag;
-	uint32_t *cut = run->device->page->cut, any = 0;
+	uint32_t *cut = run->device->page->cut;
 
 	if (drop->n_more_serials > SOFT_DROPS || drop->n_more_generations != drop->n_more_serials)
 		return nicd_refuse_at(&run->err, NICD_R_COUNT, SOFT_DROPS, drop->n_more_serials);
 	answer_dropped(run, soft_tag_drop(run->device->tags, drop->serial, drop->generation));
-	for (size_t i = 0; i < drop->n_more_serials; i++)
-		any |= cut[i] = soft_tag_drop(run->device->tags, drop->more_serials[i], drop->more_generations[i]);
-	if (any) {
+	run->device->dropped += 1 + drop->n_more_serials;
+	if (soft_tags_drop(run->device->tags, drop->more_serials, drop->more_generations, drop->n_more_serials, cut)) {
 		run->answer.dropped.n_more_streams_cut = drop->n_more_serials;
 		run->answer.dropped.more_streams_cut = cut;
 	}

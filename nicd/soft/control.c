@@ -286,7 +286,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	if (!(events & UV_READABLE))
 		return;   /* writable: on_turn sends */
 	max = wire_pace_begin(&controller->pace, READS);
-	while (n < max && !controller->broken && controller->out.bytes <= QUEUED_MAX && controller_read(controller))
+	while (n < max && !controller->broken && controller->out.bytes <= QUEUED_MAX &&
+	       !soft_device_is_spent(controller->control->device) && controller_read(controller))
 		n++;
 	wire_pace_end(&controller->pace, max, n);
 }

@@ -48,6 +48,7 @@ struct soft_device {
 	} dropping;                      /* what is being dropped, in this order: nobody new, out with those who are in, then the rest */
 	struct soft_pending *hello;      /* waits for the end of that */
 	struct turns turns;              /* of the loop */
+	size_t dropped;                  /* tags, in this turn */
 	unsigned open_handles;
 	void (*closed)(void *userdata);
 	void *userdata;

@@ -373,8 +373,14 @@ void soft_device_close(struct soft_device *device, void (*closed)(void *userdata
 	soft_engine_close(device->engine, on_engine_closed, device);
 }
 
+bool soft_device_is_spent(const struct soft_device *device)
+{
+	return device->dropped > SOFT_DROPS;
+}
+
 void soft_device_turn_end(struct soft_device *device)
 {
+	device->dropped = 0;
 	turns_end(&device->turns, soft_now(), uv_metrics_idle_time(device->loop), turns_cpu);
 }
 

@@ -32,6 +32,8 @@ void soft_device_free(struct soft_device *device);
 struct soft_engine *soft_device_engine(struct soft_device *device);
 /* Memories that may be attached at the same time, those that are still being unmapped included. */
 void soft_device_limit_mappings(struct soft_device *device, uint32_t max);
+/* So many tags were dropped that the rest can wait for the next turn: the answers go first, so that nicd works on while we do. */
+bool soft_device_is_spent(const struct soft_device *device);
 /* Call it last before the loop waits. */
 void soft_device_turn_end(struct soft_device *device);
 /* What Hello answers as the address for peers: "127.0.0.1:7190"; empty: not listening. */

@@ -30,6 +30,7 @@ enum {
 	READS = 32,          /* frames per dispatch; the caller's poll comes again */
 	FIRST_SLOTS = 256,
 	DROPS = 256,         /* of one request */
+	DROPS_READ = 256,    /* ended in a dispatch, then the rest waits: with each of them goes an MR */
 };
 #define NO_SLOT UINT32_MAX
 
@@ -54,6 +55,7 @@ struct soft_provider {
 	struct arena arena;
 	struct slot *slots;    /* a command's id is its index + 1 */
 	struct drops drops;
+	size_t n_dropped;      /* tags that went with others, in this dispatch */
 	uint32_t n_slots, first_free;
 	struct wire_pace pace;
 	uint8_t buf[NICD_FRAME_MAX + 1];
@@ -190,6 +192,33 @@ static void send_cmd(struct soft_provider *p, struct nic_cmd *cmd, Soft__Request
 	send_end(p, cmd, frame_put(&p->out, FIELD_REQUESTS, &request->base, &fd, request->fds));
 }
 
+/*
+ * Not the socket's fault, and over in a while: no memory, or too many descriptors of our user are in flight (rootless, of anybody's program).
+ * It is tried again as if the socket were full; who would lose the device for that would lose all tokens.
+ */
+static bool kernel_is_short(int r)
+{
+	return r == -ETOOMANYREFS || r == -ENOBUFS || r == -ENOMEM;
+}
+
+static void soft_push(struct nic_provider *provider)
+{
+	struct soft_provider *p = soft_provider(provider);
+	int r;
+
+	if (p->sock < 0)
+		return;
+	drops_send(p);
+	if (p->failed || frame_out_empty(&p->out))
+		return;
+	r = frame_flush(&p->out, p->sock);
+	if (r == 0 || r == -EAGAIN || kernel_is_short(r))
+		return;
+	/* Commands do not end in here, where nobody expects it: the end of the socket now shows in dispatch. */
+	p->failed = true;
+	shutdown(p->sock, SHUT_RDWR);
+}
+
 /* ---- operations */
 
 static uint64_t soft_cost(struct nic_provider *provider, enum nic_cost what, uint64_t bytes)
@@ -275,8 +304,9 @@ static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32
 	else
 		drops->first = cmd;
 	drops->last = cmd;
+	/* The device begins with them while the next ones are collected. */
 	if (drops->n == DROPS)
-		drops_send(p);
+		soft_push(provider);
 }
 
 static void soft_door_add(struct nic_provider *provider, const struct nic_door *what, struct nic_cmd *cmd)
@@ -421,33 +451,6 @@ static void soft_stats(struct nic_provider *provider, struct nic_cmd *cmd)
 	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_STATS, -1);
 }
 
-/*
- * Not the socket's fault, and over in a while: no memory, or too many descriptors of our user are in flight (rootless, of anybody's program).
- * It is tried again as if the socket were full; who would lose the device for that would lose all tokens.
- */
-static bool kernel_is_short(int r)
-{
-	return r == -ETOOMANYREFS || r == -ENOBUFS || r == -ENOMEM;
-}
-
-static void soft_push(struct nic_provider *provider)
-{
-	struct soft_provider *p = soft_provider(provider);
-	int r;
-
-	if (p->sock < 0)
-		return;
-	drops_send(p);
-	if (p->failed || frame_out_empty(&p->out))
-		return;
-	r = frame_flush(&p->out, p->sock);
-	if (r == 0 || r == -EAGAIN || kernel_is_short(r))
-		return;
-	/* Commands do not end in here, where nobody expects it: the end of the socket now shows in dispatch. */
-	p->failed = true;
-	shutdown(p->sock, SHUT_RDWR);
-}
-
 /* ---- replies and events */
 
 static void get_grant(const Soft__GrantInfo *from, struct nic_grant_info *to)
@@ -541,7 +544,7 @@ static void get_error(const Soft__Reply *reply, struct nic_cmd *cmd)
 }
 
 /* Those that went with the first one. */
-static void drops_end(struct nic_cmd *cmd, const Soft__Reply *reply)
+static void drops_end(struct soft_provider *p, struct nic_cmd *cmd, const Soft__Reply *reply)
 {
 	const Soft__Dropped *dropped = reply->result_case == SOFT__REPLY__RESULT_DROPPED ? reply->dropped : NULL;
 	struct nic_cmd *next;
@@ -549,6 +552,7 @@ static void drops_end(struct nic_cmd *cmd, const Soft__Reply *reply)
 	for (size_t i = 0; cmd; cmd = next, i++) {
 		next = cmd->next.stqe_next;
 		get_error(reply, cmd);
+		p->n_dropped++;
 		cmd->dropped.streams_cut = dropped && i < dropped->n_more_streams_cut ? dropped->more_streams_cut[i] : 0;
 		cmd->done(cmd);
 	}
@@ -575,7 +579,7 @@ static bool on_reply(struct soft_provider *p, const Soft__Reply *reply)
 		memset(&cmd->completion, 0, sizeof(cmd->completion));
 	get_result(reply, cmd);
 	cmd->done(cmd);
-	drops_end(more, reply);
+	drops_end(p, more, reply);
 	return true;
 }
 
@@ -669,8 +673,9 @@ void soft_provider_dispatch(struct nic_provider *provider)
 
 	if (p->sock < 0)
 		return;
+	p->n_dropped = 0;
 	max = wire_pace_begin(&p->pace, READS);
-	while (n < max && read_frame(p, &lost))
+	while (n < max && p->n_dropped < DROPS_READ && read_frame(p, &lost))
 		n++;
 	wire_pace_end(&p->pace, max, n);
 	if (!lost) {

@@ -15,6 +15,7 @@
 enum {
 	FIRST_TAGS = 512,
 	RESET_STEP = 64,   /* tags */
+	DROPS_AHEAD = 16,  /* tags that are to be dropped: what their indexes hold of them is fetched while others are */
 };
 
 static int home_compare(const struct soft_home *a, const struct soft_home *b)
@@ -353,10 +354,9 @@ static unsigned tag_cut(struct soft_tags *tags, const struct soft_tag *tag)
 	return n;
 }
 
-static unsigned tag_end(struct soft_tags *tags, uint32_t place)
+static unsigned tag_end(struct soft_tags *tags, uint32_t place, uint32_t ms)
 {
 	struct soft_tag *tag = tag_at(tags, place);
-	uint32_t ms = soft_tokens_ms(&tags->tokens);
 	unsigned n;
 
 	tags->n_tags--;
@@ -371,19 +371,56 @@ static unsigned tag_end(struct soft_tags *tags, uint32_t place)
 
 unsigned soft_tag_drop(struct soft_tags *tags, uint64_t serial, uint32_t generation)
 {
-	uint32_t place = soft_index_find(&tags->by_serial, serial);
+	unsigned cut;
 
-	return place && tag_at(tags, place)->generation == generation ? tag_end(tags, place) : 0;
+	soft_tags_drop(tags, &serial, &generation, 1, &cut);
+	return cut;
+}
+
+/* Tokens are all over the tables; the tags themselves lie side by side as they came. */
+static void drops_prefetch(const struct soft_tags *tags, const uint64_t *serials, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		soft_index_prefetch(&tags->by_serial, serials[i]);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t place = soft_index_find(&tags->by_serial, serials[i]);
+
+		if (!place)
+			continue;
+		soft_tokens_prefetch(&tags->tokens, tag_at(tags, place)->local_token);
+		soft_tokens_prefetch(&tags->tokens, tag_at(tags, place)->remote_token);
+	}
+}
+
+bool soft_tags_drop(struct soft_tags *tags, const uint64_t *serials, const uint32_t *generations, size_t n, uint32_t *cut)
+{
+	uint32_t ms = 0, any = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint32_t place;
+
+		if (i % DROPS_AHEAD == 0 && n > 1)
+			drops_prefetch(tags, serials + i, n - i < DROPS_AHEAD ? n - i : DROPS_AHEAD);
+		/* To cut somebody may have taken a while. */
+		if (i % DROPS_AHEAD == 0 || cut[i - 1])
+			ms = soft_tokens_ms(&tags->tokens);
+		place = soft_index_find(&tags->by_serial, serials[i]);
+		cut[i] = place && tag_at(tags, place)->generation == generations[i] ? tag_end(tags, place, ms) : 0;
+		any |= cut[i];
+	}
+	return any;
 }
 
 bool soft_tags_reset_step(struct soft_tags *tags)
 {
+	uint32_t ms = soft_tokens_ms(&tags->tokens);
+
 	for (unsigned i = 0; i < RESET_STEP && tags->n_tags > 0; i++) {
 		uint32_t place = soft_pool_next(&tags->pool, tags->reset);
 
 		tags->reset = place ? place + 1 : (tags->reset / SOFT_POOL_SLAB + 1) * SOFT_POOL_SLAB;
 		if (place)
-			tag_end(tags, place);
+			tag_end(tags, place, ms);
 	}
 	if (tags->n_tags > 0)
 		return true;

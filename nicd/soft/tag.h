@@ -111,6 +111,8 @@ struct soft_tag_terms {
 int soft_tag_add(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_tag **ret, struct nicd_error *err);
 /* Cuts whoever is in the middle of it; afterwards no byte of it can be read or placed. Returns how many were cut. */
 unsigned soft_tag_drop(struct soft_tags *tags, uint64_t serial, uint32_t generation);
+/* So many, one after the other; `cut` gets what each would have returned. True: one of them is not 0. */
+bool soft_tags_drop(struct soft_tags *tags, const uint64_t *serials, const uint32_t *generations, size_t n, uint32_t *cut);
 struct soft_tag *soft_tag_find(struct soft_tags *tags, uint64_t serial);
 /* True: the 32-bit value is a live or quarantined token. Per-read sink STags must not be one. */
 bool soft_token_taken(const struct soft_tags *tags, uint32_t token);

@@ -73,8 +73,8 @@ static bool is_over(const struct soft_released *released, uint32_t ms)
 	return ms - released->ms > SOFT_QUARANTINE_MS;
 }
 
-/* Tokens are all over the tables, which do not fit into a cache: what will be wanted soon is fetched ahead. */
-static void prefetch_drawn(const struct soft_tokens *tokens, uint32_t token)
+/* Tokens are all over the tables, which do not fit into a cache. */
+void soft_tokens_prefetch(const struct soft_tokens *tokens, uint32_t token)
 {
 	soft_index_prefetch(&tokens->local, token);
 	soft_index_prefetch(&tokens->remote, token);
@@ -119,7 +119,7 @@ static uint32_t draw_once(struct soft_tokens *tokens)
 		tokens->n_pool = sizeof(tokens->pool) / sizeof(tokens->pool[0]);
 	}
 	if (tokens->n_pool > AHEAD)
-		prefetch_drawn(tokens, tokens->pool[tokens->n_pool - 1 - AHEAD]);
+		soft_tokens_prefetch(tokens, tokens->pool[tokens->n_pool - 1 - AHEAD]);
 	token = tokens->pool[--tokens->n_pool];
 	tokens->pool[tokens->n_pool] = 0;
 	return token;

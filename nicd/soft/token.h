@@ -45,6 +45,8 @@ int soft_tokens_init(struct soft_tokens *tokens, void (*random)(void *buf, size_
 void soft_tokens_deinit(struct soft_tokens *tokens);
 /* Room for one more of each kind, so that nothing after it can fail. -ENOMEM. */
 int soft_tokens_reserve(struct soft_tokens *tokens);
+/* Fetches what drawing or releasing it will read and write into the cache. Any number will do. */
+void soft_tokens_prefetch(const struct soft_tokens *tokens, uint32_t token);
 /* A token that is neither live nor in quarantine; 0: none found. */
 uint32_t soft_tokens_draw(struct soft_tokens *tokens);
 /* Takes it out of its index and puts it into quarantine; `ms` is soft_tokens_ms. Does nothing for 0. */

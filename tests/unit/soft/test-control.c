@@ -328,6 +328,42 @@ static void test_tag_life(void **state)
 	assert_int_equal(stats(f)->quarantined_tokens, 2);
 }
 
+/* Answers to some go before the next ones are dropped: nicd works on meanwhile, and streams have their share. */
+static void test_drops_in_turns(void **state)
+{
+	enum { FRAMES = 3, MORE = 255 };
+	struct fixture *f = *state;
+	static uint64_t serials[MORE];
+	static uint32_t generations[MORE];
+	Soft__Frame *frame;
+	REQUEST(query, stats, Stats, STATS);
+
+	say_hello(f, false);
+	for (unsigned i = 0; i < FRAMES; i++) {
+		REQUEST(drop, drop_tag, DropTag, DROP_TAG);
+
+		drop.drop_tag->serial = 10;
+		drop.drop_tag->n_more_serials = drop.drop_tag->n_more_generations = MORE;
+		drop.drop_tag->more_serials = serials;
+		drop.drop_tag->more_generations = generations;
+		put(f, &drop, -1);
+		assert_int_equal(frame_flush(&f->out, f->sock), 0);
+	}
+	put(f, &query, -1);
+	assert_int_equal(frame_flush(&f->out, f->sock), 0);
+	for (unsigned i = 0; i < FRAMES; i++) {
+		uv_run(&f->loop, UV_RUN_NOWAIT);   /* the answers go when the next turn begins */
+		uv_run(&f->loop, UV_RUN_NOWAIT);
+		frame = hear(f);
+		assert_non_null(frame);
+		/* mutation: run all that there is, and answer then; or begin no new turn after so many */
+		assert_int_equal(frame->n_replies, 1);
+		assert_int_equal(frame->replies[0]->id, f->id - FRAMES + i);
+	}
+	turn(f);
+	assert_int_equal(hear_reply(f)->reason, NICD_R_NONE);
+}
+
 /* Unmapping much takes turns of the loop; the answer comes after the last, and other commands meanwhile. */
 static void test_slow_detach(void **state)
 {
@@ -1252,7 +1288,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(hello_rules), TEST(tag_life), TEST(slow_detach), TEST(coalesced), TEST(list), TEST(list_kinds),
+		TEST(hello_rules), TEST(tag_life), TEST(drops_in_turns), TEST(slow_detach), TEST(coalesced), TEST(list), TEST(list_kinds),
 		TEST(streams), TEST(notices), TEST(refused), TEST(tickets), TEST(events), TEST(one_at_a_time),
 		cmocka_unit_test(test_other_uid), TEST(gone), TEST(keep), TEST(orphans), TEST(long_drop), TEST(undecodable), TEST(too_big),
 		TEST(empty_frame), TEST(budget), TEST(direction), TEST(too_many_requests), TEST(bad_ids), TEST(no_call),

@@ -609,7 +609,7 @@ static void test_drops_together(void **state)
 		Soft__Reply first = hello_reply(&hello), reply = SOFT__REPLY__INIT;
 		Soft__Dropped dropped = SOFT__DROPPED__INIT;
 		uint32_t cut[FIRST - 1] = {5, 0, 7};
-		struct wire_packet packet;
+		struct wire_packet packet, rest;
 		struct nicd_error err;
 		Soft__Frame *frame;
 		int pair[2];
@@ -622,10 +622,13 @@ static void test_drops_together(void **state)
 			f->provider->ops->tag_drop(f->provider, 100 + i, i, &fresh(&cmds[i])->cmd);
 		/* mutation: forget those that wait for others */
 		assert_true(soft_provider_wants_write(f->provider));
-		f->provider->ops->push(f->provider);
+		/* As many as one request holds are there already, so that the device need not wait. mutation: send them with the rest */
 		assert_int_equal(wire_recv(f->theirs, f->buf, sizeof(f->buf), &packet), WIRE_PACKET);
+		f->provider->ops->push(f->provider);
+		assert_int_equal(wire_recv(f->theirs, f->buf + packet.len, sizeof(f->buf) - packet.len, &rest), WIRE_PACKET);
 		arena_reset(&f->arena);
-		frame = (Soft__Frame *)frame_decode(&soft__frame__descriptor, &f->arena, packet.data, packet.len, &err);
+		/* Frames that follow each other are one. */
+		frame = (Soft__Frame *)frame_decode(&soft__frame__descriptor, &f->arena, packet.data, packet.len + rest.len, &err);
 		/* mutation: a request for each */
 		assert_int_equal(frame->n_requests, 2);
 		assert_int_equal(frame->requests[0]->drop_tag->n_more_serials, FIRST - 1);
@@ -667,6 +670,45 @@ static void test_drops_together(void **state)
 			close(f->theirs);
 		fixture_free(f);
 	}
+}
+
+/* So many are ended by one dispatch, and what else came waits for the next. */
+static void test_drops_in_turns(void **state)
+{
+	enum { TURNS = 4, EACH = 256 };
+	static struct cmd cmds[TURNS * EACH];
+	Soft__HelloReply hello;
+	Soft__Reply first = hello_reply(&hello), reply = SOFT__REPLY__INIT;
+	Soft__Dropped dropped = SOFT__DROPPED__INIT;
+	struct wire_packet packet;
+	struct nicd_error err;
+	unsigned done;
+	int pair[2];
+	struct fixture *f = fixture_new(pair);
+
+	assert_int_equal(meet(f, pair, FIELD_REPLIES, &first.base, &err), 0);
+	f->provider->events = &events;
+	for (unsigned i = 0; i < TURNS * EACH; i++)
+		f->provider->ops->tag_drop(f->provider, 100 + i, i, &fresh(&cmds[i])->cmd);
+	reply.result_case = SOFT__REPLY__RESULT_DROPPED;
+	reply.dropped = &dropped;
+	for (unsigned i = 0; i < TURNS; i++) {
+		reply.id = cmds[i * EACH].cmd.id;
+		answer(f->theirs, FIELD_REPLIES, &reply.base);
+	}
+	for (unsigned turn = 1; turn <= TURNS / 2; turn++) {
+		soft_provider_dispatch(f->provider);
+		done = 0;
+		for (unsigned i = 0; i < TURNS * EACH; i++)
+			done += (unsigned)cmds[i].done;
+		/* mutation: end all that there are */
+		assert_int_equal(done, turn * 2 * EACH);
+	}
+	while (wire_recv(f->theirs, f->buf, sizeof(f->buf), &packet) == WIRE_PACKET)
+		;
+	f->provider->ops->free(f->provider);
+	close(f->theirs);
+	fixture_free(f);
 }
 
 static void test_bad_device(void **state)
@@ -775,7 +817,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(facts), TEST(tag_life), TEST(fields), TEST(many), TEST(lost), TEST(free_in_flight),
-		cmocka_unit_test(test_bad_hello), cmocka_unit_test(test_drops_together), cmocka_unit_test(test_bad_device), cmocka_unit_test(test_slow_device),
+		cmocka_unit_test(test_bad_hello), cmocka_unit_test(test_drops_together), cmocka_unit_test(test_drops_in_turns),
+		cmocka_unit_test(test_bad_device), cmocka_unit_test(test_slow_device),
 	};
 
 	return cmocka_run_group_tests(tests, warm_up, NULL);

@@ -379,6 +379,56 @@ static void test_drop_cuts(void **state)
 	assert_int_equal(soft_tag_drop(tags, 2, 1), 0);
 }
 
+/* It takes long. */
+static void cut_slowly(struct soft_use *use)
+{
+	clock_ns += 8ull * SECOND * 1000000;
+	soft_use_end(use);
+}
+
+static void test_drop_many(void **state)
+{
+	enum { N = 100 };
+	struct soft_tags *tags = *state;
+	uint64_t serials[N + 3];
+	uint32_t generations[N + 3], cut[N + 3], tokens[N];
+	struct soft_use use = {.cut = cut_slowly};
+	struct soft_tags_stats stats;
+
+	for (unsigned i = 0; i < N; i++) {
+		struct soft_tag_terms terms = terms_of(i + 1, 64, NIC_REMOTE_READ);
+		struct soft_tag *tag = add(tags, &terms);
+
+		serials[i] = i + 1;
+		generations[i] = 1;
+		tokens[i] = tag->remote_token;
+		if (i == 20)
+			soft_use_begin(tags, &use, tag);
+	}
+	serials[N] = serials[N + 1] = 1;                  /* twice more */
+	generations[N] = generations[N + 1] = generations[N + 2] = 1;
+	serials[N + 2] = UINT64_MAX;                      /* none */
+	generations[50] = 2;                              /* not this one */
+	assert_true(soft_tags_drop(tags, serials, generations, N + 3, cut));
+	soft_tags_stats(tags, &stats);
+	/* mutation: take the place that was looked up before for that of the tag: it may be another's by now */
+	assert_int_equal(stats.tags, 1);
+	assert_non_null(soft_tag_find(tags, 51));
+	for (unsigned i = 0; i < N + 3; i++)
+		assert_int_equal(cut[i], i == 20);
+	/* mutation: say that nobody was cut */
+	assert_false(soft_tags_drop(tags, serials, generations, 20, cut));
+	clock_ns += 3ull * SECOND * 1000000;
+	for (unsigned i = 0; i < N; i++) {
+		assert_int_equal(check(tags, tokens[i], 0x10000, 1, SOFT_REMOTE_READ), i == 50 ? NICD_R_NONE : NICD_R_REMOTE_TOKEN);
+	}
+	/* Those before are over after 11 s. mutation: look at the clock only before: then those after it rest too short */
+	soft_tags_stats(tags, &stats);
+	assert_int_equal(stats.quarantined, 2 * (N - 1 - 21));
+	generations[50] = 1;
+	assert_false(soft_tags_drop(tags, &serials[50], &generations[50], 1, cut));
+}
+
 static void test_reset(void **state)
 {
 	struct soft_tags *tags = *state;
@@ -607,6 +657,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_add_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_idempotent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop_cuts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_drop_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reset_in_steps, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_homes, setup, teardown),
