@@ -6,7 +6,8 @@
  *
  * Files: mpa.c (handshake and FPDU framing, pure functions on bytes), rdmap.c (DDP/RDMAP headers and Terminate, pure), stream.c
  * (one connection: states and end), handshake.c (its beginning), receive.c and transmit.c (its two halves), work.c (posted
- * transfer lists), message.c (Send and receive), engine.c (listeners, connects, registry, turns).
+ * transfer lists), message.c (Send and receive), engine.c (connects, registry, turns),
+ * accept.c (listeners).
  */
 #include <netinet/in.h>
 #include <stdbool.h>

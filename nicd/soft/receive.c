@@ -6,9 +6,9 @@
  *           -> per frame: length, header, checks, token lookup -> payload from staging into a batch of places
  *           -> one process_vm_writev for the batch -> reads that are now complete are confirmed
  *
- * With CRC a frame is staged whole and judged before a byte of it is placed. What is not whole at the end of a turn is kept in rx->rest
- * (without CRC never more than a header, but for a message that waits for a receive); a segment that is half placed holds a soft_use, by which a tag that goes cuts
- * the stream. Neither half ever waits for the other: reading goes on while nothing can be sent.
+ * With CRC a frame is staged whole and judged before a byte of it is placed. What is not whole at the end of a turn is kept in
+ * rx->rest (without CRC never more than a header, but for a message that waits for a receive); a segment that is half placed holds a
+ * soft_use, by which a tag that goes cuts the stream. Neither half ever waits for the other: reading goes on while nothing can be sent.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The inside of the engine and of its streams, for engine.c, stream.c, handshake.c, receive.c, transmit.c,
+ * The inside of the engine and of its streams, for engine.c, accept.c, stream.c, handshake.c, receive.c, transmit.c,
  * work.c and message.c only.
  *
  * Nothing calls out of the engine while a stream is at work: what others must hear is noted (stream_news) and told by
@@ -287,6 +287,8 @@ bool engine_admit(struct soft_stream *s);
 /* Takes it out of all counts. */
 void engine_uncount(struct soft_stream *s);
 void engine_stream_freed(struct soft_engine *engine);
+/* accept.c: closes the listening sockets. */
+void engine_unlisten(struct soft_engine *engine);
 uint32_t engine_sink_stag(struct soft_stream *s);
 
 /* stream.c */

@@ -67,7 +67,7 @@ struct soft_tags_stats {
 	uint64_t memories, tags, quarantined;
 };
 
-/* What a stream may name: with n_doors 0 the tags of its PD, else only those of these doors (its grant list). */
+/* What a stream may name: the tags of its PD, or only those of these doors (its grant list). */
 struct soft_scope {
 	uint64_t pd;
 	bool by_grant;
