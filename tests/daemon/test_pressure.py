@@ -298,6 +298,7 @@ def test_who_connects_and_says_nothing(own_nicd):
         assert select.select([sock], [], [], 20)[0]
         frame = pb.Frame.FromString(sock.recv(limits.FRAME_MAX))
         assert (frame.fatal.name, frame.fatal.limit) == ("HELLO_FIRST", 1000) and frame.fatal.observed >= 1000
+        assert select.select([sock], [], [], 20)[0]
         assert sock.recv(1) == b""
         sock.close()
         polite.create_pd()

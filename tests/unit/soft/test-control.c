@@ -703,9 +703,6 @@ static void test_events(void **state)
 	say_hello(f, false);
 	ticket_terms(one.add_ticket, hash, 20);
 	ask(f, &one);
-	ticket_terms(two.add_ticket, hash, 21);
-	two.add_ticket->ttl_ms = 1;
-	ask(f, &two);
 	fake.events.opened(fake.events.userdata, 1ull << 63, &seen, "127.0.0.1:4711");
 	/* mutation: tell it at the end of the turn */
 	frame = hear(f);
@@ -720,6 +717,9 @@ static void test_events(void **state)
 	assert_int_equal(frame->events[0]->kind, SOFT__EVENT__KIND__STREAM_CLOSED);
 	assert_int_equal(frame->events[0]->reason, NICD_R_PEER_CLOSED);
 	assert_int_equal(frame->events[0]->counters->peer_read, 11);
+	ticket_terms(two.add_ticket, hash, 21);
+	two.add_ticket->ttl_ms = 1;
+	ask(f, &two);
 	for (unsigned i = 0; i < 100 && !(frame = hear(f)); i++) {
 		usleep(1000);
 		turn(f);
