@@ -8,52 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nicd/adapter.h"
-#include "nicd/qp.h"
 #include "proto/locator.h"
-#include "tests/sim/world.h"
-
-enum {
-	COMMANDS = 2048,
-	THINGS = 512,
-	TOKENS = 4096,      /* there are, but 0: so few that one would come again soon if nobody took care */
-	REST_MS = 10000,    /* of a token that was released */
-};
-
-struct command {
-	enum sim_op op;
-	unsigned number;
-	uint64_t serial, door;
-	struct nic_cmd *cmd;
-	uint32_t entries;
-	uint64_t bytes;
-};
-
-struct thing {
-	enum { THING_MEMORY, THING_TAG, THING_DOOR, THING_STREAM } kind;
-	uint64_t serial, door;
-	uint32_t local, remote, generation;
-	bool settled;            /* its command has ended */
-	uint32_t uses, max_streams;
-};
-
-struct device {
-	struct nic_provider provider;
-	int index;               /* the model's */
-	bool lost, told;
-	uint64_t rests_until[TOKENS];   /* UINT64_MAX: it lives */
-	unsigned n_commands, n_things;
-	struct command commands[COMMANDS];
-	struct thing things[THINGS];
-	uint64_t last_stream;
-};
+#include "tests/sim/device-private.h"
 
 static struct device *device_of(struct nic_provider *p)
 {
 	return (struct device *)p;
 }
 
-static struct thing *thing_find(struct device *d, unsigned kind, uint64_t serial)
+struct thing *device_thing(struct device *d, unsigned kind, uint64_t serial)
 {
 	for (unsigned i = 0; i < d->n_things; i++)
 		if (d->things[i].kind == kind && d->things[i].serial == serial)
@@ -61,7 +24,7 @@ static struct thing *thing_find(struct device *d, unsigned kind, uint64_t serial
 	return NULL;
 }
 
-static struct thing *thing_add(struct device *d, unsigned kind, uint64_t serial)
+struct thing *device_thing_add(struct device *d, unsigned kind, uint64_t serial)
 {
 	struct thing *thing = &d->things[d->n_things++];
 
@@ -70,7 +33,7 @@ static struct thing *thing_add(struct device *d, unsigned kind, uint64_t serial)
 	return thing;
 }
 
-static void thing_remove(struct device *d, struct thing *thing)
+void device_thing_remove(struct device *d, struct thing *thing)
 {
 	if (thing)
 		*thing = d->things[--d->n_things];
@@ -89,9 +52,13 @@ static uint32_t token_draw(struct device *d)
 	sim_fail("the device has no tokens left");
 }
 
-static void token_rest(struct device *d, const struct thing *tag)
+void device_tag_gone(struct device *d, const struct thing *tag)
 {
-	d->rests_until[tag->local] = d->rests_until[tag->remote] = world->now + REST_MS * UINT64_C(1000000) + 1;
+	const struct thing gone = *tag;
+
+	device_cut(d, &gone);
+	d->rests_until[gone.local] = d->rests_until[gone.remote] = world->now + REST_MS * UINT64_C(1000000) + 1;
+	device_thing_remove(d, device_thing(d, THING_TAG, gone.serial));
 }
 
 static struct nic_counters counters(void)
@@ -100,13 +67,13 @@ static struct nic_counters counters(void)
 }
 
 /* A stream is gone; nicd hears of it, or has to find out. */
-static void stream_end(struct device *d, struct thing *stream, enum nicd_reason why, bool tell)
+void device_stream_end(struct device *d, struct thing *stream, enum nicd_reason why, bool tell)
 {
 	struct nic_counters last = counters();
 	struct nicd_error error = { .reason = why };
 	uint64_t serial = stream->serial;
 
-	thing_remove(d, stream);
+	device_thing_remove(d, stream);
 	if (!tell)
 		return;
 	trace("stream closed", (uint64_t)d->index, serial, why);
@@ -119,7 +86,7 @@ static void stream_end(struct device *d, struct thing *stream, enum nicd_reason 
 
 static void apply_tag_add(struct device *d, const struct command *c)
 {
-	struct thing *tag = thing_find(d, THING_TAG, c->serial);
+	struct thing *tag = device_thing(d, THING_TAG, c->serial);
 
 	tag->settled = true;
 	c->cmd->tags.local_token = tag->local;
@@ -134,17 +101,20 @@ static void apply_door_drop(struct device *d, const struct command *c)
 	for (unsigned i = 0; i < d->n_things; i++) {
 		if (d->things[i].kind != THING_STREAM || d->things[i].door != c->serial)
 			continue;
-		stream_end(d, &d->things[i], NICD_R_REVOKED, tell);
+		device_stream_end(d, &d->things[i], NICD_R_REVOKED, tell);
 		cut++;
 		i = UINT32_MAX;
 	}
-	thing_remove(d, thing_find(d, THING_DOOR, c->serial));
+	device_thing_remove(d, device_thing(d, THING_DOOR, c->serial));
 	c->cmd->dropped.streams_cut = cut;
 }
 
 static void apply_connect(struct device *d, const struct command *c)
 {
-	thing_add(d, THING_STREAM, c->serial)->settled = true;
+	struct thing *stream = device_thing_add(d, THING_STREAM, c->serial);
+
+	stream->settled = true;
+	stream->pd = c->pd;
 	c->cmd->connected.grant = (struct nic_grant_info){
 		.remote_token = 0x5151, .rights = 0x7, .iova = 0x10000, .length = 4096, .incarnation = 77 };
 	strcpy(c->cmd->connected.peer, "127.0.0.2:7190");
@@ -157,10 +127,10 @@ static void apply(struct device *d, const struct command *c, uint32_t *local, ui
 
 	switch (c->op) {
 	case OP_ATTACH:
-		thing_find(d, THING_MEMORY, c->serial)->settled = true;
+		device_thing(d, THING_MEMORY, c->serial)->settled = true;
 		break;
 	case OP_DETACH:
-		thing_remove(d, thing_find(d, THING_MEMORY, c->serial));
+		device_thing_remove(d, device_thing(d, THING_MEMORY, c->serial));
 		break;
 	case OP_TAG_ADD:
 		apply_tag_add(d, c);
@@ -168,28 +138,28 @@ static void apply(struct device *d, const struct command *c, uint32_t *local, ui
 		*remote = c->cmd->tags.remote_token;
 		break;
 	case OP_TAG_DROP:
-		thing = thing_find(d, THING_TAG, c->serial);
+		thing = device_thing(d, THING_TAG, c->serial);
 		if (!thing)
 			break;
 		*local = thing->local;
 		*remote = thing->remote;
-		token_rest(d, thing);
-		thing_remove(d, thing);
+		device_tag_gone(d, thing);
 		break;
 	case OP_DOOR_ADD:
-		thing_find(d, THING_DOOR, c->serial)->settled = true;
+		device_thing(d, THING_DOOR, c->serial)->settled = true;
 		break;
 	case OP_CONNECT:
 		apply_connect(d, c);
 		break;
-	case OP_POST:
-		c->cmd->completion.bytes = c->bytes;
-		c->cmd->completion.entries = c->entries;
+	case OP_FLUSH:
+		device_cancel(d, c->serial, c->number);
 		break;
 	case OP_DISCONNECT:
-		c->cmd->stream.connected = thing_find(d, THING_STREAM, c->serial);
+		if (sim_chance(&world->random, 2))
+			device_cancel(d, c->serial, c->number);
+		c->cmd->stream.connected = device_thing(d, THING_STREAM, c->serial);
 		c->cmd->stream.counters = counters();
-		thing_remove(d, thing_find(d, THING_STREAM, c->serial));
+		device_thing_remove(d, device_thing(d, THING_STREAM, c->serial));
 		break;
 	case OP_QUERY:
 		c->cmd->stream.connected = true;
@@ -214,26 +184,26 @@ static void take_back(struct device *d, const struct command *c)
 	struct thing *thing = NULL;
 
 	if (c->op == OP_ATTACH)
-		thing = thing_find(d, THING_MEMORY, c->serial);
+		thing = device_thing(d, THING_MEMORY, c->serial);
 	if (c->op == OP_TAG_ADD)
-		thing = thing_find(d, THING_TAG, c->serial);
+		thing = device_thing(d, THING_TAG, c->serial);
 	if (c->op == OP_DOOR_ADD)
-		thing = thing_find(d, THING_DOOR, c->serial);
+		thing = device_thing(d, THING_DOOR, c->serial);
 	if (thing && thing->kind == THING_TAG)
-		token_rest(d, thing);
-	thing_remove(d, thing);
+		device_tag_gone(d, thing);
+	else
+		device_thing_remove(d, thing);
 }
 
-static enum nicd_reason failure(enum sim_op op)
+static enum nicd_reason failure(const struct command *c)
 {
 	static const enum nicd_reason adds[] = { NICD_R_DEVICE_FAILED, NICD_R_NO_MEMORY, NICD_R_MEMORY_MAP, NICD_R_TAGS_EXHAUSTED,
 						 NICD_R_DEVICE_BUSY };
 	static const enum nicd_reason drops[] = { NICD_R_DEVICE_FAILED, NICD_R_NO_MEMORY, NICD_R_DEVICE_BUSY };
 	static const enum nicd_reason connects[] = { NICD_R_CONNECT, NICD_R_CONNECT, NICD_R_CONNECT, NICD_R_DEVICE_FAILED };
-	static const enum nicd_reason posts[] = { NICD_R_REMOTE_TOKEN, NICD_R_LOCAL_RANGE, NICD_R_QP_LOST, NICD_R_FLUSHED };
 	static const enum nicd_reason queries[] = { NICD_R_QP_STATE, NICD_R_DEVICE_FAILED };
 
-	switch (op) {
+	switch (c->op) {
 	case OP_ATTACH:
 	case OP_TAG_ADD:
 	case OP_DOOR_ADD:
@@ -241,7 +211,7 @@ static enum nicd_reason failure(enum sim_op op)
 	case OP_CONNECT:
 		return connects[sim_below(&world->random, 4)];
 	case OP_POST:
-		return posts[sim_below(&world->random, 4)];
+		return device_work_failure(c);
 	case OP_QUERY:
 		return queries[sim_below(&world->random, 2)];
 	default:
@@ -252,8 +222,11 @@ static enum nicd_reason failure(enum sim_op op)
 static void end(struct device *d, const struct command *c, enum nicd_reason reason)
 {
 	struct m_request *outer = world->model->current;
-	uint32_t local = 0, remote = 0, status = nicd_reason_info(reason)->status;
+	uint32_t local = 0, remote = 0, status;
 
+	if (c->op == OP_POST)
+		reason = device_work_judge(d, c, reason);
+	status = nicd_reason_info(reason)->status;
 	if (reason == NICD_R_NONE && c->op == OP_DOOR_DROP)
 		apply_door_drop(d, c);
 	else if (reason == NICD_R_NONE)
@@ -262,16 +235,25 @@ static void end(struct device *d, const struct command *c, enum nicd_reason reas
 		take_back(d, c);
 	if (reason != NICD_R_NONE)
 		nicd_refuse(&c->cmd->error, reason);
+	if (c->op == OP_POST)
+		device_work_complete(c, reason);
 	trace("command ends", c->number, c->op, status);
 	model_command_end(world->model, c->number, status, local, remote);
 	c->cmd->done(c->cmd);
 	world->model->current = outer;
 }
 
+void device_end(struct device *d, unsigned i, enum nicd_reason reason)
+{
+	const struct command c = d->commands[i];
+
+	d->commands[i] = d->commands[--d->n_commands];
+	end(d, &c, reason);
+}
+
 /* ---- commands come */
 
-/* Tells the model what nicd made of a peer that came in: its Qp has a serial of nicd's own. */
-static void opened(void)
+void device_opened(void)
 {
 	struct world_opening how = world->opening;
 	const struct nic_object *object = nic_next(&world->nic, NIC_QP, how.before);
@@ -287,6 +269,16 @@ static void opened(void)
 		model_stream_opened(world->model, how.device, how.stream, how.door, 0, 0, 0);
 }
 
+/* Receives mostly wait, and for those in front of them. */
+static bool may_end_now(const struct device *d, const struct command *c)
+{
+	if (!world->profile->inline_end || world->model->draining)
+		return false;
+	if (c->op != OP_POST || c->work.operation != WORK_RECEIVE || c->broken != NICD_R_NONE)
+		return true;
+	return device_oldest_receive(d, c->serial) == UINT32_MAX && sim_chance(&world->random, 4);
+}
+
 static void go(struct device *d, enum sim_op op, uint64_t serial, struct nic_cmd *cmd, const struct sim_op_args *args, struct command *fill)
 {
 	struct command c = *fill;
@@ -299,15 +291,15 @@ static void go(struct device *d, enum sim_op op, uint64_t serial, struct nic_cmd
 	sim_must(cmd->done && cmd->error.reason == NICD_R_NONE, "a command that was not begun");
 	for (unsigned i = 0; i < d->n_commands; i++)
 		sim_must(d->commands[i].cmd != cmd, "a command is given twice");
-	opened();
+	device_opened();
 	trace("command", c.number, op, serial);
 	model_command(world->model, d->index, c.number, op, serial, args);
 	if (d->lost) {
 		end(d, &c, NICD_R_DEVICE_LOST);
 		return;
 	}
-	if (world->profile->inline_end && !world->model->draining && sim_chance(&world->random, world->profile->inline_end)) {
-		end(d, &c, sim_chance(&world->random, world->profile->fail) ? failure(op) : NICD_R_NONE);
+	if (may_end_now(d, &c) && sim_chance(&world->random, world->profile->inline_end)) {
+		end(d, &c, sim_chance(&world->random, world->profile->fail) ? failure(&c) : NICD_R_NONE);
 		return;
 	}
 	sim_must(d->n_commands < COMMANDS, "the device is too small");
@@ -326,8 +318,8 @@ static void op_attach(struct nic_provider *p, const struct nic_attach *what, str
 
 	sim_must(what->fd >= 0 && what->fd < WORLD_FDS && world->fd_open[what->fd], "memory with a descriptor that is closed");
 	sim_must(world->fds[what->fd].size == what->size, "memory of another size");
-	sim_must(!thing_find(d, THING_MEMORY, what->memory), "memory is attached twice");
-	thing_add(d, THING_MEMORY, what->memory);
+	sim_must(!device_thing(d, THING_MEMORY, what->memory), "memory is attached twice");
+	device_thing_add(d, THING_MEMORY, what->memory);
 	args.fd = (uint32_t)what->fd;
 	go(d, OP_ATTACH, what->memory, cmd, &args, &(struct command){ 0 });
 }
@@ -351,9 +343,14 @@ static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struc
 		args.ranges[i].offset = what->ranges[i].offset;
 		args.ranges[i].length = what->ranges[i].length;
 	}
-	sim_must(!thing_find(d, THING_TAG, what->serial), "a tag is added twice");
-	tag = thing_add(d, THING_TAG, what->serial);
+	sim_must(!device_thing(d, THING_TAG, what->serial), "a tag is added twice");
+	tag = device_thing_add(d, THING_TAG, what->serial);
 	tag->generation = what->generation;
+	tag->pd = what->pd;
+	tag->door = what->door;
+	tag->iova = what->iova;
+	tag->length = what->length;
+	tag->rights = what->rights;
 	/* Both are drawn, also when nobody may use one of them, as devices do: not to pass it on is the NIC layer's. */
 	tag->remote = token_draw(d);
 	if (!what->door)
@@ -363,7 +360,7 @@ static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struc
 
 static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
 {
-	const struct thing *tag = thing_find(device_of(p), THING_TAG, serial);
+	const struct thing *tag = device_thing(device_of(p), THING_TAG, serial);
 
 	sim_must(!tag || tag->generation == generation, "the tag of another registration is dropped");
 	go(device_of(p), OP_TAG_DROP, serial, cmd, NULL, &(struct command){ 0 });
@@ -378,8 +375,9 @@ static void op_door_add(struct nic_provider *p, const struct nic_door *what, str
 	struct thing *door;
 
 	memcpy(args.hash, what->hash, sizeof(args.hash));
-	door = thing_add(d, THING_DOOR, what->serial);
+	door = device_thing_add(d, THING_DOOR, what->serial);
 	door->uses = what->uses;
+	door->pd = what->pd;
 	door->max_streams = what->max_streams;
 	go(d, OP_DOOR_ADD, what->serial, cmd, &args, &(struct command){ 0 });
 }
@@ -391,16 +389,32 @@ static void op_door_drop(struct nic_provider *p, uint64_t serial, bool cut, stru
 
 static void op_connect(struct nic_provider *p, const struct nic_connect *what, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_CONNECT, what->qp, cmd, NULL, &(struct command){ 0 });
+	go(device_of(p), OP_CONNECT, what->qp, cmd, NULL, &(struct command){ .pd = what->pd });
 }
 
 static void op_post(struct nic_provider *p, const struct nic_post *what, struct nic_cmd *cmd)
 {
+	static const enum sim_operation operations[] = {
+		[NIC_READ] = WORK_READ, [NIC_WRITE] = WORK_WRITE, [NIC_SEND] = WORK_SEND, [NIC_RECEIVE] = WORK_RECEIVE };
 	struct sim_op_args args = { .bytes = what->n_entries * NICD_TRANSFER_ENTRY_SIZE };
-	struct command c = { .entries = what->n_entries };
+	struct command c = { .entries = what->n_entries, .serial = what->qp };
+	uint32_t length;
 
-	for (uint32_t i = 0; i < what->n_entries; i++)
-		c.bytes += what->entries[i * NICD_TRANSFER_ENTRY_SIZE + 24];
+	for (uint32_t i = 0; i < what->n_entries; i++) {
+		memcpy(&length, &what->entries[i * NICD_TRANSFER_ENTRY_SIZE + 24], sizeof(length));
+		c.bytes += length;
+	}
+	args.work = (struct sim_work){
+		.operation = operations[what->operation], .notify = what->notify, .solicited = what->solicited,
+		.invalidate = what->invalidate, .invalidate_token = what->invalidate_token };
+	memcpy(&args.work.local_token, what->entries, 4);
+	memcpy(&args.work.remote_token, what->entries + 4, 4);
+	memcpy(&args.work.local_addr, what->entries + 8, 8);
+	memcpy(&args.work.remote_addr, what->entries + 16, 8);
+	memcpy(&args.work.length, what->entries + 24, 4);
+	c.work = args.work;
+	if (c.work.operation == WORK_RECEIVE)
+		c.broken = device_work_check(device_of(p), &c);
 	go(device_of(p), OP_POST, what->qp, cmd, &args, &c);
 }
 
@@ -510,80 +524,41 @@ struct nic_provider *device_provider(struct device *d)
 
 /* ---- what it does by itself */
 
+/* Receives are filled in their order; and mostly they wait longer than other work. */
+static unsigned some_command(const struct device *d)
+{
+	unsigned i = sim_below(&world->random, d->n_commands);
+
+	for (unsigned n = 0; n < 2 && d->commands[i].work.operation == WORK_RECEIVE && !world->model->draining; n++)
+		i = sim_below(&world->random, d->n_commands);
+	if (d->commands[i].op == OP_POST && d->commands[i].work.operation == WORK_RECEIVE)
+		i = device_oldest_receive(d, d->commands[i].serial);
+	return i;
+}
+
 bool device_step(struct device *d, bool may_fail)
 {
 	struct command c;
 	unsigned i;
 
+	if (device_peer_doomed(d))
+		return true;
 	if (!d->n_commands)
 		return false;
-	i = sim_below(&world->random, d->n_commands);
+	i = some_command(d);
 	c = d->commands[i];
-	d->commands[i] = d->commands[--d->n_commands];
-	end(d, &c, may_fail && sim_chance(&world->random, world->profile->fail) ? failure(c.op) : NICD_R_NONE);
-	return true;
-}
-
-static struct thing *pick(struct device *d, unsigned kind)
-{
-	unsigned n = 0, at;
-
-	for (unsigned i = 0; i < d->n_things; i++)
-		n += d->things[i].kind == kind && d->things[i].settled;
-	at = sim_below(&world->random, n);
-	for (unsigned i = 0; i < d->n_things; i++)
-		if (d->things[i].kind == kind && d->things[i].settled && !at--)
-			return &d->things[i];
-	return NULL;
-}
-
-static void news_opened(struct device *d, const struct thing *door)
-{
-	uint64_t serial = door->serial;
-	struct thing *stream;
-	uint32_t in = 0;
-
-	for (unsigned i = 0; i < d->n_things; i++)
-		in += d->things[i].kind == THING_STREAM && d->things[i].door == serial;
-	/* A device that lets in one too many is wrong, and nicd has to cope. */
-	if (in >= door->max_streams && !sim_chance(&world->random, 8))
-		return;
-	stream = thing_add(d, THING_STREAM, ++d->last_stream);
-	stream->door = serial;
-	stream->settled = true;
-	trace("stream opened", (uint64_t)d->index, d->last_stream, serial);
-	world->opening = (struct world_opening){
-		.device = d->index, .stream = d->last_stream, .door = serial, .before = world->nic.last_serial };
-	d->provider.events->stream_opened(d->provider.adapter, d->last_stream, serial, "127.0.0.3:999");
-	opened();
-}
-
-void device_news(struct device *d)
-{
-	struct thing *thing;
-
-	switch (sim_below(&world->random, 4)) {
-	case 0:
-	case 1:
-		thing = pick(d, THING_DOOR);
-		if (thing)
-			news_opened(d, thing);
-		break;
-	case 2:
-		thing = pick(d, THING_STREAM);
-		if (thing)
-			stream_end(d, thing, NICD_R_PEER_CLOSED, true);
-		break;
-	case 3:
-		thing = pick(d, THING_DOOR);
-		if (!thing)
-			break;
-		trace("door expired", (uint64_t)d->index, thing->serial, 0);
-		model_door_expired(world->model, d->index, thing->serial);
-		d->provider.events->door_expired(d->provider.adapter, thing->serial);
-		break;
+	if (may_fail && sim_chance(&world->random, world->profile->fail)) {
+		device_end(d, i, failure(&c));
+		return true;
 	}
-	model_command_over(world->model);
+	if (c.op == OP_POST && device_work_judge(d, &c, NICD_R_NONE) == NICD_R_NONE && c.work.operation == WORK_RECEIVE && may_fail) {
+		d->commands[i] = d->commands[--d->n_commands];
+		device_peer_invalidates(d, &c);
+		end(d, &c, NICD_R_NONE);
+		return true;
+	}
+	device_end(d, i, NICD_R_NONE);
+	return true;
 }
 
 void device_lose(struct device *d)

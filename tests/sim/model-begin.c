@@ -443,6 +443,8 @@ uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe)
 	case CALL_READ:
 	case CALL_WRITE:
 	case CALL_TRANSFER_LIST:
+	case CALL_SEND:
+	case CALL_RECEIVE:
 	case CALL_FLUSH:
 	case CALL_DISCONNECT:
 		return model_begin_work(m, r, maybe);

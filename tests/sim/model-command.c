@@ -155,8 +155,10 @@ static void begin(struct model *m, struct m_command *k, const struct sim_op_args
 		}
 		break;
 	case OP_POST:
-		k->buffered = args->bytes;
-		m->buffered[o->account] += k->buffered;
+		model_post(m, k, args);
+		break;
+	case OP_FLUSH:
+		o->works++;
 		break;
 	default:
 		break;
@@ -251,7 +253,10 @@ static void end(struct model *m, struct m_command *k, uint32_t status, uint32_t 
 		model_end_connect(m, o, ok);
 		break;
 	case OP_POST:
-		m->buffered[o->account] -= k->buffered;
+		model_unpost(m, k);
+		break;
+	case OP_FLUSH:
+		o->works--;
 		break;
 	case OP_DISCONNECT:
 		model_end_disconnect(m, k, status);

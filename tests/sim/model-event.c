@@ -13,9 +13,20 @@ static uint64_t came_by(const struct model *m, uint64_t qp)
 	sim_fail("a peer came in that the device never told of: Qp %llx", (unsigned long long)qp);
 }
 
-void model_event(struct model *m, int client, enum sim_event kind, uint64_t id, uint64_t serial)
+/* The latest wins: those not told yet are in it, and each is told once. */
+static void check_notified(struct m_object *door, uint64_t by, uint64_t count)
+{
+	sim_must(count == door->notified && by == door->notified_by, "door %llx was notified %llu times, last by %llx, and told %llu by %llx",
+		 (unsigned long long)door->serial, (unsigned long long)door->notified, (unsigned long long)door->notified_by,
+		 (unsigned long long)count, (unsigned long long)by);
+	sim_must(count > door->told, "notice %llu of door %llx is told twice", (unsigned long long)count, (unsigned long long)door->serial);
+	door->told = count;
+}
+
+void model_event(struct model *m, int client, enum sim_event kind, uint64_t id, uint64_t serial, uint64_t count)
 {
 	struct m_client *c = &m->clients[client];
+	uint64_t by = serial;
 
 	sim_must(!c->dying, "an event on a session that has ended");
 	m->events[kind]++;
@@ -37,7 +48,7 @@ void model_event(struct model *m, int client, enum sim_event kind, uint64_t id, 
 		}
 		sim_fail("news of an adapter that never was");
 	}
-	if (kind == EV_CONNECTED)
+	if (kind == EV_CONNECTED || kind == EV_NOTIFIED)
 		serial = came_by(m, serial);
 	for (unsigned i = 0; i < m->n_objects; i++) {
 		struct m_object *o = &m->objects[i];
@@ -46,6 +57,8 @@ void model_event(struct model *m, int client, enum sim_event kind, uint64_t id, 
 			continue;
 		sim_must(o->may & BIT(kind), "event %u of object %llx, to which that did not happen", kind, (unsigned long long)serial);
 		sim_must(!id || id == o->id, "an event names object %llx, not %llx", (unsigned long long)id, (unsigned long long)o->id);
+		if (kind == EV_NOTIFIED)
+			check_notified(o, by, count);
 		o->owed &= ~BIT(kind);
 		return;
 	}
@@ -98,6 +111,8 @@ static void check_due(struct model *m, struct m_request *r)
 	case CALL_READ:
 	case CALL_WRITE:
 	case CALL_TRANSFER_LIST:
+	case CALL_SEND:
+	case CALL_RECEIVE:
 	case CALL_FLUSH:
 	case CALL_QUERY_QP:
 	case CALL_LIST:

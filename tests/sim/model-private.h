@@ -55,6 +55,11 @@ void model_token_rests(struct model *m, int adapter, uint32_t token);
 /* ---- model-request.c, model-begin.c, model-work.c */
 
 bool model_is_call(enum sim_call call);
+/* It counts as one of its session's and account's requests in flight. */
+bool model_counts_as_call(const struct m_request *r);
+/* Memory may be refused to what follows before it has done anything; then all is as it was. */
+void model_save(struct model *m, struct m_request *r);
+void model_restore(struct model *m);
 /* With which statuses it must be refused before its method sees it; 0: none. */
 uint32_t model_admission(struct model *m, struct m_request *r, bool *waits);
 bool model_may_queue(const struct model *m, const struct m_request *r);
@@ -67,6 +72,12 @@ void model_need(struct model *m, struct m_request *r, enum sim_slot slot, uint64
 uint32_t model_begin_connect(struct model *m, struct m_request *r, uint32_t *maybe);
 uint32_t model_begin_work(struct model *m, struct m_request *r, uint32_t *maybe);
 uint32_t model_begin_query(struct model *m, struct m_request *r);
+void model_post(struct model *m, struct m_command *k, const struct sim_op_args *args);
+void model_unpost(struct model *m, struct m_command *k);
+bool model_is_post(enum sim_call call);
+void model_check_completion(struct model *m, const struct m_request *r, const struct sim_reply *p);
+/* Of this Qp nothing may be unanswered that was posted before. */
+void model_check_flushed(struct model *m, const struct m_request *r, const struct m_object *qp);
 
 /* ---- model-usage.c */
 

@@ -129,3 +129,15 @@ void model_stream_closed(struct model *m, int adapter, uint64_t stream)
 		o->gone = true;
 	model_settle(m);
 }
+
+void model_stream_notified(struct model *m, int adapter, uint64_t stream, uint64_t count)
+{
+	struct m_object *o = model_stream(m, adapter, stream), *door = o ? o->by_door : NULL;
+
+	if (!door || count <= o->notified)
+		return;
+	door->notified += count - o->notified;
+	door->notified_by = o->serial;
+	o->notified = count;
+	model_owe(m, door, EV_NOTIFIED);
+}

@@ -144,6 +144,8 @@ static uint32_t allow(struct model *m, struct m_request *r)
 	case CALL_READ:
 	case CALL_WRITE:
 	case CALL_TRANSFER_LIST:
+	case CALL_SEND:
+	case CALL_RECEIVE:
 	case CALL_FLUSH:
 		return r->commands ? 0 : r->ended;
 	case CALL_QUERY_QP:
@@ -365,7 +367,12 @@ static void succeeded(struct model *m, struct m_request *r, const struct sim_rep
 	case CALL_DISCONNECT:
 		o->state = M_DISCONNECTED;   /* the device may be gone, and was not asked */
 		break;
+	case CALL_FLUSH:
+		model_check_flushed(m, r, o);
+		break;
 	case CALL_CLOSE:
+		if (o->type == T_QP)
+			model_check_flushed(m, r, o);
 		/* It is over: nothing of it is anywhere. */
 		sim_must(!o->inflight && (!(o->type == T_MR || o->type == T_TICKET || o->type == T_EXPORT) || !held(o)),
 			 "an object is closed that the device holds");
@@ -385,9 +392,7 @@ static void refused(struct model *m, struct m_request *r, uint32_t status)
 	if (!r->started || (r->now && !(r->allowed & BIT(S_SUCCESS))))
 		return;
 	if (m->saved_for == r && status == S_INSUFFICIENT_RESOURCES && !r->ended && !r->commands && m->oom) {
-		memcpy(m->objects, m->saved, m->n_saved * sizeof(*m->objects));
-		memcpy(m->live, m->saved_live, m->n_saved_live * sizeof(*m->live));
-		m->n_live = m->n_saved_live;
+		model_restore(m);
 		return;
 	}
 	switch (r->say.call) {
@@ -451,6 +456,8 @@ void model_reply(struct model *m, int client, const struct sim_reply *p)
 	r->ok = p->status == S_SUCCESS;
 	r->waiting = false;
 	unlist(c, r);
+	if (model_is_post(r->say.call))
+		model_check_completion(m, r, p);
 	if (r->ok)
 		succeeded(m, r, p);
 	else

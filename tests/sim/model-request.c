@@ -16,6 +16,7 @@ struct takes {
 static const struct {
 	struct takes refs[3];
 	bool call;       /* its answer may take time */
+	bool deferred;   /* and while it does, it is not counted as in flight */
 	enum { NO_TURN, DEVICE, CONNECT } turn;   /* what it may have to wait for */
 	bool gateway;    /* also for the gateway's socket */
 	uint8_t min_fds, max_fds;
@@ -45,12 +46,14 @@ static const struct {
 	[CALL_READ] = { { { T_QP, MUST } }, .call = true },
 	[CALL_WRITE] = { { { T_QP, MUST } }, .call = true },
 	[CALL_TRANSFER_LIST] = { { { T_QP, MUST } }, .call = true },
+	[CALL_SEND] = { { { T_QP, MUST } }, .call = true },
+	[CALL_RECEIVE] = { { { T_QP, MUST } }, .call = true, .deferred = true },
 	[CALL_FLUSH] = { { { T_QP, MUST } }, .call = true },
 	[CALL_DISCONNECT] = { { { T_QP, MUST } }, .call = true },
 	[CALL_QUERY_QP] = { { { T_QP, MAY } }, .call = true },
 	[CALL_CREATE_TICKET] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE },
 	[CALL_CREATE_EXPORT] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE },
-	[CALL_CLOSE] = { { { T_ANY, MUST } }, .call = true, .turn = DEVICE, .gateway = true },
+	[CALL_CLOSE] = { { { T_ANY, MUST } }, .call = true, .deferred = true, .turn = DEVICE, .gateway = true },
 	[CALL_LIST] = { .call = true, .gateway = true, .bulk = true },
 	[CALL_WHO] = { .call = true, .gateway = true, .bulk = true },
 	[CALL_REVOKE] = { .call = true },
@@ -60,6 +63,11 @@ static const struct {
 bool model_is_call(enum sim_call call)
 {
 	return calls[call].call;
+}
+
+bool model_counts_as_call(const struct m_request *r)
+{
+	return (r->is_call || r->waiting) && !(r->started && calls[r->say.call].deferred);
 }
 
 /* The request of the same frame that this one names. */
@@ -177,7 +185,7 @@ static uint32_t admission_may(const struct model *m, const struct m_request *r, 
 		return may;
 	waits |= calls[r->say.call].turn;
 	for (unsigned i = 0; i < c->n_live; i++)
-		n += (c->live[i]->is_call || c->live[i]->waiting) && !(c->live[i]->started && c->live[i]->say.call == CALL_CLOSE);
+		n += model_counts_as_call(c->live[i]);
 	if (n + 1 > m->terms.max_calls || (!c->admin_socket && model_quota(m, c->account, SLOT_CALLS, 1)))
 		may |= BIT(S_INSUFFICIENT_RESOURCES);
 	if (waits && !c->admin_socket &&
@@ -264,9 +272,10 @@ static void passed(struct model *m, int client, const struct m_request *until)
 }
 
 /* Memory may be refused to it before it has done anything: then all is as it was. */
-static void save(struct model *m, struct m_request *r)
+void model_save(struct model *m, struct m_request *r)
 {
 	m->saved_for = NULL;
+	m->n_saved = 0;
 	if (m->n_objects > 1024)
 		return;
 	memcpy(m->saved, m->objects, m->n_objects * sizeof(*m->objects));
@@ -274,6 +283,13 @@ static void save(struct model *m, struct m_request *r)
 	m->n_saved = m->n_objects;
 	m->n_saved_live = m->n_live;
 	m->saved_for = r;
+}
+
+void model_restore(struct model *m)
+{
+	memcpy(m->objects, m->saved, m->n_saved * sizeof(*m->objects));
+	memcpy(m->live, m->saved_live, m->n_saved_live * sizeof(*m->live));
+	m->n_live = m->n_saved_live;
 }
 
 void model_start(struct model *m, int client, uint32_t id)
@@ -296,9 +312,10 @@ void model_start(struct model *m, int client, uint32_t id)
 	r->started = true;
 	r->is_call = calls[r->say.call].call;
 	r->at = m->now;
+	r->order = ++m->n_started;
 	m->current = r;
 	if (m->armed && (r->say.call == CALL_CLOSE || r->say.call == CALL_DEREGISTER_MR || r->say.call == CALL_REVOKE))
-		save(m, r);
+		model_save(m, r);
 	if (calls[r->say.call].later)
 		refused = BIT(S_NOT_SUPPORTED);
 	else

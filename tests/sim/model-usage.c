@@ -76,7 +76,7 @@ static void use_requests(const struct model *m, const struct m_client *c, struct
 		bool waiting = r->waiting || (c->dying && !r->started), look;
 
 		look = r->say.call == CALL_LIST || r->say.call == CALL_WHO || r->say.call == CALL_REVOKE;
-		if ((r->is_call || waiting) && !(r->started && r->say.call == CALL_CLOSE))
+		if (model_counts_as_call(r) || (waiting && !r->waiting))
 			use(u, SLOT_CALLS, 1, !c->dying);
 		if (waiting && r->say.fds)
 			use(u, SLOT_FDS, 1, !c->dying);
@@ -95,8 +95,10 @@ void model_usages(const struct model *m, struct model_usage usages[MODEL_ACCOUNT
 	for (unsigned i = 0; i < m->n_live; i++)
 		if (m->live[i]->account >= 0)
 			use_object(m, m->live[i], &usages[m->live[i]->account]);
-	for (unsigned i = 0; i < MODEL_ACCOUNTS; i++)
+	for (unsigned i = 0; i < MODEL_ACCOUNTS; i++) {
 		use(&usages[i], SLOT_BUFFERED, m->buffered[i], true);
+		use(&usages[i], SLOT_RECEIVES, m->receives[i], true);
+	}
 }
 
 int model_quota(const struct model *m, int account, enum sim_slot slot, uint64_t n)

@@ -25,21 +25,54 @@ uint32_t model_begin_connect(struct model *m, struct m_request *r, uint32_t *may
 	return 0;
 }
 
+bool model_is_post(enum sim_call call)
+{
+	return call == CALL_READ || call == CALL_WRITE || call == CALL_TRANSFER_LIST || call == CALL_SEND || call == CALL_RECEIVE;
+}
+
+static enum sim_operation operation_of(const struct sim_request *say)
+{
+	switch (say->call) {
+	case CALL_READ:
+		return WORK_READ;
+	case CALL_WRITE:
+		return WORK_WRITE;
+	case CALL_SEND:
+		return WORK_SEND;
+	case CALL_RECEIVE:
+		return WORK_RECEIVE;
+	default:
+		return (enum sim_operation)say->operation;
+	}
+}
+
+static uint32_t flags_of(const struct sim_request *say)
+{
+	if (say->call == CALL_SEND)
+		return FLAG_SOLICIT;
+	return operation_of(say) == WORK_WRITE ? FLAG_NOTIFY : 0;
+}
+
+/* Receives wait for others: they have a cap and a slot of their own. */
 uint32_t model_begin_work(struct model *m, struct m_request *r, uint32_t *maybe)
 {
 	struct m_object *qp = r->object = model_resolve(m, r, &r->say.ref[0]);
-	bool post = r->say.call == CALL_READ || r->say.call == CALL_WRITE || r->say.call == CALL_TRANSFER_LIST;
+	bool receive = r->say.call == CALL_RECEIVE;
 	uint32_t refused = 0;
 
 	if (qp->state != M_CONNECTED)
 		refused |= BIT(S_CONNECTION_INVALID);
-	if (!post)
+	if (receive ? qp->receives >= SIM_QP_RECEIVES : qp->works >= SIM_QP_WORK)
+		refused |= BIT(S_INSUFFICIENT_RESOURCES);
+	if (!model_is_post(r->say.call))
 		return refused;
-	if (r->say.flags)
+	if (r->say.flags & ~flags_of(&r->say))
 		refused |= BIT(S_NOT_SUPPORTED);
-	if (!r->say.entries_ok || r->say.operation > 1)
-		refused |= BIT(S_INVALID_PARAMETER) | (r->say.call == CALL_TRANSFER_LIST ? BIT(S_NOT_SUPPORTED) : 0);
-	model_need(m, r, SLOT_BUFFERED, r->say.n_bytes, &refused, maybe);
+	if (!r->say.entries_ok || (r->say.call == CALL_TRANSFER_LIST && r->say.operation > WORK_WRITE))
+		refused |= BIT(S_INVALID_PARAMETER);
+	if (r->say.call != CALL_TRANSFER_LIST && r->say.length > m->terms.max_transfer)
+		refused |= BIT(S_INVALID_PARAMETER);
+	model_need(m, r, receive ? SLOT_RECEIVES : SLOT_BUFFERED, receive ? 1 : r->say.n_bytes, &refused, maybe);
 	return refused;
 }
 
@@ -54,4 +87,92 @@ uint32_t model_begin_query(struct model *m, struct m_request *r)
 		return BIT(S_INVALID_HANDLE);
 	r->object = qp;
 	return 0;
+}
+
+/* ---- at the device */
+
+static void check_work(const struct sim_request *say, const struct sim_op_args *args)
+{
+	const struct sim_work *work = &args->work;
+	enum sim_operation operation = operation_of(say);
+	uint32_t invalidate = operation == WORK_SEND ? say->invalidate_token : 0;
+
+	sim_must(work->operation == operation && args->bytes == say->n_bytes, "other work than was asked for");
+	sim_must(work->notify == !!(say->flags & FLAG_NOTIFY) && work->solicited == !!(say->flags & FLAG_SOLICIT), "work with other flags");
+	sim_must(work->invalidate == !!invalidate && work->invalidate_token == invalidate, "a message that invalidates something else");
+	if (say->call == CALL_TRANSFER_LIST)
+		return;
+	sim_must(work->local_token == say->local_token && work->local_addr == say->local_addr && work->length == say->length,
+		 "work from or to another place");
+	if (operation == WORK_READ || operation == WORK_WRITE)
+		sim_must(work->remote_token == say->remote_token && work->remote_addr == say->remote_addr, "work at another place of the peer's");
+	else
+		sim_must(!work->remote_token && !work->remote_addr, "a message with a place at the peer's");
+}
+
+void model_post(struct model *m, struct m_command *k, const struct sim_op_args *args)
+{
+	struct m_request *r = k->request;
+
+	sim_must(r && model_is_post(r->say.call) && r->object == k->object && !r->posted, "work that nobody asked for");
+	check_work(&r->say, args);
+	r->posted = true;
+	k->receive = args->work.operation == WORK_RECEIVE;
+	if (k->receive) {
+		k->object->receives++;
+		m->receives[k->account]++;
+		return;
+	}
+	k->object->works++;
+	k->buffered = args->bytes;
+	m->buffered[k->account] += k->buffered;
+}
+
+void model_unpost(struct model *m, struct m_command *k)
+{
+	k->object->receives -= k->receive;
+	k->object->works -= !k->receive;
+	m->receives[k->account] -= k->receive;
+	m->buffered[k->account] -= k->buffered;
+}
+
+void model_completed(struct model *m, unsigned number, const struct sim_completion *completion)
+{
+	m->commands[number].request->completion = *completion;
+}
+
+/* ---- its answer */
+
+/* Messages fill receives in their order. */
+static void check_order(struct model *m, const struct m_request *r)
+{
+	const struct m_client *c = &m->clients[r->client];
+
+	for (unsigned i = 0; i < c->n_live; i++)
+		sim_must(c->live[i]->say.call != CALL_RECEIVE || !c->live[i]->posted || c->live[i]->object != r->object ||
+			 c->live[i]->order > r->order, "receive %u was filled before %u", r->say.id, c->live[i]->say.id);
+}
+
+void model_check_completion(struct model *m, const struct m_request *r, const struct sim_reply *p)
+{
+	const struct sim_completion *is = &p->completion, *was = &r->completion;
+
+	sim_must(p->result == (r->posted ? 51 : 0), "work that the device never had is complete, or the other way round");
+	if (!r->posted)
+		return;
+	sim_must(is->entries == was->entries && is->bytes == was->bytes && is->failed == was->failed && is->inexact == was->inexact,
+		 "work request %u ended otherwise than at the device", r->say.id);
+	sim_must(is->solicited == was->solicited && is->invalidated == was->invalidated && is->token == was->token,
+		 "receive %u tells of another message", r->say.id);
+	if (r->ok && r->say.call == CALL_RECEIVE)
+		check_order(m, r);
+}
+
+void model_check_flushed(struct model *m, const struct m_request *r, const struct m_object *qp)
+{
+	const struct m_client *c = &m->clients[r->client];
+
+	for (unsigned i = 0; i < c->n_live; i++)
+		sim_must(!c->live[i]->posted || c->live[i]->object != qp || c->live[i]->order > r->order,
+			 "request %u is answered before the work %u in front of it", r->say.id, c->live[i]->say.id);
 }

@@ -18,6 +18,8 @@ void model_init(struct model *m, const struct model_terms *terms)
 	m->n_objects = m->n_live = m->n_requests = m->n_commands = m->n_adapters = m->n_released = 0;
 	m->current = NULL;
 	memset(m->buffered, 0, sizeof(m->buffered));
+	memset(m->receives, 0, sizeof(m->receives));
+	m->n_started = 0;
 }
 
 void model_now(struct model *m, uint64_t now)

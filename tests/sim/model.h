@@ -68,8 +68,10 @@ struct m_object {
 	uint32_t max_streams, streams;
 	uint8_t hash[32];
 	uint64_t mr_serial;
+	uint64_t notified, notified_by, told;   /* how often, by which Qp last; what its owner has heard. notified: of a Qp, too */
 	/* Qp */
-	bool inbound, gone, overfull;
+	bool inbound, gone;
+	unsigned works, receives;       /* at the device */
 	uint64_t stream;
 	struct m_object *by_door;
 	struct m_object *grant;         /* Qp: its grant */
@@ -91,6 +93,9 @@ struct m_request {
 	unsigned commands;              /* of it, at the device */
 	uint32_t ended;                 /* the status with which its last command ended, 1 << status */
 	uint64_t at;                    /* when it was started */
+	uint64_t order;                 /* and after how many others */
+	bool posted;                    /* the device had its work */
+	struct sim_completion completion;
 	uint64_t result;
 	bool ok;
 	uint64_t refused_at;            /* ConnectQp: not answered before this */
@@ -107,6 +112,7 @@ struct m_command {
 	struct m_request *request;
 	int adapter;
 	bool abort;
+	bool receive;
 	uint64_t buffered;
 	int account;
 };
@@ -129,6 +135,11 @@ struct m_client {
 	struct m_request *frame[64];    /* the last frame */
 };
 
+struct m_tag {
+	uint64_t serial;
+	uint32_t generation, local, remote;
+};
+
 struct model {
 	struct model_terms terms;
 	uint64_t now;
@@ -148,6 +159,8 @@ struct model {
 	unsigned n_adapters;
 	struct m_object *adapters[MODEL_ADAPTERS];
 	uint64_t buffered[MODEL_ACCOUNTS];   /* entries of lists at the device */
+	uint64_t receives[MODEL_ACCOUNTS];   /* at the device */
+	uint64_t n_started;
 	struct m_request *current;      /* what is being started, or whose command is ending */
 	unsigned n_released;            /* tokens, not to come again for 10 s */
 	struct {
@@ -178,7 +191,7 @@ void model_start(struct model *m, int client, uint32_t id);
 void model_named(struct model *m, int client, uint32_t request, uint64_t serial, uint64_t id);
 void model_started(struct model *m);
 void model_reply(struct model *m, int client, const struct sim_reply *reply);
-void model_event(struct model *m, int client, enum sim_event kind, uint64_t object, uint64_t serial);
+void model_event(struct model *m, int client, enum sim_event kind, uint64_t object, uint64_t serial, uint64_t count);
 void model_fatal(struct model *m, int client);
 
 int model_adapter(struct model *m, uint64_t serial, uint64_t id);
@@ -187,11 +200,18 @@ void model_adapter_lost(struct model *m, int adapter);
 void model_adapter_gone(struct model *m, int adapter);
 /* Commands have numbers, from 0. */
 void model_command(struct model *m, int adapter, unsigned number, enum sim_op op, uint64_t serial, const struct sim_op_args *args);
+/* Of work: before its end. */
+void model_completed(struct model *m, unsigned number, const struct sim_completion *completion);
 void model_command_end(struct model *m, unsigned number, uint32_t status, uint32_t local, uint32_t remote);
 /* After what the end of a command, or news of the device, led to. */
 void model_command_over(struct model *m);
 void model_stream_opened(struct model *m, int adapter, uint64_t stream, uint64_t door, uint64_t qp, uint64_t id, uint64_t grant);
 void model_stream_closed(struct model *m, int adapter, uint64_t stream);
+void model_stream_notified(struct model *m, int adapter, uint64_t stream, uint64_t count);
+/* A peer took a tag away. False: nicd has nothing to do about it. */
+bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag);
+/* nicd had no memory to do it: the MR is as it was. */
+void model_tag_kept(struct model *m, uint64_t serial);
 void model_door_expired(struct model *m, int adapter, uint64_t door);
 
 /* What follows from what a session that is being released let go of. */

@@ -39,6 +39,8 @@ static struct {
 		Nicd__Read read;
 		Nicd__Write write;
 		Nicd__TransferList transfer_list;
+		Nicd__Send send;
+		Nicd__Receive receive;
 		Nicd__Flush flush;
 		Nicd__Disconnect disconnect;
 		Nicd__QueryQp query_qp;
@@ -136,9 +138,34 @@ static void encode_transfer(const struct sim_request *from, unsigned i)
 	else
 		nicd__read__init(one);
 	one->qp = encode_ref(&from->ref[0]);   /* the fields of Write lie where those of Read do */
-	one->local_token = (uint32_t)from->offset;
+	one->local_token = from->local_token;
+	one->local_addr = from->local_addr;
+	one->remote_token = from->remote_token;
+	one->remote_addr = from->remote_addr;
 	one->length = (uint32_t)from->length;
 	one->flags = from->flags;
+}
+
+static void encode_message(const struct sim_request *from, unsigned i)
+{
+	Nicd__Receive *receive = &say.args[i].receive;
+	Nicd__Send *send = &say.args[i].send;
+
+	if (from->call == CALL_RECEIVE) {
+		nicd__receive__init(receive);
+		receive->qp = encode_ref(&from->ref[0]);
+		receive->local_token = from->local_token;
+		receive->local_addr = from->local_addr;
+		receive->length = (uint32_t)from->length;
+		return;
+	}
+	nicd__send__init(send);
+	send->qp = encode_ref(&from->ref[0]);
+	send->local_token = from->local_token;
+	send->local_addr = from->local_addr;
+	send->length = (uint32_t)from->length;
+	send->flags = from->flags;
+	send->invalidate_token = from->invalidate_token;
 }
 
 static void encode_register(const struct sim_request *from, unsigned i)
@@ -279,6 +306,10 @@ static void encode_args(const struct sim_request *from, unsigned i)
 	case CALL_TRANSFER_LIST:
 		encode_transfer(from, i);
 		break;
+	case CALL_SEND:
+	case CALL_RECEIVE:
+		encode_message(from, i);
+		break;
 	case CALL_FLUSH:
 		nicd_one_ref(Flush, flush, qp);
 		break;
@@ -375,6 +406,13 @@ static void decode_door(const Nicd__DoorInfo *from, struct sim_reply *to)
 	}
 }
 
+static void decode_completion(const Nicd__Completion *from, struct sim_completion *to)
+{
+	*to = (struct sim_completion){
+		.entries = from->entries, .bytes = from->bytes, .failed = from->failed, .inexact = from->inexact,
+		.solicited = from->solicited, .invalidated = from->invalidated, .token = from->invalidated_token };
+}
+
 static void decode_result(const Nicd__Reply *from, struct sim_reply *to)
 {
 	switch (from->result_case) {
@@ -432,8 +470,7 @@ static void decode_result(const Nicd__Reply *from, struct sim_reply *to)
 		to->inbound = from->qp->inbound;
 		break;
 	case NICD__REPLY__RESULT_COMPLETION:
-		to->entries = from->completion->entries;
-		to->bytes = from->completion->bytes;
+		decode_completion(from->completion, &to->completion);
 		break;
 	case NICD__REPLY__RESULT_DOOR:
 		decode_door(from->door, to);
@@ -470,7 +507,8 @@ void say_decode_reply(const uint8_t *data, size_t len, struct sim_reply *to)
 	nicd__reply__free_unpacked(from, NULL);
 }
 
-void say_decode_event(const uint8_t *data, size_t len, enum sim_event *kind, uint64_t *object, uint64_t *serial)
+void say_decode_event(const uint8_t *data, size_t len, enum sim_event *kind, uint64_t *object, uint64_t *serial,
+		      uint64_t *count)
 {
 	Nicd__Event *from = nicd__event__unpack(NULL, len, data);
 
@@ -478,5 +516,6 @@ void say_decode_event(const uint8_t *data, size_t len, enum sim_event *kind, uin
 	*kind = (enum sim_event)from->kind;
 	*object = from->object;
 	*serial = from->serial;
+	*count = from->count;
 	nicd__event__free_unpacked(from, NULL);
 }

@@ -12,14 +12,14 @@ enum sim_call {
 	CALL_GET_PRIVILEGED_TOKEN = 26, CALL_CREATE_MR = 30, CALL_REGISTER_MR = 31, CALL_DEREGISTER_MR = 32, CALL_GET_LOCAL_TOKEN = 33,
 	CALL_GET_REMOTE_TOKEN = 34, CALL_QUERY_TOKENS = 35, CALL_INITIALIZE_FAST_REGISTER = 36, CALL_FAST_REGISTER = 37,
 	CALL_INVALIDATE = 38, CALL_CREATE_MW = 40, CALL_BIND_MW = 41, CALL_BUILD_MAPPING = 45, CALL_CONNECT_QP = 50, CALL_READ = 51,
-	CALL_WRITE = 52, CALL_TRANSFER_LIST = 53, CALL_FLUSH = 56, CALL_DISCONNECT = 57, CALL_QUERY_QP = 58, CALL_CREATE_TICKET = 60,
+	CALL_WRITE = 52, CALL_TRANSFER_LIST = 53, CALL_SEND = 54, CALL_RECEIVE = 55, CALL_FLUSH = 56, CALL_DISCONNECT = 57, CALL_QUERY_QP = 58, CALL_CREATE_TICKET = 60,
 	CALL_CREATE_EXPORT = 61, CALL_CLOSE = 65, CALL_LIST = 70, CALL_WHO = 71, CALL_REVOKE = 72, CALL_LEDGER = 73,
 	CALL_COUNT = 80,
 };
 
 enum sim_status {
-	S_SUCCESS = 0, S_ACCESS_VIOLATION = 1, S_INVALID_PARAMETER = 2, S_INSUFFICIENT_RESOURCES = 4, S_NOT_SUPPORTED = 5, S_CANCELLED = 6,
-	S_CONNECTION_INVALID = 8, S_IMPLEMENTATION_LIMIT = 9, S_DEVICE_BUSY = 10, S_DEVICE_REMOVED = 11, S_INVALID_DEVICE_STATE = 12,
+	S_SUCCESS = 0, S_ACCESS_VIOLATION = 1, S_INVALID_PARAMETER = 2, S_BUFFER_TOO_SMALL = 3, S_INSUFFICIENT_RESOURCES = 4,
+	S_NOT_SUPPORTED = 5, S_CANCELLED = 6, S_REMOTE_RESOURCES = 7, S_CONNECTION_INVALID = 8, S_IMPLEMENTATION_LIMIT = 9, S_DEVICE_BUSY = 10, S_DEVICE_REMOVED = 11, S_INVALID_DEVICE_STATE = 12,
 	S_INVALID_HANDLE = 13, S_ACCESS_DENIED = 14, S_BAD_VERSION = 15, S_CONNECTION_REFUSED = 16, S_DEPENDENCY_FAILED = 18,
 	S_REVOKE_PENDING = 19, S_REMOTE_ERROR = 22,
 };
@@ -28,6 +28,7 @@ enum sim_type { T_ANY, T_ADAPTER, T_SESSION, T_MEMORY, T_PD, T_MR, T_MW, T_MAPPI
 
 enum sim_event {
 	EV_REVOKED = 1, EV_REVOKE_CONFIRMED = 2, EV_EXPIRED = 3, EV_DISCONNECTED = 4, EV_CONNECTED = 5, EV_DEVICE_STATE = 6, EV_RESYNC = 7,
+	EV_REMOTE_INVALIDATED = 8, EV_NOTIFIED = 9,
 };
 
 enum sim_role { ROLE_CLIENT, ROLE_GATEWAY, ROLE_ADMIN };
@@ -43,6 +44,25 @@ enum { SIM_RANGES = 18, SIM_IDS = 24, SIM_ITEMS = 256, SIM_PAGE = 4096 };
 struct sim_ref {
 	enum { REF_ABSENT, REF_ID, REF_RESULT } kind;
 	uint64_t v;
+};
+
+enum sim_operation { WORK_READ, WORK_WRITE, WORK_SEND, WORK_RECEIVE };
+
+enum { FLAG_SOLICIT = 0x4, FLAG_NOTIFY = 0x10000, SIM_QP_WORK = 1024, SIM_QP_RECEIVES = 256 };
+
+/* One entry of a work request, and how the whole of it is meant. */
+struct sim_work {
+	enum sim_operation operation;
+	bool notify, solicited, invalidate;
+	uint32_t local_token, remote_token, length, invalidate_token;
+	uint64_t local_addr, remote_addr;
+};
+
+/* How a work request ended. */
+struct sim_completion {
+	uint64_t entries, bytes;
+	uint32_t failed, token;
+	bool inexact, solicited, invalidated;
 };
 
 /* A descriptor that a client passes: what is behind it, and how nicd is to answer. */
@@ -74,6 +94,8 @@ struct sim_request {
 	uint32_t operation;
 	uint32_t n_bytes;               /* of entries */
 	bool entries_ok;
+	uint32_t local_token, remote_token, invalidate_token;
+	uint64_t local_addr, remote_addr;
 	uint64_t serial, cursor;
 	uint32_t type, max;
 	unsigned n_ids;
@@ -98,7 +120,7 @@ struct sim_reply {
 	bool has_hash;
 	uint64_t cursor;
 	unsigned n_items;
-	uint64_t entries, bytes;
+	struct sim_completion completion;
 	uint32_t sessions, admin_sessions, held_fds;
 	uint64_t objects, tags, memories, streams, tickets;
 	unsigned n_accounts;
@@ -123,5 +145,6 @@ struct sim_op_args {
 	} ranges[SIM_RANGES];
 	uint8_t hash[32];
 	uint32_t token;   /* of the grant */
+	struct sim_work work;           /* its first entry */
 	uint32_t fd;
 };

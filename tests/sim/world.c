@@ -112,7 +112,7 @@ static void hear(int i, unsigned field, const uint8_t *data, size_t len)
 {
 	static struct sim_reply reply;
 	enum sim_event kind;
-	uint64_t object, serial;
+	uint64_t object, serial, count;
 
 	sim_must(!world->clients[i].fatal_seen, "something is said after the last word");
 	switch (field) {
@@ -124,9 +124,9 @@ static void hear(int i, unsigned field, const uint8_t *data, size_t len)
 		model_reply(world->model, i, &reply);
 		break;
 	case 3:
-		say_decode_event(data, len, &kind, &object, &serial);
+		say_decode_event(data, len, &kind, &object, &serial, &count);
 		trace("event", (uint64_t)i, (uint64_t)kind, serial);
-		model_event(world->model, i, kind, object, serial);
+		model_event(world->model, i, kind, object, serial, count);
 		break;
 	case 4:
 		trace("fatal", (uint64_t)i, 0, 0);
@@ -253,7 +253,7 @@ static enum sim_slot slot_of(unsigned nic_slot)
 
 static void limits(struct model_terms *terms)
 {
-	static const uint64_t tight[SLOT_COUNT] = { 3, 4, 5, 24 * SIM_PAGE, 3, 5, 8, 4, 6, 2048, 4096 };
+	static const uint64_t tight[SLOT_COUNT] = { 3, 4, 5, 24 * SIM_PAGE, 3, 5, 8, 4, 6, 2048, 4 };
 	static const uint64_t wide[SLOT_COUNT] = { 4096, 4096, 4096, UINT64_C(1) << 40, 4096, 4096, 4096, 4096, 65536, UINT64_C(64) << 20, 4096 };
 	struct nic_limits *to = &world->policy.limits;
 

@@ -106,7 +106,8 @@ bool play_close(int client);
 /* say.c: to the wire and from it. */
 size_t say_encode(const struct sim_request *requests, unsigned n, uint8_t *data, size_t size);
 void say_decode_reply(const uint8_t *data, size_t len, struct sim_reply *reply);
-void say_decode_event(const uint8_t *data, size_t len, enum sim_event *kind, uint64_t *object, uint64_t *serial);
+void say_decode_event(const uint8_t *data, size_t len, enum sim_event *kind, uint64_t *object, uint64_t *serial,
+		      uint64_t *count);
 
 /* device.c */
 struct device *device_new(void);

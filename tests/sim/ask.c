@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests. What they name is mostly there and fits; sometimes it is another's, long gone, or was never there, and numbers are nonsense. What a
+ * call needs and the client does not have, it makes first.
+ */
+#include "tests/sim/ask.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/locator.h"
+
+/* ---- what to name */
+
+struct m_object *some(int client, enum sim_type type, bool (*fits)(const struct m_object *o))
+{
+	struct model *m = world->model;
+	struct m_object *found = NULL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < m->n_live; i++) {
+		struct m_object *o = m->live[i];
+
+		if ((client >= 0 && o->client != client && o->type != T_ADAPTER) || (type != T_ANY && o->type != type) || (fits && !fits(o)))
+			continue;
+		if (client >= 0 && (o->closing || !o->id))
+			continue;
+		if (!below(++n))
+			found = o;
+	}
+	return found;
+}
+
+static bool is_created(const struct m_object *o)
+{
+	return o->state == M_CREATED;
+}
+
+static bool is_registered(const struct m_object *o)
+{
+	return o->state == M_REGISTERED || o->state == M_ERROR;
+}
+
+static bool is_open_to_peers(const struct m_object *o)
+{
+	return o->state == M_REGISTERED && (o->rights & 6);
+}
+
+bool is_connected(const struct m_object *o)
+{
+	return o->state == M_CONNECTED;
+}
+
+/* A request of this frame that makes such an object. */
+static const struct sim_request *maker(const struct sim_request *frame, unsigned n, enum sim_type type)
+{
+	static const enum sim_call makers[T_COUNT] = { [T_MEMORY] = CALL_ADD_MEMORY, [T_PD] = CALL_CREATE_PD, [T_MR] = CALL_CREATE_MR,
+						       [T_QP] = CALL_CONNECT_QP, [T_TICKET] = CALL_CREATE_TICKET,
+						       [T_EXPORT] = CALL_CREATE_EXPORT };
+
+	for (unsigned i = n; i-- > 0;)
+		if (makers[type] && (frame[i].call == makers[type] || (type == T_MR && frame[i].call == CALL_REGISTER_MR)))
+			return &frame[i];
+	return NULL;
+}
+
+static struct sim_ref ref(int client, const struct sim_request *frame, unsigned n, enum sim_type type,
+			  bool (*fits)(const struct m_object *o))
+{
+	struct model *m = world->model;
+	const struct sim_request *by = n && chance(2) ? maker(frame, n, type) : NULL;
+	struct m_object *o;
+
+	if (by && !wild())
+		return (struct sim_ref){ REF_RESULT, by->id };
+	if (n && wild())
+		return (struct sim_ref){ REF_RESULT, frame[below(n)].id };
+	if (wild()) {
+		switch (below(6)) {
+		case 0:
+			return (struct sim_ref){ REF_ABSENT, 0 };
+		case 1:   /* whatever there ever was, of whomever */
+			return (struct sim_ref){ REF_ID, m->n_objects ? m->objects[below(m->n_objects)].id : 0 };
+		case 2:   /* an id that may have been */
+			return (struct sim_ref){ REF_ID, (uint64_t)(T_MEMORY + below(8)) << 56 | (uint64_t)(1 + below(3)) << 32 | below(16) };
+		case 3:
+			return (struct sim_ref){ REF_ID, sim_random(dice()) };
+		case 4:
+			o = some(client, T_ANY, NULL);
+			return (struct sim_ref){ REF_ID, o ? o->id : 0 };
+		default:   /* the generation before, or after */
+			o = some(client, type, NULL);
+			return (struct sim_ref){ REF_ID, (o ? o->id : 0) + (chance(2) ? UINT64_C(1) << 32 : -(UINT64_C(1) << 32)) };
+		}
+	}
+	o = some(client, type, fits);
+	if (!o)
+		o = some(client, type, NULL);
+	if (!o && by)
+		return (struct sim_ref){ REF_RESULT, by->id };
+	return (struct sim_ref){ REF_ID, o ? o->id : (uint64_t)type << 56 };
+}
+
+static uint64_t some_serial(int client)
+{
+	struct model *m = world->model;
+	struct m_object *o;
+
+	switch (below(8)) {
+	case 0:
+		return m->clients[below(MODEL_CLIENTS)].serial;
+	case 1:
+		return 1 + below((uint32_t)world->nic.last_serial + 2);
+	case 2:
+		return sim_random(dice());
+	case 3:
+		o = some(-1, T_GRANT, NULL);
+		break;
+	case 4:
+		o = some(-1, T_QP, NULL);
+		break;
+	case 5:
+		o = some(-1, T_MR, is_registered);
+		break;
+	case 6:
+		o = some(-1, chance(2) ? T_EXPORT : T_TICKET, NULL);
+		break;
+	default:
+		o = some(-1, T_ANY, NULL);
+		break;
+	}
+	return o ? o->serial : 0;
+}
+
+/* ---- requests */
+
+static struct sim_fd some_fd(void)
+{
+	struct sim_fd fd = { .size = (1 + below(8)) * SIM_PAGE, .page = SIM_PAGE, .writable = !chance(6) };
+
+	if (chance(8))
+		fd.page = 4 * SIM_PAGE, fd.size = (1 + below(2)) * fd.page;
+	if (wild())
+		fd.status = chance(2) ? S_INVALID_PARAMETER : chance(2) ? S_NOT_SUPPORTED : S_ACCESS_VIOLATION;
+	return fd;
+}
+
+static uint64_t strange_number(void)
+{
+	switch (below(6)) {
+	case 0:
+		return 0;
+	case 1:
+		return UINT64_MAX - below(SIM_PAGE);
+	case 2:
+		return UINT64_MAX;
+	case 3:
+		return below(16);
+	case 4:
+		return below(64) * SIM_PAGE;
+	default:
+		return sim_random(dice());
+	}
+}
+
+static uint32_t some_rights(void)
+{
+	static const uint32_t rights[] = { 0, 1, 2, 3, 5, 7, 7, 7, 5, 8, 10, 15 };
+
+	return wild() ? below(40) : rights[below(sizeof(rights) / sizeof(*rights))];
+}
+
+static void ask_register(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
+{
+	const struct m_object *memory;
+	uint64_t first;
+
+	r->ref[0] = ref(client, frame, n, T_MR, is_created);
+	r->fds = chance(6);
+	r->fd = some_fd();
+	r->n_ranges = chance(3) ? 1 + below(4) : 1;
+	if (wild())
+		r->n_ranges = below(SIM_RANGES);
+	for (unsigned i = 0; i < r->n_ranges; i++) {
+		r->ranges[i].memory = ref(client, frame, n, T_MEMORY, NULL);
+		if (r->fds && !chance(4))
+			r->ranges[i].memory.kind = REF_ABSENT;
+		memory = r->ranges[i].memory.kind == REF_ID ? model_find(world->model, client, r->ranges[i].memory.v) : NULL;
+		r->ranges[i].length = (1 + below(memory && memory->type == T_MEMORY ? (uint32_t)(memory->size / SIM_PAGE) : 2)) * SIM_PAGE;
+		if (memory && memory->type == T_MEMORY && memory->page > SIM_PAGE)
+			r->ranges[i].length = memory->page;
+		if (!i && chance(4)) {
+			r->ranges[i].offset = r->n_ranges > 1 ? SIM_PAGE - 64 : below(SIM_PAGE);
+			r->ranges[i].length = r->n_ranges > 1 ? 64 : 1 + below(SIM_PAGE);
+		}
+		if (wild())
+			r->ranges[i].offset = strange_number();
+		if (wild())
+			r->ranges[i].length = strange_number();
+	}
+	first = r->n_ranges ? r->ranges[0].offset % SIM_PAGE : 0;
+	r->iova = (16 + below(1000)) * (uint64_t)(4 * SIM_PAGE) + first;
+	if (wild())
+		r->iova = strange_number();
+	if (chance(5))
+		r->length = 1 + below(2 * SIM_PAGE);
+	if (wild())
+		r->length = strange_number();
+	r->flags = some_rights();
+}
+
+static void ask_door(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
+{
+	static char names[16][8];
+	const struct m_object *mr;
+	unsigned name = below(16);
+
+	r->ref[0] = ref(client, frame, n, T_MR, is_open_to_peers);
+	mr = r->ref[0].kind == REF_ID ? model_find(world->model, client, r->ref[0].v) : NULL;
+	r->uses = below(4);
+	r->peers = below(3);
+	r->ttl_ms = below(3) * 1000;
+	snprintf(names[name], sizeof(names[name]), "e%u", name);
+	r->text = names[name];
+	r->text_ok = true;
+	if (wild()) {
+		r->text = chance(2) ? "" : "a/b";
+		r->text_ok = false;
+	}
+	r->flags = mr && mr->type == T_MR ? mr->rights & 7 : 2;
+	r->flags = (r->flags & 5) == 5 ? r->flags : r->flags & 2;
+	if (r->flags == 7 && chance(2))
+		r->flags = 2;
+	if (wild())
+		r->flags = below(16);
+	if (chance(3)) {
+		r->offset = below(SIM_PAGE);
+		r->length = 1 + below(SIM_PAGE);
+	}
+	if (wild())
+		r->offset = strange_number();
+	if (wild())
+		r->length = strange_number();
+}
+
+static void ask_connect(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
+{
+	static char good[LOCATOR_TEXT_MAX], forbidden[LOCATOR_TEXT_MAX];
+	struct locator locator = { 0 };
+
+	if (!good[0]) {
+		(void)locator_addr_parse("127.0.0.1:7190", &locator.addr);
+		locator_print(&locator, good);
+		(void)locator_addr_parse("10.1.2.3:7190", &locator.addr);
+		locator_print(&locator, forbidden);
+	}
+	r->ref[0] = ref(client, frame, n, T_PD, NULL);
+	r->allowed = !chance(6);
+	r->text = r->allowed ? good : forbidden;
+	r->text_ok = true;
+	if (wild()) {
+		r->text = "nicd1:nothing";
+		r->text_ok = false;
+	}
+	r->ttl_ms = wild() ? 70000 : below(3) * 5000;
+}
+
+static void ask_transfer(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
+{
+	r->ref[0] = ref(client, frame, n, T_QP, is_connected);
+	r->operation = wild() ? 2 : below(2);
+	r->entries_ok = true;
+	r->n_bytes = 32;
+	if ((r->call == CALL_WRITE || (r->call == CALL_TRANSFER_LIST && r->operation == WORK_WRITE)) && chance(3))
+		r->flags = FLAG_NOTIFY;
+	if (wild())
+		r->flags = 1u << below(18);
+	if (r->call != CALL_TRANSFER_LIST) {
+		r->operation = 0;
+		r->length = wild() ? 65530 + below(16) : below(100);
+		r->local_token = below(4096);
+		r->local_addr = sim_random(dice());
+		r->remote_token = (uint32_t)sim_random(dice());
+		r->remote_addr = sim_random(dice());
+		return;
+	}
+	r->n_bytes = (1 + below(40)) * 32;
+	if (wild()) {
+		r->n_bytes = chance(2) ? 0 : 33;
+		r->entries_ok = false;
+	}
+}
+
+static struct m_object *some_mr_in(int client, const struct m_object *pd)
+{
+	struct model *m = world->model;
+	struct m_object *found = NULL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < m->n_live && pd; i++) {
+		struct m_object *o = m->live[i];
+
+		if (o->type == T_MR && o->client == client && o->parent == pd && o->state == M_REGISTERED && !below(++n))
+			found = o;
+	}
+	return found;
+}
+
+/* Mostly from or into an MR of the Qp's PD; else a token that may be another's, or nobody's. */
+static void ask_message(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
+{
+	const struct m_object *qp, *mr;
+	uint64_t offset;
+
+	r->ref[0] = ref(client, frame, n, T_QP, is_connected);
+	qp = r->ref[0].kind == REF_ID ? model_find(world->model, client, r->ref[0].v) : NULL;
+	mr = qp && qp->type == T_QP && !chance(8) ? some_mr_in(client, qp->parent) : NULL;
+	r->entries_ok = true;
+	r->n_bytes = 32;
+	r->local_token = below(4096);
+	r->local_addr = strange_number();
+	r->length = chance(2) ? 0 : below(64);
+	if (mr) {
+		offset = below((uint32_t)mr->length);
+		r->local_token = mr->local;
+		r->local_addr = mr->iova + offset;
+		r->length = below((uint32_t)(mr->length - offset) + 1);
+		r->length = r->length < 65536 ? r->length : 65536;
+	}
+	if (wild())
+		r->local_addr = strange_number();
+	if (wild())
+		r->length = chance(2) ? 65530 + below(16) : UINT32_MAX - below(2);
+	if (r->call == CALL_RECEIVE)
+		return;
+	r->flags = chance(2) ? FLAG_SOLICIT : 0;
+	if (wild())
+		r->flags = 1u << below(18);
+	r->invalidate_token = chance(3) ? (uint32_t)sim_random(dice()) : 0;
+}
+
+static void ask_tokens(int client, struct sim_request *r)
+{
+	r->n_ids = wild() ? 0 : 1 + below(SIM_IDS);
+	for (unsigned i = 0; i < r->n_ids; i++) {
+		struct sim_ref it = ref(client, NULL, 0, T_MR, NULL);
+
+		r->ids[i] = it.kind == REF_ID ? it.v : 0;
+	}
+}
+
+/* Closing something is asked for less often than making it, but more often when there is a lot. */
+static const struct {
+	enum sim_call call;
+	unsigned weight;
+} weights[] = {
+	{ CALL_ADD_MEMORY, 8 }, { CALL_CREATE_PD, 5 }, { CALL_CREATE_MR, 10 }, { CALL_REGISTER_MR, 16 }, { CALL_DEREGISTER_MR, 8 },
+	{ CALL_GET_LOCAL_TOKEN, 2 }, { CALL_GET_REMOTE_TOKEN, 2 }, { CALL_QUERY_TOKENS, 3 }, { CALL_CREATE_TICKET, 5 },
+	{ CALL_CREATE_EXPORT, 9 }, { CALL_CONNECT_QP, 6 }, { CALL_READ, 3 }, { CALL_WRITE, 3 }, { CALL_TRANSFER_LIST, 5 }, { CALL_SEND, 5 }, { CALL_RECEIVE, 9 },
+	{ CALL_FLUSH, 3 },
+	{ CALL_DISCONNECT, 3 }, { CALL_QUERY_QP, 3 }, { CALL_CLOSE, 16 }, { CALL_LIST, 4 }, { CALL_WHO, 2 }, { CALL_REVOKE, 6 },
+	{ CALL_LEDGER, 3 }, { CALL_QUERY_ADAPTER, 1 }, { CALL_HELLO, 1 }, { CALL_RESUME, 1 }, { CALL_QUERY_EXTENSION, 1 },
+	{ CALL_GET_PRIVILEGED_TOKEN, 1 }, { CALL_INITIALIZE_FAST_REGISTER, 1 }, { CALL_FAST_REGISTER, 1 }, { CALL_INVALIDATE, 1 },
+	{ CALL_CREATE_MW, 1 }, { CALL_BIND_MW, 1 }, { CALL_BUILD_MAPPING, 1 },
+};
+
+static enum sim_call some_call(void)
+{
+	unsigned sum = 0, at;
+
+	for (unsigned i = 0; i < sizeof(weights) / sizeof(*weights); i++)
+		sum += weights[i].weight;
+	at = below(sum);
+	for (unsigned i = 0;; i++) {
+		if (at < weights[i].weight)
+			return weights[i].call;
+		at -= weights[i].weight;
+	}
+}
+
+static void ask_close(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
+{
+	static const enum sim_type types[] = { T_MEMORY, T_PD, T_MR, T_MR, T_QP, T_TICKET, T_EXPORT };
+	enum sim_type type = types[below(sizeof(types) / sizeof(*types))];
+
+	r->ref[0] = ref(client, frame, n, type, NULL);
+}
+
+/* What a call needs and the client does not have, it makes first. */
+static enum sim_call sensible(int client, const struct sim_request *frame, unsigned n, enum sim_call call)
+{
+	static const struct {
+		enum sim_call call;
+		enum sim_type type;
+		bool (*fits)(const struct m_object *o);
+		enum sim_call instead;
+	} needs[] = {
+		{ CALL_READ, T_QP, is_connected, CALL_CONNECT_QP }, { CALL_WRITE, T_QP, is_connected, CALL_CONNECT_QP },
+		{ CALL_TRANSFER_LIST, T_QP, is_connected, CALL_CONNECT_QP }, { CALL_FLUSH, T_QP, is_connected, CALL_CONNECT_QP },
+		{ CALL_SEND, T_QP, is_connected, CALL_CONNECT_QP }, { CALL_RECEIVE, T_QP, is_connected, CALL_CONNECT_QP },
+		{ CALL_DISCONNECT, T_QP, is_connected, CALL_CONNECT_QP }, { CALL_QUERY_QP, T_QP, NULL, CALL_CONNECT_QP },
+		{ CALL_CREATE_TICKET, T_MR, is_open_to_peers, CALL_REGISTER_MR }, { CALL_CREATE_EXPORT, T_MR, is_open_to_peers, CALL_REGISTER_MR },
+		{ CALL_DEREGISTER_MR, T_MR, is_registered, CALL_REGISTER_MR }, { CALL_GET_REMOTE_TOKEN, T_MR, NULL, CALL_REGISTER_MR },
+		{ CALL_REGISTER_MR, T_MR, is_created, CALL_CREATE_MR }, { CALL_REGISTER_MR, T_MEMORY, NULL, CALL_ADD_MEMORY },
+		{ CALL_CREATE_MR, T_PD, NULL, CALL_CREATE_PD }, { CALL_CONNECT_QP, T_PD, NULL, CALL_CREATE_PD },
+	};
+
+	for (unsigned i = 0; i < sizeof(needs) / sizeof(*needs); i++)
+		if (needs[i].call == call && !maker(frame, n, needs[i].type) && !some(client, needs[i].type, needs[i].fits))
+			call = needs[i].instead;
+	return call;
+}
+
+void ask(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
+{
+	const struct m_client *c = &world->model->clients[client];
+
+	*r = (struct sim_request){ .id = ++world->clients[client].last_id, .call = some_call(), .text = "", .text_ok = true, .major = 1 };
+	if (!c->ready && !n && !chance(8))
+		r->call = CALL_HELLO;
+	else if (!wild())
+		r->call = sensible(client, frame, n, r->call);
+	switch (r->call) {
+	case CALL_HELLO:
+		r->major = wild() ? 2 : 1;
+		r->minor = wild();
+		r->text = "sim";
+		break;
+	case CALL_QUERY_ADAPTER:
+		r->ref[0] = ref(client, frame, n, T_ADAPTER, NULL);
+		break;
+	case CALL_CREATE_PD:
+		if (chance(4))
+			r->ref[0] = ref(client, frame, n, T_ADAPTER, NULL);
+		break;
+	case CALL_ADD_MEMORY:
+		r->fds = wild() ? below(3) : 1;
+		r->fd = some_fd();
+		break;
+	case CALL_CREATE_MR:
+		r->ref[0] = ref(client, frame, n, T_PD, NULL);
+		r->fast = wild();
+		break;
+	case CALL_REGISTER_MR:
+		ask_register(client, frame, n, r);
+		break;
+	case CALL_DEREGISTER_MR:
+	case CALL_GET_LOCAL_TOKEN:
+	case CALL_GET_REMOTE_TOKEN:
+		r->ref[0] = ref(client, frame, n, T_MR, is_registered);
+		break;
+	case CALL_QUERY_TOKENS:
+		ask_tokens(client, r);
+		break;
+	case CALL_CREATE_TICKET:
+	case CALL_CREATE_EXPORT:
+		ask_door(client, frame, n, r);
+		break;
+	case CALL_CONNECT_QP:
+		ask_connect(client, frame, n, r);
+		break;
+	case CALL_READ:
+	case CALL_WRITE:
+	case CALL_TRANSFER_LIST:
+		ask_transfer(client, frame, n, r);
+		break;
+	case CALL_SEND:
+	case CALL_RECEIVE:
+		ask_message(client, frame, n, r);
+		break;
+	case CALL_QUERY_QP:
+		if (chance(2)) {
+			r->serial = some_serial(client);
+			break;
+		}
+		/* fall through */
+	case CALL_FLUSH:
+	case CALL_DISCONNECT:
+		r->ref[0] = ref(client, frame, n, T_QP, is_connected);
+		break;
+	case CALL_CLOSE:
+		ask_close(client, frame, n, r);
+		break;
+	case CALL_LIST:
+		r->type = wild() ? below(20) : 1 + below(T_COUNT - 1);
+		r->max = chance(2) ? 0 : 1 + below(4);
+		r->cursor = wild() ? UINT64_MAX : chance(4) ? below((uint32_t)world->nic.last_serial + 1) : 0;
+		break;
+	case CALL_WHO:
+	case CALL_REVOKE:
+		r->serial = some_serial(client);
+		break;
+	case CALL_QUERY_EXTENSION:
+		r->ref[0] = ref(client, frame, n, T_PD, NULL);
+		break;
+	case CALL_GET_PRIVILEGED_TOKEN:
+	case CALL_CREATE_MW:
+		r->ref[0] = ref(client, frame, n, T_PD, NULL);
+		break;
+	case CALL_INITIALIZE_FAST_REGISTER:
+	case CALL_INVALIDATE:
+	case CALL_FAST_REGISTER:
+		if (!chance(4))
+			r->ref[0] = ref(client, frame, n, T_MR, NULL);
+		break;
+	case CALL_BIND_MW:
+		r->ref[1] = ref(client, frame, n, T_MR, NULL);
+		r->ref[2] = ref(client, frame, n, T_QP, NULL);
+		break;
+	case CALL_BUILD_MAPPING:
+		r->n_ranges = below(3);
+		for (unsigned i = 0; i < r->n_ranges; i++)
+			r->ranges[i].memory = ref(client, frame, n, T_MEMORY, NULL);
+		break;
+	default:
+		break;
+	}
+	if (r->call != CALL_ADD_MEMORY && r->call != CALL_REGISTER_MR && wild() && chance(4))
+		r->fds = 1, r->fd = some_fd();
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* The inside of the simulated device, for device.c (commands), device-work.c (what is posted) and device-peer.c (what peers do). */
+#include "nicd/adapter.h"
+#include "nicd/qp.h"
+#include "tests/sim/world.h"
+
+enum {
+	COMMANDS = 2048,
+	THINGS = 512,
+	TOKENS = 4096,      /* there are, but 0: so few that one would come again soon if nobody took care */
+	REST_MS = 10000,    /* of a token that was released */
+};
+
+struct command {
+	enum sim_op op;
+	unsigned number;
+	uint64_t serial, pd;
+	struct nic_cmd *cmd;
+	struct sim_work work;
+	uint32_t entries;
+	uint64_t bytes;
+	enum nicd_reason broken; /* a receive that was no good when it was posted */
+};
+
+struct thing {
+	enum { THING_MEMORY, THING_TAG, THING_DOOR, THING_STREAM } kind;
+	uint64_t serial, door, pd;
+	uint64_t iova, length;
+	uint32_t rights;
+	uint32_t local, remote, generation;
+	bool settled;            /* its command has ended */
+	uint32_t uses, max_streams;
+	bool doomed;             /* a stream: its end has not been told yet */
+	uint64_t notified;       /* by its peer, so often */
+};
+
+struct device {
+	struct nic_provider provider;
+	int index;               /* the model's */
+	bool lost, told;
+	uint64_t rests_until[TOKENS];   /* UINT64_MAX: it lives */
+	unsigned n_commands, n_things;
+	struct command commands[COMMANDS];
+	struct thing things[THINGS];
+	uint64_t last_stream;
+};
+
+/* ---- device.c */
+
+struct thing *device_thing(struct device *d, unsigned kind, uint64_t serial);
+struct thing *device_thing_add(struct device *d, unsigned kind, uint64_t serial);
+void device_thing_remove(struct device *d, struct thing *thing);
+/* Nobody can use a tag any more: what waits for it fails, its tokens rest. */
+void device_tag_gone(struct device *d, const struct thing *tag);
+/* Takes a command out and ends it as it is told. */
+void device_end(struct device *d, unsigned i, enum nicd_reason reason);
+/* A stream is gone; nicd hears of it, or has to find out. */
+void device_stream_end(struct device *d, struct thing *stream, enum nicd_reason why, bool tell);
+
+/* Tells the model what nicd made of a peer that came in: its Qp has a serial of nicd's own. */
+void device_opened(void);
+
+/* ---- device-work.c */
+
+enum nicd_reason device_work_check(struct device *d, const struct command *c);
+/* How work ends that is to end so, in the state that the device is in by now. */
+enum nicd_reason device_work_judge(struct device *d, const struct command *c, enum nicd_reason reason);
+enum nicd_reason device_work_failure(const struct command *c);
+void device_work_complete(const struct command *c, enum nicd_reason reason);
+/* The place of the oldest receive of this stream; UINT32_MAX: none. */
+unsigned device_oldest_receive(const struct device *d, uint64_t stream);
+/* What was posted on a stream before this command ends. */
+void device_cancel(struct device *d, uint64_t stream, unsigned before);
+/* Receives into this tag end alone. */
+void device_cut(struct device *d, const struct thing *tag);
+
+/* ---- device-peer.c */
+
+/* The message that ends this command invalidates a tag, maybe. */
+void device_peer_invalidates(struct device *d, const struct command *c);
+/* A stream whose end was not told yet. */
+bool device_peer_doomed(struct device *d);
