@@ -82,24 +82,17 @@ static void env_random(struct nic_env *nic, void *buf, size_t len)
 	explicit_bzero(env->random + env->random_left, len);
 }
 
-/* Slabs are mapped each for itself: malloc would keep thousands of them until the last, and then give them back in one long turn. */
 static void *env_alloc(struct nic_env *nic, size_t size)
 {
-	void *slab;
-
-	if (size != NIC_SLAB)
-		return calloc(1, size);
-	slab = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	return slab == MAP_FAILED ? NULL : slab;
+	return size == NIC_SLAB ? slabs_take(&container_of(nic, struct env, nic)->slabs) : calloc(1, size);
 }
 
-/* A mapping may not be divided when there are too many already; then at least its memory goes. */
 static void env_free(struct nic_env *nic, void *ptr, size_t size)
 {
-	if (size != NIC_SLAB)
+	if (size == NIC_SLAB)
+		slabs_give(&container_of(nic, struct env, nic)->slabs, ptr);
+	else
 		free(ptr);
-	else if (munmap(ptr, size) < 0)
-		(void)madvise(ptr, size, MADV_DONTNEED);
 }
 
 static void close_run(uv_work_t *work)
@@ -170,6 +163,7 @@ void env_init(struct env *env, uv_loop_t *loop)
 		.loop = loop,
 		.wire.close = env_close_dropped,
 	};
+	slabs_init(&env->slabs);
 	closer_init(&env->closer, loop);
 }
 
@@ -177,5 +171,6 @@ void env_deinit(struct env *env)
 {
 	assert(!env->closing);
 	closer_deinit(&env->closer);
+	slabs_deinit(&env->slabs);
 	explicit_bzero(env->random, sizeof(env->random));
 }

@@ -4,6 +4,7 @@
 #include <uv.h>
 
 #include "daemon/closer.h"
+#include "daemon/slabs.h"
 #include "nicd/env.h"
 #include "proto/wire.h"
 
@@ -15,6 +16,7 @@ struct env {
 	uint32_t closing;           /* descriptors on their way through a worker */
 	struct closer closer;       /* for those that may be anything */
 	struct wire_closer wire;    /* the same, for packets that are dropped */
+	struct slabs slabs;
 	uint32_t uid;               /* on whose behalf descriptors are closed now */
 	size_t random_left;
 	uint8_t random[ENV_RANDOM_BLOCK];

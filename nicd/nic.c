@@ -24,6 +24,7 @@ void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *lim
 		RB_INIT(&nic->registry[i]);
 	RB_INIT(&nic->names);
 	nic_pool_init(&nic->mrs, env, sizeof(struct nic_mr));
+	nic_table_pool_init(&nic->table_pages, env);
 	TAILQ_INIT(&nic->deadlines);
 	TAILQ_INIT(&nic->adapters);
 	TAILQ_INIT(&nic->owners);
@@ -44,6 +45,7 @@ void nic_deinit(struct nic *nic)
 	assert(!nic->telling);
 	nic_mr_ops_free(nic);
 	nic_pool_deinit(&nic->mrs);
+	nic_pool_deinit(&nic->table_pages);
 	nic_accounts_deinit(&nic->accounts);
 }
 

@@ -22,7 +22,7 @@ struct nic {
 	struct nic_registry registry[NIC_TYPE_COUNT];
 	uint64_t count[NIC_TYPE_COUNT];       /* live objects */
 	uint64_t last_serial;
-	struct nic_pool mrs;
+	struct nic_pool mrs, table_pages;
 	struct nic_mr_op *spare_ops;          /* of mr.c */
 	uint32_t n_spare_ops;
 	struct nic_mr_op *telling;            /* whose callbacks are being called */

@@ -30,15 +30,20 @@ void nic_done_end(struct nic_done *done, const struct nicd_error *error)
 
 /* ---- ids */
 
-void nic_table_init(struct nic_table *table, struct nic_env *env)
+void nic_table_pool_init(struct nic_pool *pool, struct nic_env *env)
 {
-	*table = (struct nic_table){ .env = env, .first_free = no_slot };
+	nic_pool_init(pool, env, sizeof(struct nic_table_page));
+}
+
+void nic_table_init(struct nic_table *table, struct nic_pool *pool)
+{
+	*table = (struct nic_table){ .env = pool->env, .pool = pool, .first_free = no_slot };
 }
 
 static void page_free(struct nic_table *table, uint32_t i)
 {
 	if (table->pages[i])
-		table->env->free(table->env, table->pages[i], sizeof(*table->pages[i]));
+		nic_pool_give(table->pool, table->pages[i], table->pages[i]->place);
 	table->pages[i] = NULL;
 }
 
@@ -49,7 +54,7 @@ void nic_table_deinit(struct nic_table *table)
 		page_free(table, i);
 	if (table->pages)
 		table->env->free(table->env, table->pages, table->max_pages * sizeof(*table->pages));
-	nic_table_init(table, table->env);
+	nic_table_init(table, table->pool);
 }
 
 /* Room for one more page; what is copied are pointers, 8 bytes for NIC_TABLE_PAGE objects. */
@@ -78,12 +83,14 @@ static int table_grow(struct nic_table *table)
 {
 	uint32_t first = table->n_pages * NIC_TABLE_PAGE;
 	struct nic_table_page *page;
+	uint16_t place;
 
 	if (pages_grow(table) < 0)
 		return -ENOMEM;
-	page = table->env->alloc(table->env, sizeof(*page));
+	page = nic_pool_take(table->pool, &place);
 	if (!page)
 		return -ENOMEM;
+	page->place = place;
 	for (uint32_t i = 0; i < NIC_TABLE_PAGE; i++)
 		page->slots[i].next_free = i + 1 < NIC_TABLE_PAGE ? first + i + 1 : no_slot;
 	table->pages[table->n_pages++] = page;

@@ -12,6 +12,7 @@
 
 #include "nicd/account.h"
 #include "nicd/env.h"
+#include "nicd/pool.h"
 #include "proto/reason.h"
 
 struct nic;
@@ -122,16 +123,20 @@ struct nic_table_page {
 		uint32_t next_free;
 	} slots[NIC_TABLE_PAGE];
 	uint32_t keys[NIC_TABLE_PAGE];   /* the upper half of the id; without a type: nobody has the slot */
-	uint32_t n_used;
+	uint16_t n_used;
+	uint16_t place;                  /* its own, in the pool */
 };
 struct nic_table {
 	struct nic_env *env;
+	struct nic_pool *pool;           /* of pages */
 	struct nic_table_page **pages;
 	uint32_t n_pages, max_pages;
 	uint32_t n_used, n_retired, first_free;
 	bool closing;                    /* nothing comes any more: a page goes with its last object */
 };
-void nic_table_init(struct nic_table *table, struct nic_env *env);
+/* A pool for the pages of many tables. They are small, and spread over the heap a million objects would lose in them what they gain elsewhere. */
+void nic_table_pool_init(struct nic_pool *pool, struct nic_env *env);
+void nic_table_init(struct nic_table *table, struct nic_pool *pool);
 void nic_table_deinit(struct nic_table *table);
 /* Sets object->id. -ENOMEM. */
 int nic_table_add(struct nic_table *table, struct nic_object *object);

@@ -11,7 +11,7 @@
 void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account *account, uint64_t session)
 {
 	*owner = (struct nic_owner){ .nic = nic, .account = nic_account_ref(account), .session = session };
-	nic_table_init(&owner->ids, nic->env);
+	nic_table_init(&owner->ids, &nic->table_pages);
 	for (unsigned i = 0; i < NIC_TYPE_COUNT; i++)
 		TAILQ_INIT(&owner->objects[i]);
 	TAILQ_INSERT_TAIL(&nic->owners, owner, of_nic);

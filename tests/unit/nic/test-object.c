@@ -54,11 +54,13 @@ static void test_stale_ids(void **state)
 {
 	struct fake_env env;
 	struct nic_table table;
+	struct nic_pool pages;
 	struct nic_object objects[3] = { { .type = NIC_MR }, { .type = NIC_MR }, { .type = NIC_PD } };
 	uint64_t seen[1000];
 
 	fake_env_init(&env);
-	nic_table_init(&table, &env.env);
+	nic_table_pool_init(&pages, &env.env);
+	nic_table_init(&table, &pages);
 	for (unsigned i = 0; i < 1000; i++) {
 		assert_int_equal(nic_table_add(&table, &objects[0]), 0);
 		seen[i] = objects[0].id;
@@ -81,6 +83,7 @@ static void test_stale_ids(void **state)
 	nic_table_remove(&table, &objects[1]);
 	nic_table_remove(&table, &objects[2]);
 	nic_table_deinit(&table);
+	nic_pool_deinit(&pages);
 	assert_int_equal(env.live_blocks, 0);
 }
 
@@ -91,9 +94,11 @@ static void test_table_grows(void **state)
 	static struct nic_object objects[N];
 	struct fake_env env;
 	struct nic_table table;
+	struct nic_pool pages;
 
 	fake_env_init(&env);
-	nic_table_init(&table, &env.env);
+	nic_table_pool_init(&pages, &env.env);
+	nic_table_init(&table, &pages);
 	for (unsigned i = 0; i < N; i++) {
 		objects[i].type = NIC_MR;
 		assert_int_equal(nic_table_add(&table, &objects[i]), 0);
@@ -109,6 +114,7 @@ static void test_table_grows(void **state)
 	for (unsigned i = 0; i < N; i++)
 		nic_table_remove(&table, &objects[i]);
 	nic_table_deinit(&table);
+	nic_pool_deinit(&pages);
 	assert_int_equal(env.live_blocks, 0);
 }
 
@@ -117,11 +123,13 @@ static void test_generations_end(void **state)
 {
 	struct fake_env env;
 	struct nic_table table;
+	struct nic_pool pages;
 	struct nic_object object = { .type = NIC_QP };
 	uint64_t last;
 
 	fake_env_init(&env);
-	nic_table_init(&table, &env.env);
+	nic_table_pool_init(&pages, &env.env);
+	nic_table_init(&table, &pages);
 	assert_int_equal(nic_table_add(&table, &object), 0);
 	nic_table_remove(&table, &object);
 	table.pages[0]->keys[0] = NIC_TABLE_GENERATIONS - 2;
@@ -138,6 +146,7 @@ static void test_generations_end(void **state)
 		nic_table_remove(&table, &object);
 	}
 	nic_table_deinit(&table);
+	nic_pool_deinit(&pages);
 	assert_int_equal(env.live_blocks, 0);
 }
 
@@ -146,11 +155,13 @@ static void test_free_slots(void **state)
 {
 	struct fake_env env;
 	struct nic_table table;
+	struct nic_pool pages;
 	struct nic_object object = { .type = NIC_MR };
 	uint64_t id;
 
 	fake_env_init(&env);
-	nic_table_init(&table, &env.env);
+	nic_table_pool_init(&pages, &env.env);
+	nic_table_init(&table, &pages);
 	assert_int_equal(nic_table_add(&table, &object), 0);
 	id = object.id;
 	nic_table_remove(&table, &object);
@@ -162,6 +173,7 @@ static void test_free_slots(void **state)
 	nic_table_prefetch_slot(&table, UINT64_MAX);
 	nic_table_prefetch_object(&table, UINT64_MAX);
 	nic_table_deinit(&table);
+	nic_pool_deinit(&pages);
 }
 
 /* mutation: a closing table keeps its pages to the last: then they all go in one turn of the loop */
@@ -171,25 +183,28 @@ static void test_table_closes(void **state)
 	static struct nic_object objects[N];
 	struct fake_env env;
 	struct nic_table table;
-	uint64_t blocks;
+	struct nic_pool pages;
+	uint64_t n_pages;
 
 	fake_env_init(&env);
-	nic_table_init(&table, &env.env);
+	nic_table_pool_init(&pages, &env.env);
+	nic_table_init(&table, &pages);
 	for (unsigned i = 0; i < N; i++) {
 		objects[i].type = NIC_MR;
 		assert_int_equal(nic_table_add(&table, &objects[i]), 0);
 	}
-	blocks = env.live_blocks;
+	n_pages = pages.n_items;
 	nic_table_close(&table);
-	assert_int_equal(env.live_blocks, blocks);
+	assert_int_equal(pages.n_items, n_pages);
 	for (unsigned i = 0; i < N; i++) {
 		uint64_t id = objects[i].id;
 
 		nic_table_remove(&table, &objects[i]);
 		assert_null(nic_table_find(&table, id));
-		assert_int_equal(env.live_blocks, blocks - (i + 1) / NIC_TABLE_PAGE);
+		assert_int_equal(pages.n_items, n_pages - (i + 1) / NIC_TABLE_PAGE);
 	}
 	nic_table_deinit(&table);
+	nic_pool_deinit(&pages);
 	assert_int_equal(env.live_blocks, 0);
 }
 
