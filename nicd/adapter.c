@@ -49,7 +49,7 @@ int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provid
 
 /* ---- the end of what it held */
 
-enum { ENDED_AT_ONCE = 1024 };   /* looked at when the device is lost; the rest by nic_tick */
+enum { ENDED_AT_ONCE = 1024 };   /* looked at, and owners told, when the device is lost; the rest by nic_tick */
 
 static bool lose_qp(struct nic_adapter *adapter, struct nic_object *object)
 {
@@ -117,22 +117,29 @@ static void adapter_end(struct nic_adapter *adapter, unsigned budget)
 	nic_adapter_go_on(adapter, budget);
 }
 
-static void adapter_lost(struct nic_adapter *adapter)
+void nic_adapter_tell(struct nic_adapter *adapter, unsigned budget)
 {
-	struct nic_owner *owner, *next;
+	struct nic_owner *owner;
 	struct nicd_error why;
 
+	nicd_refuse(&why, NICD_R_DEVICE_LOST);
+	while ((owner = adapter->telling) && budget-- > 0) {
+		/* Whoever goes meanwhile moves this on: nic_owner_deinit. */
+		adapter->telling = TAILQ_NEXT(owner, of_nic);
+		if (!owner->dying && owner->event)
+			owner->event(owner, &adapter->object, NIC_EVENT_DEVICE_STATE, adapter->object.serial, &why);
+	}
+}
+
+static void adapter_lost(struct nic_adapter *adapter)
+{
 	/* The provider may have said before that it is down. */
 	if (adapter->lost)
 		return;
 	adapter->lost = true;
 	adapter_end(adapter, ENDED_AT_ONCE);
-	nicd_refuse(&why, NICD_R_DEVICE_LOST);
-	for (owner = TAILQ_FIRST(&adapter->nic->owners); owner; owner = next) {
-		next = TAILQ_NEXT(owner, of_nic);
-		if (!owner->dying && owner->event)
-			owner->event(owner, &adapter->object, NIC_EVENT_DEVICE_STATE, adapter->object.serial, &why);
-	}
+	adapter->telling = TAILQ_FIRST(&adapter->nic->owners);
+	nic_adapter_tell(adapter, ENDED_AT_ONCE);
 }
 
 /* The device is ahead: what stands on the tag is taken down as by the owner's own deregistering, and its owner is told. */
@@ -152,7 +159,7 @@ static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial
 
 bool nic_adapter_used(const struct nic_adapter *adapter)
 {
-	return adapter->users > 0;
+	return adapter->users > 0 || adapter->telling;
 }
 
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter)

@@ -15,6 +15,7 @@ struct nic_adapter {
 	bool ending;                            /* what it held is not all ended yet; how far that is: */
 	unsigned ending_type;
 	uint64_t ending_serial;
+	struct nic_owner *telling;              /* the next one who is told that it is lost; NULL: nobody */
 	uint64_t users;                         /* PDs and attachments */
 	struct nic_caps caps;                   /* as nic_adapter_stats was told last */
 	RB_HEAD(nic_streams, nic_qp) streams;   /* inbound Qps and outbound ones not yet disconnected, by stream number */
@@ -22,7 +23,7 @@ struct nic_adapter {
 
 /* Takes the provider, also on failure. -ENOMEM. */
 int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provider *provider);
-/* Does a PD or an attachment stand on it? One that is down and unused may be freed. */
+/* Does a PD or an attachment stand on it, or is its loss still being told? One that is down and unused may be freed. */
 bool nic_adapter_used(const struct nic_adapter *adapter);
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter);
 
@@ -31,6 +32,8 @@ void nic_adapter_stats(struct nic_adapter *adapter, struct nic_cmd *cmd, void (*
 
 /* Only for nicd/. Of an adapter that is ending: looks at `budget` more of the objects there are. */
 void nic_adapter_go_on(struct nic_adapter *adapter, unsigned budget);
+/* Of an adapter that is lost: tells `budget` more owners. */
+void nic_adapter_tell(struct nic_adapter *adapter, unsigned budget);
 /*
  * The commands that take something away: from a device that is gone nothing is left to take, and they succeed at
  * once. nic_cmd_gone is how their end is judged.

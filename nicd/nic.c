@@ -7,7 +7,7 @@
 
 #include "nicd/qp.h"
 
-enum { TICK = 256 };   /* deadlines, and lost objects, of one nic_tick */
+enum { TICK = 256 };   /* deadlines, and lost objects or owners told of it, of one nic_tick */
 
 static const uint64_t default_revoke_timeout_ns = UINT64_C(5) * 1000 * 1000 * 1000;
 
@@ -112,7 +112,7 @@ uint64_t nic_next_deadline(const struct nic *nic)
 	if (!TAILQ_EMPTY(&nic->stranded))
 		return 0;
 	TAILQ_FOREACH(object, &nic->adapters, of_owner)
-		if (((const struct nic_adapter *)object)->ending)
+		if (((const struct nic_adapter *)object)->ending || ((const struct nic_adapter *)object)->telling)
 			return 0;
 	return first ? first->at : UINT64_MAX;
 }
@@ -129,7 +129,10 @@ void nic_tick(struct nic *nic)
 	}
 	/* One of them is enough for one turn, and anything may be gone after it. */
 	TAILQ_FOREACH(object, &nic->adapters, of_owner)
-		if (((struct nic_adapter *)object)->ending) {
+		if (((struct nic_adapter *)object)->telling) {
+			nic_adapter_tell((struct nic_adapter *)object, TICK);
+			break;
+		} else if (((struct nic_adapter *)object)->ending) {
 			nic_adapter_go_on((struct nic_adapter *)object, TICK);
 			break;
 		}

@@ -19,11 +19,16 @@ void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account
 
 void nic_owner_deinit(struct nic_owner *owner)
 {
+	struct nic_object *adapter;
+
 	assert(owner->n_objects == 0 && !owner->stranded);
 	for (unsigned i = 0; i < NIC_TYPE_COUNT; i++)
 		assert(TAILQ_EMPTY(&owner->objects[i]));
 	nic_table_deinit(&owner->ids);
 	owner->account = nic_account_unref(owner->account);
+	TAILQ_FOREACH(adapter, &owner->nic->adapters, of_owner)
+		if (((struct nic_adapter *)adapter)->telling == owner)
+			((struct nic_adapter *)adapter)->telling = TAILQ_NEXT(owner, of_nic);
 	TAILQ_REMOVE(&owner->nic->owners, owner, of_nic);
 }
 

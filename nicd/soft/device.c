@@ -198,7 +198,8 @@ void soft_device_arm_expiry(struct soft_device *device)
 		return;
 	now = soft_now();
 	uv_update_time(device->loop);
-	uv_timer_start(&device->expiry, on_expiry, next > now ? (next - now) / 1000000 + 1 : 0, 0);
+	/* Never 0, which would be this turn's again. */
+	uv_timer_start(&device->expiry, on_expiry, next > now ? (next - now) / 1000000 + 1 : 1, 0);
 }
 
 /* One thing. False: all is dropped. */

@@ -230,7 +230,10 @@ void soft_tickets_expire(struct soft_tickets *tickets, void (*expired)(void *use
 	uint64_t now = tickets->now();
 	struct soft_ticket *ticket;
 
-	while ((ticket = RB_MIN(tickets_by_expiry, &tickets->by_expiry)) && ticket->expires_ns <= now) {
+	for (unsigned n = 0; n < SOFT_TICKETS_EXPIRE; n++) {
+		ticket = RB_MIN(tickets_by_expiry, &tickets->by_expiry);
+		if (!ticket || ticket->expires_ns > now)
+			return;
 		RB_REMOVE(tickets_by_expiry, &tickets->by_expiry, ticket);
 		ticket->expired = true;
 		if (expired)

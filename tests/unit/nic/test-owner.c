@@ -437,6 +437,58 @@ static void test_device_lost_in_pieces(void **state)
 		assert_int_equal(mrs[i]->state, NIC_MR_CREATED);
 }
 
+static unsigned n_told;
+
+static void count_told(struct nic_owner *owner, struct nic_object *object, enum nic_event event, uint64_t serial,
+		       const struct nicd_error *error)
+{
+	n_told++;
+}
+
+/*
+ * Thousands of sessions hear of a lost device, in pieces; some go before it is their turn.
+ * mutation: nic_adapter_tell without a budget; nic_owner_deinit does not move `telling` on; nic_next_deadline does not look at it
+ */
+static void test_device_lost_told_in_pieces(void **state)
+{
+	enum { N = 5000, GONE = 100 };
+	struct rig *rig = *state;
+	struct nic_owner *owners = calloc(N, sizeof(*owners));
+	unsigned before, laps = 0, gone = 0;
+
+	for (unsigned i = 0; i < N; i++) {
+		nic_owner_init(&owners[i], &rig->nic, rig->owner.account, nic_serial(&rig->nic));
+		owners[i].event = count_told;
+	}
+	n_told = 0;
+	fake_lose(rig->fake, true);
+	assert_in_range(n_told, 1, 1024);
+	while (rig->adapter->telling && laps++ < 100) {
+		struct nic_owner *next = rig->adapter->telling;
+
+		/* mutation: forget an adapter that has something to tell */
+		assert_true(nic_adapter_used(rig->adapter));
+		assert_int_equal(nic_next_deadline(&rig->nic), 0);
+		if (gone < GONE) {
+			gone++;
+			nic_owner_deinit(next);
+			memset(next, 0, sizeof(*next));
+		}
+		before = n_told;
+		nic_tick(&rig->nic);
+		assert_in_range(n_told - before, 0, 256);
+	}
+	assert_in_range(laps, 10, 99);
+	assert_int_equal(n_told, N - gone);
+	for (unsigned i = 0; i < N; i++)
+		if (owners[i].event)
+			nic_owner_deinit(&owners[i]);
+	free(owners);
+	while (nic_next_deadline(&rig->nic) == 0)
+		nic_tick(&rig->nic);
+	assert_int_equal(n_told, N - gone);
+}
+
 /* mutation: lose the provider, or the adapter, when there is no memory */
 static void test_no_memory_for_an_adapter(void **state)
 {
@@ -669,6 +721,7 @@ int main(void)
 		rig_test(test_device_lost_while_held_back),
 		rig_test(test_release_without_memory),
 		rig_test(test_device_lost_in_pieces),
+		rig_test(test_device_lost_told_in_pieces),
 		rig_test(test_no_memory_for_an_adapter),
 		cmocka_unit_test(test_at_random),
 	};

@@ -36,7 +36,8 @@ static const uint8_t *secret_of(uint64_t serial)
 {
 	static uint8_t secret[NICD_TICKET_SIZE];
 
-	memset(secret, (int)serial, sizeof(secret));
+	memset(secret, 0x5e, sizeof(secret));
+	memcpy(secret, &serial, sizeof(serial));
 	return secret;
 }
 
@@ -130,6 +131,31 @@ static void on_expired(void *userdata, struct soft_ticket *ticket)
 	uint64_t *serials = userdata;
 
 	serials[n_expired++] = ticket->serial;
+}
+
+/* Many that expire at once are told of in turns, each once, and none of them lets anybody in meanwhile. */
+static void test_expiry_of_many(void **state)
+{
+	enum { N = 3 * SOFT_TICKETS_EXPIRE + 7 };
+	struct soft_tickets *tickets = *state;
+	static uint64_t serials[N];
+	unsigned before, laps = 0;
+
+	for (unsigned i = 1; i <= N; i++)
+		add(tickets, i, 9, 9, 2000);
+	clock_ns = 2000;
+	n_expired = 0;
+	while (soft_tickets_next_expiry(tickets) != UINT64_MAX && laps++ < 10) {
+		before = n_expired;
+		soft_tickets_expire(tickets, on_expired, serials);
+		/* mutation: soft_tickets_expire goes on to the end */
+		assert_in_range(n_expired - before, 1, SOFT_TICKETS_EXPIRE);
+		assert_null(soft_ticket_reserve(tickets, secret_of(N)));
+	}
+	assert_int_equal(laps, 4);
+	assert_int_equal(n_expired, N);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(serials[i], i + 1);
 }
 
 static void test_expiry(void **state)
@@ -270,6 +296,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_max_streams, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_secret, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expiry, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_expiry_of_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop_while_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_add_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_scope, setup, teardown),
