@@ -91,8 +91,8 @@ static void news_invalidated(struct device *d, const struct thing *tag)
 	revoked = model_tag_invalidated(world->model, d->index, &gone);
 	d->provider.events->tag_invalidated(d->provider.adapter, gone.serial, gone.generation);
 	mr = (const struct nic_mr *)nic_find(&world->nic, NIC_MR, gone.serial);
-	if (revoked && mr && mr->state == NIC_MR_REGISTERED && mr->generation == gone.generation)
-		model_tag_kept(world->model, gone.serial);
+	sim_must(!revoked || !mr || mr->state != NIC_MR_REGISTERED || mr->generation != gone.generation,
+		 "a region that a peer invalidated is still registered");
 	model_command_over(world->model);
 }
 

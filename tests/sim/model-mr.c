@@ -62,21 +62,13 @@ bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag
 
 	model_token_rests(m, adapter, tag->local);
 	model_token_rests(m, adapter, tag->remote);
-	if (!o || o->type != T_MR || model_leaving(m, o) || o->state != M_REGISTERED || o->generation != tag->generation)
+	if (!o || o->type != T_MR || o->generation != tag->generation)
 		return false;
-	if (m->armed)
-		model_save(m, NULL);
+	if (model_leaving(m, o))
+		o->local = o->remote = 0;
+	if (model_leaving(m, o) || o->state != M_REGISTERED)
+		return false;
 	model_owe(m, o, EV_REMOTE_INVALIDATED);
 	model_revoke_mr(m, o, false);
 	return true;
-}
-
-void model_tag_kept(struct model *m, uint64_t serial)
-{
-	struct m_object *o;
-
-	sim_must(m->oom && m->n_saved, "a region that a peer invalidated is still registered");
-	model_restore(m);
-	o = model_serial(m, serial);
-	o->may |= BIT(EV_REMOTE_INVALIDATED);
 }

@@ -57,8 +57,7 @@ void model_token_rests(struct model *m, int adapter, uint32_t token);
 bool model_is_call(enum sim_call call);
 /* It counts as one of its session's and account's requests in flight. */
 bool model_counts_as_call(const struct m_request *r);
-/* Memory may be refused to what follows before it has done anything; then all is as it was. */
-void model_save(struct model *m, struct m_request *r);
+/* Memory was refused to a request before it had done anything: all is as it was. */
 void model_restore(struct model *m);
 /* With which statuses it must be refused before its method sees it; 0: none. */
 uint32_t model_admission(struct model *m, struct m_request *r, bool *waits);

@@ -272,10 +272,9 @@ static void passed(struct model *m, int client, const struct m_request *until)
 }
 
 /* Memory may be refused to it before it has done anything: then all is as it was. */
-void model_save(struct model *m, struct m_request *r)
+static void save(struct model *m, struct m_request *r)
 {
 	m->saved_for = NULL;
-	m->n_saved = 0;
 	if (m->n_objects > 1024)
 		return;
 	memcpy(m->saved, m->objects, m->n_objects * sizeof(*m->objects));
@@ -315,7 +314,7 @@ void model_start(struct model *m, int client, uint32_t id)
 	r->order = ++m->n_started;
 	m->current = r;
 	if (m->armed && (r->say.call == CALL_CLOSE || r->say.call == CALL_DEREGISTER_MR || r->say.call == CALL_REVOKE))
-		model_save(m, r);
+		save(m, r);
 	if (calls[r->say.call].later)
 		refused = BIT(S_NOT_SUPPORTED);
 	else

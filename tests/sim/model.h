@@ -210,8 +210,6 @@ void model_stream_closed(struct model *m, int adapter, uint64_t stream);
 void model_stream_notified(struct model *m, int adapter, uint64_t stream, uint64_t count);
 /* A peer took a tag away. False: nicd has nothing to do about it. */
 bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag);
-/* nicd had no memory to do it: the MR is as it was. */
-void model_tag_kept(struct model *m, uint64_t serial);
 void model_door_expired(struct model *m, int adapter, uint64_t door);
 
 /* What follows from what a session that is being released let go of. */
