@@ -125,6 +125,16 @@ static uint32_t allow_revoke(struct model *m, const struct m_request *r)
 	return allow_revocation(m, r, o, o->state == M_DEAD);
 }
 
+/* What it asked about may have gone while the device was asked; of a session that is being released nobody knows. */
+static uint32_t allow_who(const struct model *m, const struct m_request *r)
+{
+	const struct m_object *o = model_serial(m, r->say.serial);
+
+	if (!o)
+		return BIT(S_INVALID_HANDLE);
+	return BIT(S_SUCCESS) | (model_leaving(m, o) ? BIT(S_INVALID_HANDLE) : 0);
+}
+
 static uint32_t allow(struct model *m, struct m_request *r)
 {
 	switch (r->say.call) {
@@ -156,8 +166,7 @@ static uint32_t allow(struct model *m, struct m_request *r)
 	case CALL_DISCONNECT:
 		return r->commands ? 0 : allow_disconnect(m, r);
 	case CALL_WHO:
-		/* What it asked about may have gone while the device was asked. */
-		return r->commands ? 0 : model_serial(m, r->say.serial) ? BIT(S_SUCCESS) : BIT(S_INVALID_HANDLE);
+		return r->commands ? 0 : allow_who(m, r);
 	case CALL_LIST:
 	case CALL_LEDGER:
 		return r->commands ? 0 : BIT(S_SUCCESS);
