@@ -10,7 +10,7 @@
 #include "daemon/util.h"
 
 enum {
-	LEDGER_ACCOUNTS = 60,
+	LEDGER_ACCOUNTS = 54,
 	LEDGER_CHARGE = 64,   /* bytes of an encoded charge, at most */
 	LEDGER_CAPS = 2 * NIC_CAPS,
 	LEDGER_CAP = 128,

@@ -57,7 +57,7 @@ static void item_mr(const struct nic_object *object, Nicd__Item *item)
 {
 	const struct nic_mr *mr = container_of(object, struct nic_mr, object);
 
-	item->state = (char *)nic_mr_state_name(mr->state);
+	item->state = (char *)nic_life_state_name(NIC_KIND_NORMAL, mr->state);
 	item->parent = mr->pd->object.serial;
 	item->size = mr->length;
 	item->iova = mr->iova;

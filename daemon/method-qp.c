@@ -131,8 +131,8 @@ static int post(struct request *request, struct call *call, const struct nic_req
 	return nic_qp_post(request_qp(request), what, &call->work, &call->done, err);
 }
 
-/* Read and Write have the same fields under the same numbers, and are lists of one entry. */
-_Static_assert(sizeof(Nicd__Read) == sizeof(Nicd__Write) && offsetof(Nicd__Read, flags) == offsetof(Nicd__Write, flags), "");
+/* Write begins with the fields of Read; both are lists of one entry. */
+_Static_assert(sizeof(Nicd__Read) <= sizeof(Nicd__Write) && offsetof(Nicd__Read, flags) == offsetof(Nicd__Write, flags), "");
 
 static int transfer_one(struct request *request, struct call *call, enum nic_operation operation, uint32_t allowed,
 			struct nicd_error *err)

@@ -289,6 +289,8 @@ static const struct setting settings[] = {
 	{ NULL, "limits", "pinned-bytes", "BYTES", set_u64, LIMIT(PINNED) },
 	{ NULL, "limits", "pds", "N", set_u64, LIMIT(PDS) },
 	{ NULL, "limits", "mrs", "N", set_u64, LIMIT(MRS) },
+	{ NULL, "limits", "mws", "N", set_u64, LIMIT(MWS) },
+	{ NULL, "limits", "mappings", "N", set_u64, LIMIT(MAPPINGS) },
 	{ NULL, "limits", "qps", "N", set_u64, LIMIT(QPS) },
 	{ NULL, "limits", "doors", "N", set_u64, LIMIT(DOORS) },
 	{ NULL, "limits", "calls", "N", set_u64, LIMIT(CALLS) },

@@ -22,6 +22,8 @@
 	X(PINNED, UINT64_C(64) << 30, "pinned_bytes") \
 	X(PDS, 4096, "pds") \
 	X(MRS, 1u << 20, "mrs") \
+	X(MWS, 65536, "mws") \
+	X(MAPPINGS, 65536, "mappings") \
 	X(QPS, 4096, "qps") \
 	X(DOORS, 16384, "doors") \
 	X(CALLS, 65536, "calls") \

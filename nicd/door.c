@@ -499,8 +499,9 @@ int nic_ticket_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_
 	struct nic_export *door;
 	int r;
 
-	if (mr->state != NIC_MR_REGISTERED)
-		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
+	r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_EXPORT, err);
+	if (r < 0)
+		return r;
 	if (!nic_rights_remote(mr->rights))
 		return nicd_refuse_at(err, NICD_R_NO_REMOTE_RIGHTS, NIC_REMOTE_READ, mr->rights);
 	r = door_new(&door, mr, NIC_TICKET, terms, err);
@@ -525,9 +526,9 @@ static int export_check(const struct nic_mr *mr, const struct nic_door_terms *te
 	uint32_t rights = terms->rights, all = NIC_REMOTE_READ | NIC_REMOTE_WRITE;
 	bool inside = terms->offset < mr->length;
 	uint64_t length = terms->length ? terms->length : inside ? mr->length - terms->offset : 0;
-
-	if (mr->state != NIC_MR_REGISTERED)
-		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
+	int r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_EXPORT, err);
+	if (r < 0)
+		return r;
 	if (!nic_rights_remote(mr->rights))
 		return nicd_refuse_at(err, NICD_R_NO_REMOTE_RIGHTS, NIC_REMOTE_READ, mr->rights);
 	if ((rights & ~all) || !nic_rights_remote(rights) || !(rights & 0x4) != !(rights & NIC_LOCAL_WRITE))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory regions: the state machine of mr.h. An MR lives from nic_mr_new until its close ends. While it is registered, each of its
+ * Normal memory regions: what their states in life.h stand for. An MR lives from nic_mr_new until its close ends. While it is registered, each of its
  * ranges is a user of a Memory. Revoking has one way for all who ask (deregister, revoke, close, a lost device):
  *
  *   mr_revoke_start -> exports killed -> mr_drop -> mr_dropped -> mr_confirmed
@@ -49,22 +49,17 @@ struct nic_mr_op {
 
 #define op_of(ptr, member) ((struct nic_mr_op *)((char *)(ptr) - offsetof(struct nic_mr_op, member)))
 
-const char *nic_mr_state_name(enum nic_mr_state state)
-{
-	static const char *const names[] = {
-		[NIC_MR_CREATED] = "CREATED",
-		[NIC_MR_REGISTERING] = "REGISTERING",
-		[NIC_MR_REGISTERED] = "REGISTERED",
-		[NIC_MR_REVOKING] = "REVOKING",
-		[NIC_MR_ERROR] = "ERROR",
-	};
-
-	return names[state];
-}
-
 static struct nic *mr_nic(const struct nic_mr *mr)
 {
 	return mr->object.owner->nic;
+}
+
+static void mr_step(struct nic_mr *mr, enum nic_life_step step)
+{
+	int r = nic_life_step(NIC_KIND_NORMAL, &mr->state, step, NULL);
+
+	assert(r == 0);
+	(void)r;
 }
 
 /* ---- ops */
@@ -348,8 +343,11 @@ static int mr_check(struct nic_mr *mr, const struct nic_register *what, struct p
 	const struct nic_provider *provider = mr->pd->adapter->provider;
 	int r;
 
-	if (mr->state != NIC_MR_CREATED || mr->closing)
+	if (mr->closing)
 		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_CREATED, mr->state);
+	r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_REGISTER, err);
+	if (r < 0)
+		return r;
 	if (!provider->up)
 		return nicd_refuse(err, NICD_R_NO_ADAPTER);
 	if (what->n_ranges == 0 || what->n_ranges > NICD_RANGES)
@@ -449,7 +447,7 @@ static struct ranges mr_reset(struct nic_mr *mr)
 {
 	struct ranges ranges = mr_take_ranges(mr);
 
-	mr->state = NIC_MR_CREATED;
+	assert(mr->state == NIC_MR_CREATED);
 	mr->local_token = 0;
 	mr->remote_token = 0;
 	mr->rights = 0;
@@ -470,6 +468,7 @@ static void mr_register_failed(struct nic_mr *mr, const struct nicd_error *error
 
 	for (unsigned i = mr->op->n_attached; i < mr->n_ranges; i++)
 		nic_memory_cancel(mr_range(mr, i).memory, adapter);
+	mr_step(mr, NIC_STEP_FAILED);
 	ranges = mr_reset(mr);
 	op = op_steal(mr);
 	op->receipt.at_ns = nic->env->wall(nic->env);
@@ -545,7 +544,7 @@ int nic_mr_register(struct nic_mr *mr, const struct nic_register *what, struct n
 	if (r < 0)
 		return r;
 	mr_use_ranges(mr, what, &plan, many);
-	mr->state = NIC_MR_REGISTERING;
+	mr_step(mr, NIC_STEP_REGISTER);
 	mr->generation++;
 	mr->rights = (uint8_t)plan.rights;
 	mr->iova = what->iova;
@@ -555,7 +554,7 @@ int nic_mr_register(struct nic_mr *mr, const struct nic_register *what, struct n
 	return 0;
 }
 
-static void mr_revoke_start(struct nic_mr *mr, const struct nicd_error *why);
+static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, const struct nicd_error *why);
 
 static void mr_tagged(struct nic_cmd *cmd)
 {
@@ -573,14 +572,13 @@ static void mr_tagged(struct nic_cmd *cmd)
 		mr_register_failed(mr, &error);
 		return;
 	}
+	mr_step(mr, NIC_STEP_DONE);
 	if (mr->closing) {   /* too late: nobody is told the tokens */
-		mr->state = NIC_MR_REVOKING;
 		nicd_refuse(&error, NICD_R_REVOKED);
 		nic_done_end(nic_done_steal(&op->done), &error);
-		mr_revoke_start(mr, NULL);
+		mr_revoke_start(mr, NIC_STEP_CLOSE, NULL);
 		return;
 	}
-	mr->state = NIC_MR_REGISTERED;
 	mr->local_token = cmd->tags.local_token;
 	mr->remote_token = nic_rights_remote(mr->rights) ? cmd->tags.remote_token : 0;
 	op_steal(mr);
@@ -592,16 +590,20 @@ static void mr_tagged(struct nic_cmd *cmd)
 
 int nic_mr_local_token(const struct nic_mr *mr, uint32_t *ret, struct nicd_error *err)
 {
-	if (mr->state != NIC_MR_REGISTERED)
-		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
+	int r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_GET_LOCAL_TOKEN, err);
+
+	if (r < 0)
+		return r;
 	*ret = mr->local_token;
 	return 0;
 }
 
 int nic_mr_remote_token(const struct nic_mr *mr, uint32_t *ret, struct nicd_error *err)
 {
-	if (mr->state != NIC_MR_REGISTERED)
-		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
+	int r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_GET_REMOTE_TOKEN, err);
+
+	if (r < 0)
+		return r;
 	if (!nic_rights_remote(mr->rights))
 		return nicd_refuse_at(err, NICD_R_NO_REMOTE_RIGHTS, NIC_REMOTE_READ, mr->rights);
 	*ret = mr->remote_token;
@@ -625,6 +627,7 @@ static void mr_confirmed(struct nic_mr *mr)
 	if (op->unconfirmed)
 		nic->quarantined--;
 	mr->exports = NULL;
+	mr_step(mr, NIC_STEP_DONE);
 	ranges = mr_reset(mr);
 	if (op->promised)
 		nic_object_emit(&mr->object, NIC_EVENT_REVOKE_CONFIRMED, mr->object.serial, NULL);
@@ -654,7 +657,7 @@ static void mr_not_dropped(struct nic_mr *mr, const struct nicd_error *cause)
 		nic_done_end(nic_done_steal(&op->done), &error);
 		return;
 	}
-	mr->state = NIC_MR_ERROR;
+	mr_step(mr, NIC_STEP_FAILED);
 	nic_deadline_disarm(nic, &op->deadline);
 	if (op->unconfirmed)   /* it has answered, after all */
 		nic->quarantined--;
@@ -701,12 +704,13 @@ static void mr_kill_exports(struct nic_mr *mr)
 		mr_drop(mr);
 }
 
-/* From REGISTERED or ERROR, with an op: the tokens are void from here on. */
-static void mr_revoke_start(struct nic_mr *mr, const struct nicd_error *why)
+/* With an op, by a step that leads to REVOKING: the tokens are void from here on. */
+static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, const struct nicd_error *why)
 {
 	struct nic_mr_op *op = mr->op;
 
-	mr->state = NIC_MR_REVOKING;
+	mr_step(mr, step);
+	assert(mr->state == NIC_MR_REVOKING);
 	mr->local_token = 0;
 	mr->remote_token = 0;
 	op->receipt.exports = mr->exports ? mr->exports->died : NULL;
@@ -775,13 +779,16 @@ int nic_mr_revoke(struct nic_mr *mr, const struct nicd_error *why, struct nic_do
 {
 	int r;
 
-	if (mr->closing || (mr->state != NIC_MR_REGISTERED && mr->state != NIC_MR_ERROR))
+	if (mr->closing)
 		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
+	r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_DEREGISTER, err);
+	if (r < 0)
+		return r;
 	r = op_begin(mr, true, err);
 	if (r < 0)
 		return r;
 	mr->op->done = done;
-	mr_revoke_start(mr, why);
+	mr_revoke_start(mr, NIC_STEP_DEREGISTER, why);
 	return 0;
 }
 
@@ -799,7 +806,7 @@ bool nic_mr_lost(struct nic_mr *mr)
 		if (op_begin(mr, true, NULL) < 0)
 			return false;
 		nicd_refuse(&why, NICD_R_DEVICE_LOST);
-		mr_revoke_start(mr, mr->state == NIC_MR_REGISTERED ? &why : NULL);
+		mr_revoke_start(mr, NIC_STEP_LOST, mr->state == NIC_MR_REGISTERED ? &why : NULL);
 	} else if (mr->op && mr->op->retry) {
 		mr->op->retry = false;
 		mr_drop(mr);
@@ -831,5 +838,5 @@ void nic_mr_close(struct nic_mr *mr, struct nic_done *done)
 	if (mr->state == NIC_MR_CREATED)
 		mr_end(mr, done);
 	else if (mr->state == NIC_MR_REGISTERED || mr->state == NIC_MR_ERROR)
-		mr_revoke_start(mr, NULL);
+		mr_revoke_start(mr, NIC_STEP_CLOSE, NULL);
 }

@@ -3,26 +3,17 @@
 /*
  * A normal memory region.
  *
- *   CREATED --register--> REGISTERING --ok--> REGISTERED --deregister--> REVOKING --confirmed--> CREATED
- *               ^------------- failed ---'                                  '--- refused ---> ERROR --deregister--> REVOKING
+ * Its states and what leads from one to the other: life.h, NIC_NORMAL_LIFE.
  *
  * Tokens are valid in REGISTERED only: they die when deregister starts. Deregistering first cuts the exports made of the
  * MR, then drops the tag. Closing works from every state: it waits for a registration under way, deregisters what is
  * registered, and ends last. A revocation that the device does not confirm in time is answered REVOKE_UNCONFIRMED; the MR
  * stays charged and counted in nic->quarantined, and the owner hears REVOKE_CONFIRMED later.
  */
+#include "nicd/life.h"
 #include "nicd/memory.h"
 #include "nicd/pd.h"
 #include "nicd/provider.h"
-
-enum nic_mr_state {
-	NIC_MR_CREATED,
-	NIC_MR_REGISTERING,
-	NIC_MR_REGISTERED,
-	NIC_MR_REVOKING,
-	NIC_MR_ERROR,
-};
-const char *nic_mr_state_name(enum nic_mr_state state);
 
 struct nic_range {
 	struct nic_memory *memory;

@@ -16,7 +16,10 @@ enum {
 	NICD_FRAME_ALLOCS = 12288,   /* allocations that decoding one frame may make */
 	NICD_FRAME_ARENA = 1024 * 1024, /* bytes that decoding one frame may take */
 
-	NICD_RANGES = 16,            /* of one registration */
+	NICD_RANGES = 16,            /* of one registration, or mapping */
+	NICD_FAST_PAGES = 256,       /* of one fast registration: at most */
+	NICD_FRMR_PAGES = 256,       /* NDK_ADAPTER_INFO.FRMRPageCount, at least 16 */
+	NICD_INLINE = 4096,          /* bytes of a work request with OP_INLINE */
 	NICD_TRANSFER_ENTRIES = 1024,
 	NICD_TRANSFER_ENTRY_SIZE = 32,
 	NICD_QP_WORK = 1024,         /* work requests in flight of one Qp */

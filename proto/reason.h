@@ -149,6 +149,25 @@ enum nicd_status {
 	  "keep the memory as it is until REVOKE_CONFIRMED comes") \
 	X(84, REVOKED, CANCELLED, ECANCELED, "the object was revoked", "make a new one, if whoever revoked it lets you") \
 	X(85, WINDOW_BOUND, DEVICE_BUSY, EBUSY, "a memory window is bound to the MR", "invalidate or close the window first") \
+	X(86, PAGE_COUNT, IMPLEMENTATION_LIMIT, E2BIG, "the device's fast registrations do not have so many pages", \
+	  "ask for 1 to `limit` pages of 4,096 bytes, and use more MRs") \
+	X(87, PAGES_BEYOND, INVALID_PARAMETER, EINVAL, "more pages than the MR was initialized for; limit is its page count", \
+	  "initialize it for more pages while it is FREE, or register less at once") \
+	X(88, NO_REMOTE_ACCESS, ACCESS_VIOLATION, EACCES, "remote rights on an MR that was initialized without remote access", \
+	  "initialize it with remote_access while it is FREE, or ask for local rights only") \
+	X(89, FIRST_BYTE, INVALID_PARAMETER, EINVAL, "the first byte's offset is not inside the first page", "keep it below `limit`") \
+	X(90, MW_STATE, INVALID_DEVICE_STATE, EBUSY, "the window is in the wrong state for this call; limit and observed are states", \
+	  "invalidate it before binding it again; bind it before using its token; wait for the reply in between") \
+	X(91, WINDOW_RIGHTS, ACCESS_VIOLATION, EACCES, "a window that lets peers write, on an MR without local write", \
+	  "register the MR with local write, or bind for reading only") \
+	X(92, WINDOW_RANGE, INVALID_PARAMETER, EINVAL, "the window is not inside its MR; limit is the end of the MR, observed the window's", \
+	  "stay in [iova, iova + length) of the MR: addresses are absolute") \
+	X(93, REMOTELY_INVALIDATED, CANCELLED, ECANCELED, "a peer's message has invalidated it", "register or bind it again") \
+	X(94, PRIVILEGED_DENIED, ACCESS_DENIED, EACCES, "policy does not give this account privileged tokens", \
+	  "register memory instead, or ask the admin for privileged-token = yes") \
+	X(95, EXTENSION, NOT_SUPPORTED, EOPNOTSUPP, "this object has no such extension, or not in this version; limit is the highest version", \
+	  "ask without a uuid for those there are") \
+	X(96, MAPPING_OR_RANGES, INVALID_PARAMETER, EINVAL, "a fast registration names either a mapping or ranges", "give one of the two") \
 	/* ---- doors */ \
 	X(100, NAME_TAKEN, INVALID_PARAMETER, EEXIST, "the account has an export of this name", "close that one, or use another name") \
 	X(101, LOCATOR, INVALID_PARAMETER, EINVAL, "the locator is damaged or not one", "copy it whole: it starts with nicd1: and has a checksum") \
@@ -193,6 +212,8 @@ enum nicd_status {
 	X(140, RECEIVE_TOO_SMALL, BUFFER_TOO_SMALL, EMSGSIZE, \
 	  "a message came that is longer than the receive: limit is the receive's length, observed how much had come", \
 	  "post longer receives") \
+	X(141, INLINE_LENGTH, INVALID_PARAMETER, EINVAL, "the inline data is longer than allowed, or not as long as the request says", \
+	  "send at most `limit` bytes with OP_INLINE, and their number as length") \
 	/* ---- device */ \
 	X(150, NO_ADAPTER, DEVICE_REMOVED, ENODEV, "there is no such adapter, or it is down", "see nicctl device show") \
 	X(151, DEVICE_LOST, DEVICE_REMOVED, ENODEV, "the device went away", "connect again when it is back") \

@@ -362,7 +362,7 @@ size_t say_encode(const struct sim_request *requests, unsigned n, uint8_t *data,
 static void decode_ledger(const Nicd__LedgerReply *from, struct sim_reply *to)
 {
 	static const char *const names[SLOT_COUNT] = { "sessions", "memories", "fds", "pinned_bytes", "pds", "mrs", "qps", "doors", "calls",
-						       "buffered_bytes", "receives" };
+						       "buffered_bytes", "receives", "mws", "mappings" };
 
 	to->sessions = from->sessions;
 	to->admin_sessions = from->admin_sessions;

@@ -36,6 +36,7 @@ enum sim_role { ROLE_CLIENT, ROLE_GATEWAY, ROLE_ADMIN };
 /* What an account pays for: the names are those that Ledger shows. */
 enum sim_slot {
 	SLOT_SESSIONS, SLOT_MEMORIES, SLOT_FDS, SLOT_PINNED, SLOT_PDS, SLOT_MRS, SLOT_QPS, SLOT_DOORS, SLOT_CALLS, SLOT_BUFFERED, SLOT_RECEIVES,
+	SLOT_MWS, SLOT_MAPPINGS,
 	SLOT_COUNT
 };
 

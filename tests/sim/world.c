@@ -241,7 +241,7 @@ static bool hook_alive(struct client *client)
 static enum sim_slot slot_of(unsigned nic_slot)
 {
 	static const char *const names[SLOT_COUNT] = { "sessions", "memories", "fds", "pinned_bytes", "pds", "mrs", "qps", "doors", "calls",
-						       "buffered_bytes", "receives" };
+						       "buffered_bytes", "receives", "mws", "mappings" };
 	static unsigned known[NIC_SLOT_COUNT];
 
 	for (unsigned slot = 0; slot < SLOT_COUNT && !known[nic_slot]; slot++)
@@ -253,8 +253,8 @@ static enum sim_slot slot_of(unsigned nic_slot)
 
 static void limits(struct model_terms *terms)
 {
-	static const uint64_t tight[SLOT_COUNT] = { 3, 4, 5, 24 * SIM_PAGE, 3, 5, 8, 4, 6, 2048, 4 };
-	static const uint64_t wide[SLOT_COUNT] = { 4096, 4096, 4096, UINT64_C(1) << 40, 4096, 4096, 4096, 4096, 65536, UINT64_C(64) << 20, 4096 };
+	static const uint64_t tight[SLOT_COUNT] = { 3, 4, 5, 24 * SIM_PAGE, 3, 5, 8, 4, 6, 2048, 4, 4, 4 };
+	static const uint64_t wide[SLOT_COUNT] = { 4096, 4096, 4096, UINT64_C(1) << 40, 4096, 4096, 4096, 4096, 65536, UINT64_C(64) << 20, 4096, 4096, 4096 };
 	struct nic_limits *to = &world->policy.limits;
 
 	for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {

@@ -106,7 +106,7 @@ static void test_ticket_gives_rights_of_peers(void **state)
 	struct rig *rig = *state;
 	struct nic_grant_info grant;
 	struct nic_export *door;
-	struct rig_done done;
+	struct rig_done done = { 0 };
 
 	assert_int_equal(rig_register(rig->mr, rig->memory, 0, 4, NIC_LOCAL_WRITE | NIC_REMOTE_READ, &done), 0);
 	door = rig_ticket(rig, rig->mr, 0, &done);

@@ -483,8 +483,8 @@ static void test_new_in_closing_pd(void **state)
 
 static void test_state_names(void **state)
 {
-	assert_string_equal(nic_mr_state_name(NIC_MR_REGISTERED), "REGISTERED");
-	assert_string_equal(nic_mr_state_name(NIC_MR_ERROR), "ERROR");
+	assert_string_equal(nic_life_state_name(NIC_KIND_NORMAL, NIC_MR_REGISTERED), "REGISTERED");
+	assert_string_equal(nic_life_state_name(NIC_KIND_NORMAL, NIC_MR_ERROR), "ERROR");
 }
 
 int main(void)
