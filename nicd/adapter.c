@@ -202,12 +202,13 @@ void nic_adapter_detach(struct nic_adapter *adapter, uint64_t memory, struct nic
 		nic_cmd_end(cmd, NICD_R_NONE);
 }
 
-void nic_adapter_tag_drop(struct nic_adapter *adapter, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+void nic_adapter_tag_drop(struct nic_adapter *adapter, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			  struct nic_cmd *cmd)
 {
 	struct nic_provider *provider = adapter->provider;
 
 	if (provider->up)
-		provider->ops->tag_drop(provider, serial, generation, cmd);
+		provider->ops->tag_drop(provider, serial, generation, order, cmd);
 	else
 		nic_cmd_end(cmd, NICD_R_NONE);
 }

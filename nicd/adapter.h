@@ -45,6 +45,7 @@ static inline bool nic_cmd_gone(const struct nic_cmd *cmd)
 	return cmd->error.reason == NICD_R_NONE || cmd->error.reason == NICD_R_DEVICE_LOST;
 }
 void nic_adapter_detach(struct nic_adapter *adapter, uint64_t memory, struct nic_cmd *cmd);
-void nic_adapter_tag_drop(struct nic_adapter *adapter, uint64_t serial, uint32_t generation, struct nic_cmd *cmd);
+void nic_adapter_tag_drop(struct nic_adapter *adapter, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			  struct nic_cmd *cmd);
 void nic_adapter_door_drop(struct nic_adapter *adapter, uint64_t serial, struct nic_cmd *cmd);
 void nic_adapter_disconnect(struct nic_adapter *adapter, uint64_t stream, struct nic_cmd *cmd);

@@ -171,7 +171,7 @@ static void door_drop(struct nic_export *door)
 	if (door->has_door)
 		nic_adapter_door_drop(door->pd->adapter, door->object.serial, &door->cmd);
 	else if (door->has_tag)
-		nic_adapter_tag_drop(door->pd->adapter, door->object.serial, TAG_GENERATION, &door->cmd);
+		nic_adapter_tag_drop(door->pd->adapter, door->object.serial, TAG_GENERATION, NULL, &door->cmd);
 	else
 		door_dead(door);
 }

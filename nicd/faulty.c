@@ -329,8 +329,9 @@ static uint64_t faulty_cost(struct nic_provider *p, enum nic_cost what, uint64_t
 FAULTY_OP(memory_attach, OP_MEMORY_ATTACH, (struct nic_provider *p, const struct nic_attach *what, struct nic_cmd *cmd), what, cmd)
 FAULTY_OP(memory_detach, OP_MEMORY_DETACH, (struct nic_provider *p, uint64_t memory, struct nic_cmd *cmd), memory, cmd)
 FAULTY_OP(tag_add, OP_TAG_ADD, (struct nic_provider *p, const struct nic_tag *what, struct nic_cmd *cmd), what, cmd)
-FAULTY_OP(tag_drop, OP_TAG_DROP, (struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd), serial,
-	  generation, cmd)
+FAULTY_OP(tag_drop, OP_TAG_DROP,
+	  (struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order, struct nic_cmd *cmd), serial,
+	  generation, order, cmd)
 FAULTY_OP(door_add, OP_DOOR_ADD, (struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd), what, cmd)
 FAULTY_OP(door_drop, OP_DOOR_DROP, (struct nic_provider *p, uint64_t serial, bool cut, struct nic_cmd *cmd), serial, cut, cmd)
 FAULTY_OP(qp_connect, OP_QP_CONNECT, (struct nic_provider *p, const struct nic_connect *what, struct nic_cmd *cmd), what, cmd)

@@ -682,7 +682,7 @@ static void mr_dropped(struct nic_cmd *cmd)
 static void mr_drop(struct nic_mr *mr)
 {
 	nic_cmd_begin(&mr->op->cmd, mr_dropped);
-	nic_adapter_tag_drop(mr->pd->adapter, mr->object.serial, mr->generation, &mr->op->cmd);
+	nic_adapter_tag_drop(mr->pd->adapter, mr->object.serial, mr->generation, NULL, &mr->op->cmd);
 }
 
 /*

@@ -74,6 +74,7 @@ struct nic_object {
 	uint64_t id;
 	uint8_t type;                         /* enum nic_type */
 	bool ending;                          /* its close has begun */
+	uint8_t kind;                         /* enum nic_kind of life.h: an MR that is NIC_KIND_FAST is a struct nic_frmr */
 	uint16_t place;                       /* in its slab, of those that live in a nic_pool */
 };
 TAILQ_HEAD(nic_objects, nic_object);

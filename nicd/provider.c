@@ -28,7 +28,8 @@ static void none_tag_add(struct nic_provider *p, const struct nic_tag *what, str
 	not_supported(cmd);
 }
 
-static void none_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+static void none_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			  struct nic_cmd *cmd)
 {
 	not_supported(cmd);
 }

@@ -102,8 +102,14 @@ struct nic_tag_range {
 	uint64_t length;
 };
 
+/* A command as work of a stream. Where one is asked for, NULL, or qp 0: at once. */
+struct nic_order {
+	uint64_t qp;           /* stream: after what was posted on it before and has not read its memory yet */
+	bool fence;            /* and after its reads */
+};
+
 struct nic_tag {
-	uint64_t serial;       /* of the MR or export */
+	uint64_t serial;       /* of the MR, export or window */
 	uint32_t generation;
 	uint32_t rights;       /* NIC_LOCAL_WRITE, …; NIC_INVALIDATABLE */
 	uint64_t pd;           /* serial: scope of the local token, and of the remote one when door is 0 */
@@ -112,6 +118,9 @@ struct nic_tag {
 	uint64_t length;
 	unsigned n_ranges;
 	const struct nic_tag_range *ranges;
+	struct nic_order order; /* connected; when it ends first the command ends with FLUSHED or QP_LOST */
+	bool only_qp;          /* a window: no local token, the remote one for the peer of order.qp alone; the device drops it with that stream */
+	bool reserve;          /* both tokens, but they grant nothing and are of no ranges: no other tag gets them */
 };
 
 struct nic_door {
@@ -162,8 +171,9 @@ struct nic_provider_ops {
 
 	/* Draws the tokens. */
 	void (*tag_add)(struct nic_provider *p, const struct nic_tag *what, struct nic_cmd *cmd);
-	/* Done only when no byte of it can be read or placed any more. */
-	void (*tag_drop)(struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd);
+	/* Done only when no byte of it can be read or placed any more. An order whose stream ends first is over then. */
+	void (*tag_drop)(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			 struct nic_cmd *cmd);
 
 	void (*door_add)(struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd);
 	/* `cut`: streams that came in by it end first. */

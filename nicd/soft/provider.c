@@ -261,7 +261,7 @@ static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *wh
 	Soft__AddTag add = SOFT__ADD_TAG__INIT;
 	Soft__TagRange ranges[NICD_RANGES], *pointers[NICD_RANGES];
 
-	if (what->n_ranges == 0 || what->n_ranges > NICD_RANGES) {
+	if (what->n_ranges < !what->reserve || what->n_ranges > NICD_RANGES) {
 		end(cmd, NICD_R_COUNT, 0);
 		return;
 	}
@@ -281,16 +281,40 @@ static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *wh
 	add.iova = what->iova;
 	add.length = what->length;
 	add.rights = what->rights;
+	add.stream = what->order.qp;
+	add.fence = what->order.fence;
+	add.only_stream = what->only_qp;
+	add.reserve = what->reserve;
 	request.call_case = SOFT__REQUEST__CALL_ADD_TAG;
 	request.add_tag = &add;
 	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_TAGS, -1);
 }
 
-static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+static void soft_tag_drop_ordered(struct soft_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
+				  struct nic_cmd *cmd)
+{
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__DropTag drop = SOFT__DROP_TAG__INIT;
+
+	drop.serial = serial;
+	drop.generation = generation;
+	drop.stream = order->qp;
+	drop.fence = order->fence;
+	request.call_case = SOFT__REQUEST__CALL_DROP_TAG;
+	request.drop_tag = &drop;
+	send_cmd(p, cmd, &request, SOFT__REPLY__RESULT_DROPPED, -1);
+}
+
+static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			  struct nic_cmd *cmd)
 {
 	struct soft_provider *p = soft_provider(provider);
 	struct drops *drops = &p->drops;
 
+	if (order && order->qp) {
+		soft_tag_drop_ordered(p, serial, generation, order, cmd);
+		return;
+	}
 	if (p->sock < 0) {
 		end(cmd, NICD_R_DEVICE_LOST, 0);
 		return;

@@ -358,7 +358,8 @@ static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struc
 	go(d, OP_TAG_ADD, what->serial, cmd, &args, &(struct command){ 0 });
 }
 
-static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			struct nic_cmd *cmd)
 {
 	const struct thing *tag = device_thing(device_of(p), THING_TAG, serial);
 

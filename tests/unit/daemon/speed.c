@@ -69,7 +69,8 @@ static void device_tag_add(struct nic_provider *p, const struct nic_tag *what, s
 	cmd->done(cmd);
 }
 
-static void device_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+static void device_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			    struct nic_cmd *cmd)
 {
 	cmd->done(cmd);
 }

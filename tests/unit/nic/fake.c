@@ -159,7 +159,7 @@ struct fake_command {
 	uint64_t serial;
 	uint64_t pd, door;
 	uint32_t generation, rights;
-	bool cut;
+	bool cut, only_qp;
 	uint32_t entries;
 	uint64_t bytes;
 	unsigned n_ranges;
@@ -208,7 +208,7 @@ static void apply_tag_add(struct fake *fake, const struct fake_command *command)
 	}
 	/* Drawn whether it may be used or not, as devices do: not passing it on is the NIC layer's. */
 	tag->token = ++fake->last_token << 8 | 0x42;
-	command->cmd->tags.local_token = command->door ? 0 : fake->last_token << 8 | 0x17;
+	command->cmd->tags.local_token = command->door || command->only_qp ? 0 : fake->last_token << 8 | 0x17;
 	command->cmd->tags.remote_token = tag->token;
 }
 
@@ -394,7 +394,9 @@ static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struc
 	struct fake_command *command = begin(fake, FAKE_TAG_ADD, what->serial, cmd);
 	uint64_t total = 0;
 
-	must(what->n_ranges >= 1 && what->n_ranges <= NICD_RANGES, "a tag of %u ranges", what->n_ranges);
+	must(what->n_ranges >= !what->reserve && what->n_ranges <= (what->reserve ? 0 : NICD_RANGES), "a tag of %u ranges", what->n_ranges);
+	must(!what->order.qp || thing_find(fake->streams, what->order.qp), "work of a stream that there is not");
+	must(!what->only_qp || what->order.qp, "a window of no Qp");
 	for (unsigned i = 0; i < what->n_ranges; i++) {
 		total += what->ranges[i].length;
 		command->memories[i] = what->ranges[i].memory;
@@ -403,18 +405,22 @@ static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struc
 	command->n_ranges = what->n_ranges;
 	command->generation = what->generation;
 	command->door = what->door;
+	command->only_qp = what->only_qp;
 	memcpy(fake->ranges, what->ranges, what->n_ranges * sizeof(*what->ranges));
 	fake->tag = *what;
 	fake->tag.ranges = fake->ranges;
 	go(fake, command);
 }
 
-static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, struct nic_cmd *cmd)
+static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
+			struct nic_cmd *cmd)
 {
 	struct fake *fake = fake_of(p);
 	struct fake_command *command = begin(fake, FAKE_TAG_DROP, serial, cmd);
 
+	must(!order || !order->qp || thing_find(fake->streams, order->qp), "work of a stream that there is not");
 	command->generation = generation;
+	fake->drop_order = order ? *order : (struct nic_order){ 0 };
 	fake->serial = serial;
 	fake->generation = generation;
 	go(fake, command);

@@ -77,6 +77,7 @@ struct fake {
 	struct nic_post post;
 	uint64_t serial;                        /* of detach, drops, flush, disconnect, query */
 	uint32_t generation;
+	struct nic_order drop_order;            /* of the last tag_drop */
 	/* What it holds. */
 	struct fake_thing *memories, *tags, *doors, *streams;
 	struct fake_commands pending;

@@ -324,7 +324,7 @@ static void test_provider_none_commands(void **state)
 	p.ops->memory_attach(&p, NULL, &cmd);
 	p.ops->memory_detach(&p, 1, &cmd);
 	p.ops->tag_add(&p, NULL, &cmd);
-	p.ops->tag_drop(&p, 1, 1, &cmd);
+	p.ops->tag_drop(&p, 1, 1, NULL, &cmd);
 	p.ops->door_add(&p, NULL, &cmd);
 	p.ops->door_drop(&p, 1, true, &cmd);
 	p.ops->qp_connect(&p, NULL, &cmd);

@@ -290,7 +290,7 @@ static void one_provider(void)
 	for (unsigned i = 0; r == 0 && i < N; i++) {
 		cmds[i] = (struct nic_cmd){.done = on_done};
 		if (i % 2)
-			provider->ops->tag_drop(provider, i, 1, &cmds[i]);
+			provider->ops->tag_drop(provider, i, 1, NULL, &cmds[i]);
 		else
 			provider->ops->qp_flush(provider, i, &cmds[i]);
 	}

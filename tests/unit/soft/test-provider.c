@@ -293,7 +293,7 @@ static void test_tag_life(void **state)
 	ops->memory_detach(f->provider, 1, &fresh(&detach)->cmd);
 	await_reason(f, &detach, NICD_R_DEVICE_BUSY);
 	assert_int_equal(detach.cmd.error.observed, 1);
-	ops->tag_drop(f->provider, 10, 1, &fresh(&drop)->cmd);
+	ops->tag_drop(f->provider, 10, 1, NULL, &fresh(&drop)->cmd);
 	await_reason(f, &drop, NICD_R_NONE);
 	assert_int_equal(drop.cmd.dropped.streams_cut, 0);
 	ops->memory_detach(f->provider, 1, &fresh(&detach)->cmd);
@@ -435,7 +435,7 @@ static void test_many(void **state)
 		assert_int_equal(adds[i].done, 1);
 		assert_int_equal(adds[i].order, i + 1);
 		assert_int_not_equal(adds[i].cmd.tags.remote_token, 0);
-		f->provider->ops->tag_drop(f->provider, 100 + i, 1, &fresh(&drops[i])->cmd);
+		f->provider->ops->tag_drop(f->provider, 100 + i, 1, NULL, &fresh(&drops[i])->cmd);
 	}
 	for (unsigned i = 0; i < 100 && n_done < 2 * N; i++)
 		turn(f);
@@ -619,7 +619,7 @@ static void test_drops_together(void **state)
 		assert_int_equal(wire_recv(f->theirs, f->buf, sizeof(f->buf), &packet), WIRE_PACKET);   /* Hello */
 		f->provider->events = &events;
 		for (unsigned i = 0; i < N; i++)
-			f->provider->ops->tag_drop(f->provider, 100 + i, i, &fresh(&cmds[i])->cmd);
+			f->provider->ops->tag_drop(f->provider, 100 + i, i, NULL, &fresh(&cmds[i])->cmd);
 		/* mutation: forget those that wait for others */
 		assert_true(soft_provider_wants_write(f->provider));
 		/* As many as one request holds are there already, so that the device need not wait. mutation: send them with the rest */
@@ -661,7 +661,7 @@ static void test_drops_together(void **state)
 		for (unsigned i = FIRST; i < N; i++)
 			assert_int_equal(cmds[i].done, how == 2);
 		/* mutation: lose those that hang on another, or that were not sent yet, when the provider goes */
-		f->provider->ops->tag_drop(f->provider, 1, 1, &fresh(&cmds[0])->cmd);
+		f->provider->ops->tag_drop(f->provider, 1, 1, NULL, &fresh(&cmds[0])->cmd);
 		f->provider->ops->free(f->provider);
 		for (unsigned i = 0; i < N; i++)
 			assert_int_equal(cmds[i].done, 1);
@@ -689,7 +689,7 @@ static void test_drops_in_turns(void **state)
 	assert_int_equal(meet(f, pair, FIELD_REPLIES, &first.base, &err), 0);
 	f->provider->events = &events;
 	for (unsigned i = 0; i < TURNS * EACH; i++)
-		f->provider->ops->tag_drop(f->provider, 100 + i, i, &fresh(&cmds[i])->cmd);
+		f->provider->ops->tag_drop(f->provider, 100 + i, i, NULL, &fresh(&cmds[i])->cmd);
 	reply.result_case = SOFT__REPLY__RESULT_DROPPED;
 	reply.dropped = &dropped;
 	for (unsigned i = 0; i < TURNS; i++) {
@@ -776,7 +776,7 @@ static void test_slow_device(void **state)
 
 	assert_int_equal(meet(f, pair, FIELD_REPLIES, &first.base, &err), 0);
 	for (unsigned i = 0; i < N; i++)
-		f->provider->ops->tag_drop(f->provider, i, 1, &fresh(&cmds[i])->cmd);
+		f->provider->ops->tag_drop(f->provider, i, 1, NULL, &fresh(&cmds[i])->cmd);
 	f->provider->ops->push(f->provider);
 	/* mutation: take a full socket for a lost one */
 	assert_int_equal(n_done, 0);

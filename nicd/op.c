@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* What work requests take of NDK's operation flags, and the rights that these stand for. */
+#include "nicd/op.h"
+
+#include "nicd/object.h"
+
+static const uint32_t taken[NIC_OP_COUNT] = {
+	[NIC_OP_FAST_REGISTER] = NIC_OP_ANY | NIC_OP_REMOTE_READ | NIC_OP_REMOTE_WRITE | NIC_OP_READ_SINK,
+	[NIC_OP_BIND] = NIC_OP_ANY | NIC_OP_REMOTE_READ | NIC_OP_REMOTE_WRITE,
+	[NIC_OP_INVALIDATE] = NIC_OP_ANY,
+};
+
+static const struct {
+	uint32_t op, right;
+} rows[] = {
+	{ NIC_OP_REMOTE_READ, NIC_REMOTE_READ },
+	{ NIC_OP_LOCAL_WRITE, NIC_LOCAL_WRITE },
+	{ NIC_OP_REMOTE_WRITE, NIC_REMOTE_WRITE },
+	{ NIC_OP_READ_SINK, NIC_READ_SINK },
+};
+
+int nic_op_rights(enum nic_op op, uint32_t flags, uint32_t *rights, struct nicd_error *err)
+{
+	/* A window knows local write only as the half of remote write that NDK put into it. */
+	uint32_t write = flags & NIC_OP_REMOTE_WRITE;
+	bool half = write && write != NIC_OP_REMOTE_WRITE && (op == NIC_OP_BIND || write != NIC_OP_LOCAL_WRITE);
+
+	if ((flags & ~taken[op]) || half)
+		return nicd_refuse_at(err, NICD_R_OP_FLAGS, taken[op], flags);
+	*rights = 0;
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (nic_rights_has(flags, rows[i].op))
+			*rights |= rows[i].right;
+	return 0;
+}
