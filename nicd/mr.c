@@ -279,47 +279,18 @@ struct plan {
 	uint32_t rights;
 };
 
-static int check_range(const struct nic_register *what, unsigned i, struct nicd_error *err)
-{
-	const struct nic_range *range = &what->ranges[i];
-	uint64_t page = range->memory->facts.page_size, size = range->memory->facts.size, end;
-
-	if (range->memory->closing)
-		return nicd_refuse(err, NICD_R_HANDLE);
-	if (range->length == 0)
-		return nicd_refuse_at(err, NICD_R_LENGTH_ZERO, 1, 0);
-	if (range->length > UINT64_MAX - range->offset)
-		return nicd_refuse_at(err, NICD_R_RANGE_OVERFLOW, UINT64_MAX - range->offset, range->length);
-	end = range->offset + range->length;
-	if (!nic_range_ok(range->offset, range->length, size))
-		return nicd_refuse_at(err, NICD_R_RANGE_BEYOND, size, end);
-	if (i > 0 && range->offset % page != 0)
-		return nicd_refuse_at(err, NICD_R_RANGE_NOT_JOINED, page, range->offset);
-	if (i + 1 < what->n_ranges && end % page != 0)
-		return nicd_refuse_at(err, NICD_R_RANGE_NOT_JOINED, page, end);
-	return 0;
-}
-
 static int check_ranges(const struct nic_register *what, struct plan *plan, struct nicd_error *err)
 {
-	uint64_t total = 0;
+	uint64_t total, sum = 0;
+	int r = nic_ranges_check(what->ranges, what->n_ranges, 0, &total, err);
 
-	for (unsigned i = 0; i < what->n_ranges; i++) {
-		int r = check_range(what, i, err);
-
-		if (r < 0)
-			return r;
-		if (what->ranges[i].length > UINT64_MAX - total)
-			return nicd_refuse_at(err, NICD_R_RANGE_OVERFLOW, UINT64_MAX - total, what->ranges[i].length);
-		total += what->ranges[i].length;
-		if (plan->n_ranges == 0 && what->length > 0 && total >= what->length)
-			plan->n_ranges = i + 1;
-	}
+	if (r < 0)
+		return r;
 	if (what->length > total)
 		return nicd_refuse_at(err, NICD_R_LENGTH_BEYOND, total, what->length);
 	plan->length = what->length ? what->length : total;
-	if (plan->n_ranges == 0)
-		plan->n_ranges = what->n_ranges;
+	while (sum < plan->length)
+		sum += what->ranges[plan->n_ranges++].length;
 	return 0;
 }
 

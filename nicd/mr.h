@@ -11,15 +11,9 @@
  * stays charged and counted in nic->quarantined, and the owner hears REVOKE_CONFIRMED later.
  */
 #include "nicd/life.h"
-#include "nicd/memory.h"
 #include "nicd/pd.h"
 #include "nicd/provider.h"
-
-struct nic_range {
-	struct nic_memory *memory;
-	uint64_t offset;
-	uint64_t length;
-};
+#include "nicd/range.h"
 
 struct nic_register {
 	const struct nic_range *ranges;

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* What is checked of ranges before anything is taken for them. */
+#include "nicd/range.h"
+
+/* `begins`, `ends`: it must begin, and end, at a page. */
+static int range_check(const struct nic_range *range, uint64_t page, bool begins, bool ends, struct nicd_error *err)
+{
+	uint64_t size = range->memory->facts.size, end;
+
+	if (range->memory->closing)
+		return nicd_refuse(err, NICD_R_HANDLE);
+	if (range->length == 0)
+		return nicd_refuse_at(err, NICD_R_LENGTH_ZERO, 1, 0);
+	if (range->length > UINT64_MAX - range->offset)
+		return nicd_refuse_at(err, NICD_R_RANGE_OVERFLOW, UINT64_MAX - range->offset, range->length);
+	end = range->offset + range->length;
+	if (!nic_range_ok(range->offset, range->length, size))
+		return nicd_refuse_at(err, NICD_R_RANGE_BEYOND, size, end);
+	if (begins && range->offset % page != 0)
+		return nicd_refuse_at(err, NICD_R_RANGE_NOT_JOINED, page, range->offset);
+	if (ends && end % page != 0)
+		return nicd_refuse_at(err, NICD_R_RANGE_NOT_JOINED, page, end);
+	return 0;
+}
+
+int nic_ranges_check(const struct nic_range *ranges, unsigned n, uint64_t page, uint64_t *total, struct nicd_error *err)
+{
+	uint64_t sum = 0;
+
+	if (n == 0 || n > NICD_RANGES)
+		return nicd_refuse_at(err, NICD_R_COUNT, NICD_RANGES, n);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t own = page ? page : ranges[i].memory->facts.page_size;
+		int r = range_check(&ranges[i], own, page || i > 0, i + 1 < n, err);
+
+		if (r < 0)
+			return r;
+		if (ranges[i].length > UINT64_MAX - sum)
+			return nicd_refuse_at(err, NICD_R_RANGE_OVERFLOW, UINT64_MAX - sum, ranges[i].length);
+		sum += ranges[i].length;
+	}
+	*total = sum;
+	return 0;
+}

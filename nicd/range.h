@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* Ranges of Memories, as clients name them for a registration, a fast registration or a mapping: checked in one place. */
+#include "nicd/memory.h"
+
+struct nic_range {
+	struct nic_memory *memory;
+	uint64_t offset;
+	uint64_t length;
+};
+
+/*
+ * Ranges that one address covers: every inner boundary is at a page of the memory on either side (`page` 0), or at one of `page` bytes,
+ * and then the first range begins at one, too. *total is what they come to. COUNT (1 to NICD_RANGES); per range HANDLE (its memory is
+ * closing), LENGTH_ZERO, RANGE_OVERFLOW, RANGE_BEYOND, RANGE_NOT_JOINED.
+ */
+int nic_ranges_check(const struct nic_range *ranges, unsigned n, uint64_t page, uint64_t *total, struct nicd_error *err);
