@@ -180,6 +180,15 @@ static bool adapter_take(struct adapter *adapter, const Nicd__AdapterInfo *from)
 		.max_transfer_entries = from->max_transfer_entries,
 		.max_inbound_read = from->max_inbound_read,
 		.max_outbound_read = from->max_outbound_read,
+		.max_mappings = from->max_mappings,
+		.max_inline = from->max_inline,
+		.max_fast_pages = from->max_fast_pages,
+		.privileged_token = from->privileged_token,
+		.device_max_mr = from->device_max_mr,
+		.device_max_mw = from->device_max_mw,
+		.device_max_pd = from->device_max_pd,
+		.device_max_qp = from->device_max_qp,
+		.device_max_pinned_bytes = from->device_max_pinned_bytes,
 	};
 	return true;
 }

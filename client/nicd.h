@@ -298,6 +298,13 @@ struct nicd_adapter_info {
 	uint32_t max_ranges;            /* of one registration */
 	uint32_t max_transfer_entries;
 	uint32_t max_inbound_read, max_outbound_read;
+	uint32_t max_mappings;          /* yours */
+	uint32_t max_inline;            /* bytes of an inline write or send */
+	uint32_t max_fast_pages;        /* of one fast registration; frmr_page_count is NDK's recommendation */
+	uint32_t privileged_token;      /* 1: policy allows you privileged tokens */
+	/* What the device has for all of its users (NDIS_NDK_CAPABILITIES), beside yours; 0: it knows no limit. */
+	uint32_t device_max_mr, device_max_mw, device_max_pd, device_max_qp;
+	uint64_t device_max_pinned_bytes;
 };
 
 /* Adapters are numbered 0 to count - 1, in the order of Hello, and stay as long as `n`. */
@@ -307,6 +314,32 @@ NICD_API const struct nicd_adapter_info *nicd_adapter(struct nicd *n, unsigned i
 /* Asks anew. -ENODEV: no such adapter. NDK: NdkQueryAdapterInfo (nc-ndkpi-ndk_fn_query_adapter_info). */
 NICD_API int nicd_adapter_query(struct nicd *n, unsigned index);
 NICD_API int nicd_adapter_query_async(struct nicd *n, unsigned index, nicd_callback cb, void *userdata);
+
+/* ---------------------------------------------------------------------------------------------------------------- extensions */
+
+/* What an object has beyond NDKPI; an adapter has what its objects have. A higher version has all of the lower ones. */
+struct nicd_extension {
+	uint32_t size;
+	uint32_t version;
+	uint8_t uuid[16];
+	char name[48];   /* "nicd.export" */
+	char calls[128]; /* requests of nicd's protocol (proto/nicd.proto), with blanks in between: "create_export" */
+	uint32_t objects; /* 1 << NICD_TYPE_…, of each type of object that has it */
+	uint32_t reserved;
+};
+
+/*
+ * The extensions of an object: a handle with its NICD_TYPE_…, or what nicd_adapter() gave with NICD_TYPE_ADAPTER. With a
+ * `uuid` (16 bytes; NULL: all there are) only that one, in `version` or a higher one. *count is the room in `ret`, each
+ * with its `size` set, and becomes how many extensions there are, which may be more.
+ * Errors: -EOPNOTSUPP: no such extension of this object, or not in this version; -EINVAL: another type. NDK:
+ * NdkQueryExtension (nc-ndkpi-ndk_fn_query_extension_interface).
+ */
+NICD_API int nicd_query_extension(struct nicd *n, uint32_t type, const void *object, const uint8_t *uuid, uint32_t version,
+				  struct nicd_extension *ret, unsigned *count);
+NICD_API int nicd_query_extension_async(struct nicd *n, uint32_t type, const void *object, const uint8_t *uuid,
+					uint32_t version, struct nicd_extension *ret, unsigned *count, nicd_callback cb,
+					void *userdata);
 
 /* ---------------------------------------------------------------------------------------------------------------- memory */
 

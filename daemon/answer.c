@@ -54,8 +54,16 @@ void answer_refuse(struct answer *answer, const struct nicd_error *error)
 	answer->reply.error = &answer->error;
 }
 
-static uint32_t clamp32(uint64_t value)
+/* Of what policy gives an account and what the device has, 0 being no limit. */
+static uint64_t smaller(uint64_t policy, uint64_t device)
 {
+	return device && device < policy ? device : policy;
+}
+
+static uint32_t yours(const struct nic_limits *limits, enum nic_slot slot, uint64_t device)
+{
+	uint64_t value = smaller(limits->max[slot], device);
+
 	return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
 }
 
@@ -76,15 +84,26 @@ void answer_fill_adapter(Nicd__AdapterInfo *info, const struct nic_adapter *adap
 	}
 	info->flags = provider->adapter_flags;
 	info->max_registration_size = provider->max_registration;
-	info->max_mr = clamp32(limits->max[NIC_SLOT_MRS]);
-	info->max_pd = clamp32(limits->max[NIC_SLOT_PDS]);
-	info->max_qp = clamp32(limits->max[NIC_SLOT_QPS]);
+	info->max_window_size = provider->max_window;
+	info->frmr_page_count = provider->frmr_pages;
+	info->max_fast_pages = provider->max_fast_pages;
+	info->max_inline = provider->max_inline;
+	info->max_mr = yours(limits, NIC_SLOT_MRS, provider->max_mr);
+	info->max_mw = provider->max_window ? yours(limits, NIC_SLOT_MWS, provider->max_mw) : 0;
+	info->max_pd = yours(limits, NIC_SLOT_PDS, provider->max_pd);
+	info->max_qp = yours(limits, NIC_SLOT_QPS, provider->max_qp);
+	info->max_mappings = yours(limits, NIC_SLOT_MAPPINGS, 0);
 	info->max_ranges = NICD_RANGES;
 	info->max_transfer_entries = NICD_TRANSFER_ENTRIES;
 	info->max_transfer_length = provider->max_transfer;
 	info->max_inbound_read = provider->max_inbound_read;
 	info->max_outbound_read = provider->max_outbound_read;
-	info->max_pinned_bytes = limits->max[NIC_SLOT_PINNED];
+	info->max_pinned_bytes = smaller(limits->max[NIC_SLOT_PINNED], provider->max_pinned);
+	info->device_max_mr = provider->max_mr;
+	info->device_max_mw = provider->max_mw;
+	info->device_max_pd = provider->max_pd;
+	info->device_max_qp = provider->max_qp;
+	info->device_max_pinned_bytes = provider->max_pinned;
 	info->up = provider->up;
 }
 

@@ -19,6 +19,7 @@ struct answer {
 	union {
 		Nicd__HelloReply hello;
 		Nicd__AdapterInfo adapter;
+		Nicd__ExtensionList extensions;
 		Nicd__MemoryInfo memory;
 		Nicd__ObjectInfo object;
 		Nicd__MrTokens mr;

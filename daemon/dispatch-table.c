@@ -29,7 +29,8 @@ static const struct method methods[] = {
 
 	CALL(QUERY_ADAPTER) = { "QueryAdapter", ALL, READY, .refs = { REF(QueryAdapter, adapter, ADAPTER, REQUIRED) },
 				RESULT(ADAPTER), .answer = method_query_adapter },
-	CALL(QUERY_EXTENSION) = { "QueryExtension", LATER(ALL), .refs = { REF(QueryExtension, object, NONE, OPTIONAL) } },
+	CALL(QUERY_EXTENSION) = { "QueryExtension", ALL, READY, .refs = { REF(QueryExtension, object, NONE, REQUIRED) },
+				  RESULT(EXTENSIONS), .answer = method_query_extension },
 
 	CALL(ADD_MEMORY) = { "AddMemory", OWNERS, READY, 1, 1, RESULT(MEMORY), .answer = method_add_memory },
 

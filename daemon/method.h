@@ -7,6 +7,9 @@
 int method_hello(struct request *request, struct answer *answer, struct nicd_error *err);
 int method_query_adapter(struct request *request, struct answer *answer, struct nicd_error *err);
 
+/* extensions */
+int method_query_extension(struct request *request, struct answer *answer, struct nicd_error *err);
+
 /* memory, PD */
 int method_add_memory(struct request *request, struct answer *answer, struct nicd_error *err);
 int method_create_pd(struct request *request, struct answer *answer, struct nicd_error *err);

@@ -221,6 +221,13 @@ struct nic_provider {
 	uint64_t max_registration;
 	uint64_t max_transfer;
 	uint32_t max_inbound_read, max_outbound_read;
+	uint64_t max_window;               /* bytes of one window; 0: there are none */
+	uint32_t max_fast_pages;           /* of one fast registration; 0: there are none */
+	uint32_t frmr_pages;               /* NDK's FRMRPageCount: of these there are the most; at least 16 */
+	uint32_t max_inline;               /* bytes; 0: NIC_WORK_INLINE is not known */
+	/* What there is of each for all together; 0: the device knows no limit. */
+	uint32_t max_mr, max_mw, max_pd, max_qp;
+	uint64_t max_pinned;               /* bytes */
 	bool up;
 };
 

@@ -19,6 +19,7 @@ enum { NICCTL_EVERYBODYS = NICCTL_SOCKET | NICCTL_ADMIN | NICCTL_JSON | NICCTL_H
 static const struct nicctl_command nicctl_commands[] = {
 	{ "status", "", 0, 0, 0, 0, nicctl_status, 0, "whether nicd runs, who one is to it, and its devices" },
 	{ "device show", "", 0, 0, 0, 0, nicctl_device_show, 0, "the devices and their limits" },
+	{ "extension list", "", 0, 0, 0, 0, nicctl_extension_list, 0, "what the devices and their objects have beyond NDKPI" },
 	{ "session list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_SESSION, "connected clients" },
 	{ "memory list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MEMORY, "memory that was handed over" },
 	{ "pd list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_PD, "protection domains" },

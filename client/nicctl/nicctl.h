@@ -179,6 +179,7 @@ void nicctl_progress_end(struct nicctl_progress *progress);
 /* ---- the commands */
 int nicctl_status(struct nicctl *c);
 int nicctl_device_show(struct nicctl *c);
+int nicctl_extension_list(struct nicctl *c);
 int nicctl_ledger(struct nicctl *c);
 int nicctl_list(struct nicctl *c);   /* param: NICD_TYPE_… */
 int nicctl_who(struct nicctl *c);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* nicctl status, device show, ledger. */
+/* nicctl status, device show, extension list, ledger. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -80,6 +80,17 @@ static void show_adapter_flags(struct nicctl_table *table, uint32_t flags)
 	nicctl_cell(table, text);
 }
 
+/* 0: the device knows no limit. */
+static void show_device_limit(struct nicctl_table *table, uint64_t limit, bool bytes)
+{
+	if (!limit)
+		nicctl_cell_unknown(table);
+	else if (bytes)
+		nicctl_cell_bytes(table, limit);
+	else
+		nicctl_cell_number(table, limit);
+}
+
 int nicctl_device_show(struct nicctl *c)
 {
 	static const struct nicctl_column columns[] = {
@@ -90,7 +101,10 @@ int nicctl_device_show(struct nicctl *c)
 		{ "MAX_PINNED_BYTES", NICCTL_NUMBER }, { "MAX_PD", NICCTL_NUMBER }, { "MAX_MR", NICCTL_NUMBER },
 		{ "MAX_MW", NICCTL_NUMBER }, { "MAX_QP", NICCTL_NUMBER }, { "MAX_RANGES", NICCTL_NUMBER },
 		{ "MAX_INBOUND_READ", NICCTL_NUMBER }, { "MAX_OUTBOUND_READ", NICCTL_NUMBER },
-		{ "FRMR_PAGE_COUNT", NICCTL_NUMBER },
+		{ "FRMR_PAGE_COUNT", NICCTL_NUMBER }, { "MAX_FAST_PAGES", NICCTL_NUMBER }, { "MAX_INLINE", NICCTL_NUMBER },
+		{ "MAX_MAPPINGS", NICCTL_NUMBER }, { "PRIVILEGED_TOKEN", NICCTL_BOOL }, { "DEVICE_MAX_PD", NICCTL_NUMBER },
+		{ "DEVICE_MAX_MR", NICCTL_NUMBER }, { "DEVICE_MAX_MW", NICCTL_NUMBER }, { "DEVICE_MAX_QP", NICCTL_NUMBER },
+		{ "DEVICE_MAX_PINNED_BYTES", NICCTL_NUMBER },
 	};
 	struct nicctl_table *table = nicctl_table_new(c, "devices", true, COLUMNS(columns));
 
@@ -121,6 +135,72 @@ int nicctl_device_show(struct nicctl *c)
 		nicctl_cell_number(table, info->max_inbound_read);
 		nicctl_cell_number(table, info->max_outbound_read);
 		nicctl_cell_number(table, info->frmr_page_count);
+		nicctl_cell_number(table, info->max_fast_pages);
+		nicctl_cell_number(table, info->max_inline);
+		nicctl_cell_number(table, info->max_mappings);
+		nicctl_cell_bool(table, info->privileged_token);
+		show_device_limit(table, info->device_max_pd, false);
+		show_device_limit(table, info->device_max_mr, false);
+		show_device_limit(table, info->device_max_mw, false);
+		show_device_limit(table, info->device_max_qp, false);
+		show_device_limit(table, info->device_max_pinned_bytes, true);
+	}
+	return nicctl_print(c);
+}
+
+static void show_extension_objects(struct nicctl_table *table, uint32_t objects)
+{
+	static const char *const names[] = {
+		[NICD_TYPE_ADAPTER] = "device", [NICD_TYPE_MEMORY] = "memory", [NICD_TYPE_PD] = "pd", [NICD_TYPE_MR] = "mr",
+		[NICD_TYPE_MW] = "mw", [NICD_TYPE_MAPPING] = "mapping", [NICD_TYPE_QP] = "qp", [NICD_TYPE_TICKET] = "ticket",
+		[NICD_TYPE_EXPORT] = "export",
+	};
+	char text[128] = "";
+	size_t len = 0;
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (names[i] && (objects & 1u << i))
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len ? "," : "", names[i]);
+	}
+	nicctl_cell(table, text);
+}
+
+static void show_uuid(struct nicctl_table *table, const uint8_t uuid[16])
+{
+	char text[37];
+	size_t len = 0;
+
+	for (unsigned i = 0; i < 16; i++)
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+	nicctl_cell(table, text);
+}
+
+int nicctl_extension_list(struct nicctl *c)
+{
+	static const struct nicctl_column columns[] = {
+		{ "DEVICE", NICCTL_TEXT }, { "NAME", NICCTL_TEXT }, { "VERSION", NICCTL_NUMBER }, { "UUID", NICCTL_TEXT },
+		{ "OBJECTS", NICCTL_TEXT }, { "CALLS", NICCTL_TEXT },
+	};
+	struct nicctl_table *table = nicctl_table_new(c, "extensions", false, COLUMNS(columns));
+	struct nicd_extension extensions[64];
+
+	for (unsigned i = 0; i < nicd_adapter_count(c->n); i++) {
+		unsigned count = sizeof(extensions) / sizeof(extensions[0]);
+		const struct nicd_adapter_info *info = nicd_adapter(c->n, i);
+
+		for (unsigned j = 0; j < count; j++)
+			extensions[j].size = sizeof(extensions[j]);
+		if (nicd_query_extension(c->n, NICD_TYPE_ADAPTER, info, NULL, 0, extensions, &count) < 0)
+			return nicctl_failed(c);
+		for (unsigned j = 0; j < count && j < sizeof(extensions) / sizeof(extensions[0]); j++) {
+			nicctl_row(table);
+			nicctl_cell(table, info->name);
+			nicctl_cell(table, extensions[j].name);
+			nicctl_cell_number(table, extensions[j].version);
+			show_uuid(table, extensions[j].uuid);
+			show_extension_objects(table, extensions[j].objects);
+			nicctl_cell(table, extensions[j].calls);
+		}
 	}
 	return nicctl_print(c);
 }

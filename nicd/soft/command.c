@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "nicd/soft/bytes.h"
 #include "nicd/soft/device-private.h"
+#include "nicd/soft/pool.h"
 
 /* A reply and the message inside it. */
 struct answer {
@@ -44,6 +46,14 @@ enum { CONNECT_TIMEOUT_MS = 10000, CONNECT_TIMEOUT_MAX_MS = 60000 };
 
 static const uint64_t INBOUND_STREAM = 1ull << 63;
 
+/* Each takes a descriptor. */
+static uint32_t max_streams(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > UINT32_MAX ? 0 : (uint32_t)limit.rlim_cur;
+}
+
 void soft_hello_put(const struct soft_device *device, Soft__Reply *reply, Soft__HelloReply *hello)
 {
 	soft__hello_reply__init(hello);
@@ -52,6 +62,8 @@ void soft_hello_put(const struct soft_device *device, Soft__Reply *reply, Soft__
 	hello->data_address = (char *)device->data_address;
 	hello->max_inbound_read = SOFT_MAX_READS;
 	hello->max_outbound_read = SOFT_MAX_READS;
+	hello->max_tags = SOFT_PLACES - 1;
+	hello->max_streams = max_streams();
 	reply->result_case = SOFT__REPLY__RESULT_HELLO;
 	reply->hello = hello;
 }

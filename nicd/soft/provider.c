@@ -819,6 +819,9 @@ static int hello_take(struct soft_provider *p, const Soft__HelloReply *reply)
 	base->incarnation = reply->incarnation;
 	base->max_inbound_read = reply->max_inbound_read;
 	base->max_outbound_read = reply->max_outbound_read;
+	base->max_mr = reply->max_tags;
+	base->max_mw = reply->max_tags;
+	base->max_qp = reply->max_streams;
 	if (reply->data_address[0] && locator_addr_parse(reply->data_address, &base->data_addr) < 0)
 		return -EPROTO;
 	return 0;
@@ -881,6 +884,10 @@ int soft_provider_new(struct nic_provider **ret, int sock, struct nicd_error *er
 		.adapter_flags = NICD__ADAPTER_FLAG__RDMA_READ_SINK_NOT_REQUIRED | NICD__ADAPTER_FLAG__LOOPBACK,
 		.max_registration = 1ull << 46,
 		.max_transfer = UINT32_MAX,
+		.max_window = 1ull << 46,
+		.max_fast_pages = NICD_FAST_PAGES,
+		.frmr_pages = NICD_FRMR_PAGES,
+		.max_inline = NICD_INLINE,
 		.up = true,
 	};
 	r = say_hello(p, err);

@@ -707,6 +707,55 @@ static void test_lists(void **state)
 	assert_int_equal(count_items(n, NICD_TYPE_MR, 0), 1);
 }
 
+/* The struct as a later version has it. */
+struct newer_extension {
+	struct nicd_extension known;
+	uint64_t unknown;
+};
+
+/* mutation: extension_start naming the adapter for every object */
+/* mutation: extension_finish counting what it had room for */
+/* mutation: extension_finish filling elements of its own size */
+static void test_extensions(void **state)
+{
+	struct world *w = *state;
+	struct nicd *n = w->owner.n;
+	const void *adapter = nicd_adapter(n, 0);
+	struct nicd_extension one = { .size = sizeof(one) };
+	struct newer_extension newer[64];
+	unsigned room = 1, all, of_mr = 64;
+	struct many many = { 0 };
+
+	must(n, nicd_query_extension(n, NICD_TYPE_ADAPTER, adapter, NULL, 0, &one, &room));
+	all = room;
+	assert_true(all > 1 && strncmp(one.name, "nicd.", 5) == 0 && one.calls[0] && one.version == 1);
+	room = 0;
+	must(n, nicd_query_extension(n, NICD_TYPE_ADAPTER, adapter, NULL, 0, NULL, &room));
+	assert_int_equal(room, all);
+	for (int i = 0; i < 64; i++) {
+		newer[i].known.size = sizeof(newer[i]);
+		newer[i].unknown = 1;
+	}
+	assert_int_equal(nicd_query_extension_async(n, NICD_TYPE_MR, w->owner.mr, NULL, 0, &newer[0].known, &of_mr, count, &many), 0);
+	while (many.called < 1)
+		assert_true(nicd_dispatch(n, 5000) >= 0);
+	assert_true(of_mr > 0 && of_mr < all);
+	for (unsigned i = 0; i < of_mr; i++) {
+		assert_true(newer[i].known.objects & 1u << NICD_TYPE_MR);
+		assert_int_equal(newer[i].unknown, 0);
+		room = 1;
+		must(n, nicd_query_extension(n, NICD_TYPE_MR, w->owner.mr, newer[i].known.uuid, 1, &one, &room));
+		assert_string_equal(one.name, newer[i].known.name);
+		assert_int_equal(nicd_query_extension(n, NICD_TYPE_MR, w->owner.mr, one.uuid, 2, &one, &room), -EOPNOTSUPP);
+		assert_string_equal(nicd_last_error(n)->status, "NOT_SUPPORTED");
+	}
+	assert_int_equal(nicd_query_extension(n, NICD_TYPE_PD, w->owner.mr, NULL, 0, &one, &room), -EINVAL);
+	assert_int_equal(nicd_query_extension(n, NICD_TYPE_ADAPTER, w->owner.mr, NULL, 0, &one, &room), -ENODEV);
+	one.size = 8;
+	assert_int_equal(nicd_query_extension(n, NICD_TYPE_MR, w->owner.mr, NULL, 0, &one, &room), -EINVAL);
+	assert_int_equal(nicd_query_extension(n, NICD_TYPE_MR, w->owner.mr, NULL, 0, NULL, NULL), -EINVAL);
+}
+
 /* mutation: ledger_totals without the sessions */
 /* mutation: NICD_OPEN_ADMIN ignored */
 static void test_ledger(void **state)
@@ -754,6 +803,7 @@ int main(void)
 		test(test_deregister),
 		test(test_revoke_and_events),
 		test(test_lists),
+		test(test_extensions),
 		test(test_ledger),
 	};
 

@@ -451,6 +451,7 @@ uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe)
 	case CALL_QUERY_QP:
 		return model_begin_query(m, r);
 	case CALL_QUERY_ADAPTER:
+	case CALL_QUERY_EXTENSION:
 		r->object = model_resolve(m, r, &say->ref[0]);
 		return 0;
 	case CALL_CLOSE:

@@ -361,6 +361,9 @@ static void succeeded(struct model *m, struct m_request *r, const struct sim_rep
 		sim_must(p->result == 15 && p->serial == o->serial && p->up == o->up, "another adapter");
 		r->result = p->object;
 		break;
+	case CALL_QUERY_EXTENSION:
+		sim_must(p->result == 16, "no extensions");
+		break;
 	case CALL_LIST:
 	case CALL_WHO:
 		check_list(m, r, p);

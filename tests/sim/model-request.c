@@ -26,7 +26,7 @@ static const struct {
 	[CALL_HELLO] = { .gateway = true },
 	[CALL_RESUME] = { .gateway = true, .later = true },
 	[CALL_QUERY_ADAPTER] = { { { T_ADAPTER, MUST } }, .gateway = true },
-	[CALL_QUERY_EXTENSION] = { { { T_ANY, MAY } }, .gateway = true, .later = true },
+	[CALL_QUERY_EXTENSION] = { { { T_ANY, MUST } }, .gateway = true },
 	[CALL_ADD_MEMORY] = { .min_fds = 1, .max_fds = 1 },
 	[CALL_CREATE_PD] = { { { T_ADAPTER, MAY } } },
 	[CALL_GET_PRIVILEGED_TOKEN] = { { { T_PD, MAY } }, .later = true },

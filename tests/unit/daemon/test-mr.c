@@ -360,7 +360,6 @@ static void test_to_come(void **state)
 	Nicd__CreateMw create_mw = NICD__CREATE_MW__INIT;
 	Nicd__BindMw bind = NICD__BIND_MW__INIT;
 	Nicd__BuildMapping mapping = NICD__BUILD_MAPPING__INIT;
-	Nicd__QueryExtension extension = NICD__QUERY_EXTENSION__INIT;
 	Nicd__Resume resume = NICD__RESUME__INIT;
 
 	/* mutation: method_to_come for the three of a normal MR */
@@ -382,7 +381,6 @@ static void test_to_come(void **state)
 	bind.mw = rig_id(c, UINT64_C(6) << 56 | 5);
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_BIND_MW, &bind), NOT_SUPPORTED);
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_BUILD_MAPPING, &mapping), NOT_SUPPORTED);
-	assert_reason(rig_call(c, NICD__REQUEST__CALL_QUERY_EXTENSION, &extension), NOT_SUPPORTED);
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_RESUME, &resume), NOT_SUPPORTED);
 }
 
