@@ -199,7 +199,7 @@ void answer_qp(struct answer *answer, const struct nic_qp *qp)
 	info->bytes_written = qp->counters.bytes_written;
 	info->peer_read = qp->counters.peer_read;
 	info->peer_written = qp->counters.peer_written;
-	info->connected = qp->state == NIC_QP_CONNECTED;
+	info->connected = nic_qp_state(qp) == NIC_QP_CONNECTED;
 	info->inbound = qp->inbound;
 	info->door = qp->door;
 	answer->reply.qp = info;

@@ -153,9 +153,9 @@ static int revoke_sum(struct call *call, const struct nic_owner *owner, struct n
 		sum->n_exports++;
 	}
 	TAILQ_FOREACH(object, &owner->objects[NIC_GRANT], of_owner)
-		sum->grants++;
+		sum->grants += !nic_qp_is_cut(container_of(object, struct nic_grant, object)->qp);
 	TAILQ_FOREACH(object, &owner->objects[NIC_QP], of_owner)
-		sum->streams_cut += container_of(object, struct nic_qp, object)->state == NIC_QP_CONNECTED;
+		sum->streams_cut += nic_qp_state(container_of(object, struct nic_qp, object)) == NIC_QP_CONNECTED;
 	return 0;
 }
 

@@ -80,7 +80,7 @@ static void item_qp(const struct nic_object *object, Nicd__Item *item)
 	const struct nic_qp *qp = container_of(object, struct nic_qp, object);
 
 	item_traffic(qp, item);
-	item->state = (char *)nic_qp_state_name(qp->state);
+	item->state = (char *)nic_qp_state_name(nic_qp_state(qp));
 	item->parent = qp->pd->object.serial;
 	item->count = qp->posted - qp->queries;   /* List itself queries */
 	item->since_ns = qp->since_ns;
@@ -175,11 +175,12 @@ static bool who_reaches(const struct nic_object *who, const struct nic_object *w
 
 	if (who->type == NIC_GRANT) {
 		grant = container_of(who, struct nic_grant, object);
-		return &grant->door->object == what || (grant->door->mr && &grant->door->mr->object == what);
+		return !grant->door->shut &&
+		       (&grant->door->object == what || (grant->door->mr && &grant->door->mr->object == what));
 	}
 	qp = container_of(who, struct nic_qp, object);
 	/* Those that came by an export reach its range only, which their grant says. */
-	return what->type == NIC_MR && qp->inbound && !qp->grant &&
+	return what->type == NIC_MR && qp->inbound && !qp->grant && !nic_qp_is_cut(qp) &&
 	       qp->pd == container_of(what, struct nic_mr, object)->pd;
 }
 

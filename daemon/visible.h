@@ -5,15 +5,18 @@
  * there are the same to it.
  */
 #include "daemon/client.h"
+#include "nicd/qp.h"
 
 static inline bool visible_account(const struct client *client, const struct nic_account *account)
 {
 	return client->identity.role == CLIENT_ROLE_ADMIN || account == client->owner.account;
 }
 
-/* Adapters belong to nobody, and all may see them. */
+/* Adapters belong to nobody, and all may see them. A grant whose door is shut is over, also when its turn to end has not come yet. */
 static inline bool visible_object(const struct client *client, const struct nic_object *object)
 {
+	if (object->type == NIC_GRANT && ((const struct nic_grant *)object)->door->shut)
+		return false;
 	return object->owner ? visible_account(client, object->owner->account) :
 			       object->type == NIC_ADAPTER || client->identity.role == CLIENT_ROLE_ADMIN;
 }

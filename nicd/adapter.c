@@ -171,6 +171,9 @@ struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter)
 	nic = adapter->nic;
 	adapter_end(adapter, UINT_MAX);
 	adapter->provider->ops->free(adapter->provider);
+	/* Doors that the last of its commands has shut. */
+	while (adapter->users > 0 && nic_doors_empty(nic, UINT_MAX))
+		;
 	nic_object_unlink(&adapter->object, nic);
 	TAILQ_REMOVE(&nic->adapters, &adapter->object, of_owner);
 	nic->env->free(nic->env, adapter, sizeof(*adapter));

@@ -6,6 +6,9 @@
  *
  *   door_kill -> door_drop -> door_dropped (once or twice) -> door_dead
  *
+ * When the device has confirmed that a door is shut, nobody who came by it can reach anything, and whoever waits for that is answered:
+ * thousands of Qps end afterwards, in turns of nic_tick. A door that was closed meanwhile is freed with the last of them.
+ *
  * `held` keeps a door while callbacks run that may close it.
  */
 #include "nicd/door.h"
@@ -24,6 +27,7 @@ static void door_drop(struct nic_export *door);
 
 #define door_of(ptr, member) ((struct nic_export *)((char *)(ptr) - offsetof(struct nic_export, member)))
 
+enum { EMPTIED_AT_ONCE = 64 };   /* Qps of a door that is shut; the rest by nic_tick */
 enum { DEFAULT_STREAMS = 16, TICKET_TTL_MS = 60 * 1000, EXPORT_TTL_MS = 24 * 60 * 60 * 1000, TAG_GENERATION = 1 };
 
 static int nic_export_compare(struct nic_export *a, struct nic_export *b)
@@ -71,16 +75,22 @@ static void door_free(struct nic_export *door)
 	env->free(env, door, sizeof(*door));
 }
 
-/* Its close is over. */
+/* Its close is over. Qps that are still to end know it by its memory only. */
 static void door_end(struct nic_export *door)
 {
 	struct nic_owner *owner = door->object.owner;
 	struct nic_pd *pd = door->pd;
 
-	assert(door->state == NIC_DOOR_DEAD && TAILQ_EMPTY(&door->qps) && !door->mr);
-	nic_object_unlink(&door->object, owner->nic);
-	nic_charge_release(&door->charge);
-	nic_done_end(nic_done_steal(&door->closed), NULL);
+	assert(door->state == NIC_DOOR_DEAD && !door->mr);
+	if (!door->ended) {
+		door->ended = true;
+		nic_object_unlink(&door->object, owner->nic);
+		nic_charge_release(&door->charge);
+		nic_done_end(nic_done_steal(&door->closed), NULL);
+	}
+	if (door->emptying)
+		return;
+	assert(TAILQ_EMPTY(&door->qps));
 	door_free(door);
 	nic_pd_unref(pd);
 	nic_owner_leave(owner);
@@ -131,16 +141,44 @@ static void door_dead(struct nic_export *door)
 	door_let_go(door);
 }
 
-/* Streams that the device did not report yet have ended all the same when it confirms that the door is shut. */
-static void door_shut(struct nic_export *door)
+static void door_empty(struct nic_export *door, unsigned budget)
 {
+	struct nic *nic = door_nic(door);
 	struct nicd_error why;
 	struct nic_qp *qp;
 
 	nicd_refuse(&why, NICD_R_REVOKED);
-	door_hold(door);
-	while ((qp = TAILQ_FIRST(&door->qps)))
+	for (; budget > 0 && (qp = TAILQ_FIRST(&door->qps)); budget--)
 		nic_qp_leave_door(qp, &why);
+	if (door->emptying == !TAILQ_EMPTY(&door->qps))
+		return;
+	door->emptying = !door->emptying;
+	if (door->emptying)
+		TAILQ_INSERT_TAIL(&nic->shut, door, of_shut);
+	else
+		TAILQ_REMOVE(&nic->shut, door, of_shut);
+}
+
+bool nic_doors_empty(struct nic *nic, unsigned budget)
+{
+	struct nic_export *door = TAILQ_FIRST(&nic->shut);
+
+	if (!door)
+		return false;
+	door_hold(door);
+	door_empty(door, budget);
+	door_let_go(door);
+	return true;
+}
+
+/* Streams that the device did not report yet have ended all the same when it confirms that the door is shut. */
+static void door_shut(struct nic_export *door)
+{
+	door->shut = true;
+	door->grants += door->object.type == NIC_EXPORT ? door->streams : 0;
+	door->streams = 0;
+	door_hold(door);
+	door_empty(door, EMPTIED_AT_ONCE);
 	door->held--;   /* not dead yet, so there is nothing to end */
 }
 
@@ -321,7 +359,7 @@ void nic_door_stream_opened(struct nic_adapter *adapter, uint64_t stream, uint64
 	struct nicd_error error;
 	struct nic_qp *qp;
 
-	if (!door || door->state == NIC_DOOR_DEAD)
+	if (!door || door->shut || door->state == NIC_DOOR_DEAD)
 		return;
 	if (nic_qp_accept(&qp, door, stream, peer, &error) < 0) {
 		door_kill(door, &error);

@@ -41,7 +41,8 @@ struct nic_export {
 	uint64_t iova, length;
 	uint32_t rights;
 	uint32_t remote_token;
-	uint32_t uses_left, max_streams, streams;
+	uint32_t uses_left, max_streams;
+	uint32_t streams;                   /* none once it is shut */
 	uint32_t grants;                    /* ended by its revocation */
 	uint32_t streams_cut;               /* by its revocation */
 	uint64_t notified;                  /* by its peers */
@@ -55,12 +56,15 @@ struct nic_export {
 	struct nic_deadline deadline;
 	struct nicd_error failed;           /* the opening's, answered when the device holds nothing of it any more */
 	TAILQ_HEAD(, nic_qp) qps;           /* inbound, that came in by it */
+	TAILQ_ENTRY(nic_export) of_shut;    /* in nic->shut while `emptying` */
 	unsigned held;                      /* we are in the middle of it: it is freed later */
 	bool named;
 	bool has_tag, has_door;             /* what the device holds of it */
 	bool killed;                        /* its revocation has begun, or begins when the opening's command ends */
 	bool expired;                       /* told by the device while it was opening */
 	bool unconfirmed, promised, retry;  /* as in nic_mr */
+	bool shut;                          /* the device has confirmed that nobody is inside; see nic_qp_is_cut */
+	bool emptying;
 	bool closing, ended;
 };
 
@@ -86,6 +90,8 @@ void nic_door_kill(struct nic_export *door, struct nic_done *done);
 /* Only for nicd/. `why` NULL: the owner is not told. DEAD; DEVICE_BUSY: somebody waits for its revocation already. */
 int nic_door_revoke(struct nic_export *door, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
 void nic_door_lost(struct nic_export *door);
+/* Ends at most `budget` Qps of doors that are shut. False: there are no more. */
+bool nic_doors_empty(struct nic *nic, unsigned budget);
 void nic_door_expired(struct nic_adapter *adapter, uint64_t serial);
 void nic_door_stream_opened(struct nic_adapter *adapter, uint64_t stream, uint64_t door, const char *peer);
 

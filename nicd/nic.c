@@ -7,7 +7,7 @@
 
 #include "nicd/qp.h"
 
-enum { TICK = 256 };   /* deadlines, and lost objects or owners told of it, of one nic_tick */
+enum { TICK = 256 };   /* deadlines, lost objects or owners told of it, and Qps of shut doors, of one nic_tick */
 
 static const uint64_t default_revoke_timeout_ns = UINT64_C(5) * 1000 * 1000 * 1000;
 
@@ -29,6 +29,7 @@ void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *lim
 	TAILQ_INIT(&nic->adapters);
 	TAILQ_INIT(&nic->owners);
 	TAILQ_INIT(&nic->stranded);
+	TAILQ_INIT(&nic->shut);
 }
 
 void nic_deinit(struct nic *nic)
@@ -109,7 +110,7 @@ uint64_t nic_next_deadline(const struct nic *nic)
 	const struct nic_deadline *first = TAILQ_FIRST(&nic->deadlines);
 	const struct nic_object *object;
 
-	if (!TAILQ_EMPTY(&nic->stranded))
+	if (!TAILQ_EMPTY(&nic->stranded) || !TAILQ_EMPTY(&nic->shut))
 		return 0;
 	TAILQ_FOREACH(object, &nic->adapters, of_owner)
 		if (((const struct nic_adapter *)object)->ending || ((const struct nic_adapter *)object)->telling)
@@ -136,6 +137,7 @@ void nic_tick(struct nic *nic)
 			nic_adapter_go_on((struct nic_adapter *)object, TICK);
 			break;
 		}
+	nic_doors_empty(nic, TICK);
 	if (!TAILQ_EMPTY(&nic->stranded))
 		nic_owner_go_on(TAILQ_FIRST(&nic->stranded));
 }

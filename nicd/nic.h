@@ -32,6 +32,7 @@ struct nic {
 	uint64_t clock_ns;                    /* while many are armed at a time: what the clock said before; 0: it is asked */
 	struct nic_objects adapters;          /* by of_owner */
 	TAILQ_HEAD(, nic_owner) owners, stranded;
+	TAILQ_HEAD(, nic_export) shut;        /* doors whose Qps are still to end */
 	RB_HEAD(nic_names, nic_export) names; /* of exports that live: by account and name */
 };
 
@@ -51,7 +52,7 @@ struct nic_object *nic_next(struct nic *nic, enum nic_type type, uint64_t after)
 
 /*
  * When nic_tick wants to be called, on env's clock; 0: as soon as others had their turn; UINT64_MAX: never. It does a piece of what
- * there is to do: of the deadlines that are over, and of the objects of devices that are lost.
+ * there is to do: of the deadlines that are over, of the objects of devices that are lost, and of who came in by doors that are shut.
  */
 uint64_t nic_next_deadline(const struct nic *nic);
 void nic_tick(struct nic *nic);

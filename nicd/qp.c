@@ -94,9 +94,10 @@ static void qp_leave_door(struct nic_qp *qp)
 		return;
 	qp->by_door = NULL;
 	TAILQ_REMOVE(&door->qps, qp, of_door);
-	door->streams--;
-	if (qp->grant && door->killed)
-		door->grants++;
+	if (!door->shut) {   /* else they were counted together */
+		door->streams--;
+		door->grants += qp->grant && door->killed;
+	}
 	if (qp->grant)
 		grant_end(qp->grant);
 	qp->grant = NULL;
@@ -130,17 +131,6 @@ static void qp_disconnect(struct nic_qp *qp)
 	nic_adapter_disconnect(qp->pd->adapter, qp->stream, &qp->cmd);
 }
 
-/* Anything may have ended: goes on with what is next. The Qp may be gone afterwards. */
-static void qp_settle(struct nic_qp *qp)
-{
-	if (qp->held > 0)
-		return;
-	if (qp->state == NIC_QP_CONNECTED && qp->closing && !qp->deadline.armed)
-		qp_disconnect(qp);
-	else if (qp->state == NIC_QP_DISCONNECTED && (qp->closing || qp->inbound) && qp->posted == 0)
-		qp_end(qp, NULL);
-}
-
 static void qp_set_disconnected(struct nic_qp *qp, const struct nicd_error *why)
 {
 	qp->state = NIC_QP_DISCONNECTED;
@@ -148,6 +138,21 @@ static void qp_set_disconnected(struct nic_qp *qp, const struct nicd_error *why)
 		qp->why = *why;
 	qp_leave_stream(qp);
 	qp_leave_door(qp);
+}
+
+/* Anything may have ended: goes on with what is next. The Qp may be gone afterwards. */
+static void qp_settle(struct nic_qp *qp)
+{
+	const struct nicd_error revoked = { .reason = NICD_R_REVOKED };
+
+	if (qp->held > 0)
+		return;
+	if (qp->state == NIC_QP_CONNECTED && qp->closing && nic_qp_is_cut(qp))
+		qp_set_disconnected(qp, &revoked);
+	if (qp->state == NIC_QP_CONNECTED && qp->closing && !qp->deadline.armed)
+		qp_disconnect(qp);
+	else if (qp->state == NIC_QP_DISCONNECTED && (qp->closing || qp->inbound) && qp->posted == 0)
+		qp_end(qp, NULL);
 }
 
 /* The stream ended without our doing. */
@@ -257,8 +262,8 @@ static void qp_retry(struct nic_deadline *deadline)
 
 int nic_qp_revoke(struct nic_qp *qp, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err)
 {
-	if (qp->state != NIC_QP_CONNECTED || qp->closing)
-		return nicd_refuse_at(err, NICD_R_QP_STATE, NIC_QP_CONNECTED, qp->state);
+	if (nic_qp_state(qp) != NIC_QP_CONNECTED || qp->closing)
+		return nicd_refuse_at(err, NICD_R_QP_STATE, NIC_QP_CONNECTED, nic_qp_state(qp));
 	qp->done = done;
 	qp->state = NIC_QP_DISCONNECTING;
 	if (why)
@@ -379,7 +384,7 @@ void nic_qp_stream_notified(struct nic_adapter *adapter, uint64_t stream, uint64
 	struct nic_qp *qp = RB_FIND(nic_streams, &adapter->streams, &key);
 	struct nic_export *door = qp ? qp->by_door : NULL;
 
-	if (!door || count <= qp->notified)
+	if (!door || door->shut || count <= qp->notified)
 		return;
 	door->notified += count - qp->notified;
 	qp->notified = count;
@@ -446,8 +451,8 @@ static int work_check(const struct nic_qp *qp, bool receive, struct nicd_error *
 	uint32_t n = receive ? qp->receives : qp->posted - qp->queries - qp->receives;
 	uint32_t max = receive ? NICD_QP_RECEIVES : NICD_QP_WORK;
 
-	if (qp->state != NIC_QP_CONNECTED || qp->closing)
-		return nicd_refuse_at(err, NICD_R_QP_STATE, NIC_QP_CONNECTED, qp->state);
+	if (nic_qp_state(qp) != NIC_QP_CONNECTED || qp->closing)
+		return nicd_refuse_at(err, NICD_R_QP_STATE, NIC_QP_CONNECTED, nic_qp_state(qp));
 	if (n >= max)
 		return nicd_refuse_at(err, NICD_R_IN_FLIGHT, max, n + 1);
 	return 0;
@@ -537,7 +542,7 @@ int nic_qp_query(struct nic_qp *qp, struct nic_work *work, struct nic_done *done
 	struct nic_provider *provider = qp->pd->adapter->provider;
 	const struct nic_charge nothing = { 0 };
 
-	if (qp->state != NIC_QP_CONNECTED || qp->closing) {
+	if (nic_qp_state(qp) != NIC_QP_CONNECTED || qp->closing) {
 		nic_done_end(done, NULL);
 		return 0;
 	}

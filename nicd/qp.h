@@ -28,7 +28,7 @@ struct nic_qp {
 	struct nic_object object;
 	RB_ENTRY(nic_qp) by_stream;        /* in adapter->streams while `streaming` */
 	TAILQ_ENTRY(nic_qp) of_door;
-	struct nic_export *by_door;        /* inbound: while the door counts it */
+	struct nic_export *by_door;        /* inbound: until it has left the door */
 	struct nic_pd *pd;                 /* referenced */
 	uint64_t stream;                   /* number at the provider: the serial of outbound ones */
 	enum nic_qp_state state;
@@ -54,6 +54,17 @@ struct nic_qp {
 	bool streaming;
 	bool gone;                         /* the stream ended while connecting or disconnecting it was under way */
 };
+
+/* Its door is shut: the stream has ended, and its own end comes in its turn. Nothing may be done with it any more. */
+static inline bool nic_qp_is_cut(const struct nic_qp *qp)
+{
+	return qp->by_door && qp->by_door->shut;
+}
+/* What there is to be seen of it. */
+static inline enum nic_qp_state nic_qp_state(const struct nic_qp *qp)
+{
+	return nic_qp_is_cut(qp) ? NIC_QP_DISCONNECTED : qp->state;
+}
 
 struct nic_connect_terms {
 	struct sockaddr_storage addr;      /* checked against policy by the caller */

@@ -631,6 +631,176 @@ static void test_dead_export_and_its_pd(void **state)
 	assert_ended(pd);
 }
 
+enum { CROWD = 600, AT_ONCE = 64, PER_TICK = 256 };
+static unsigned crowd_left;   /* of how many the owner heard that they have gone */
+
+static void crowd_leaves(struct nic_owner *owner, struct nic_object *object, enum nic_event event, uint64_t serial,
+			 const struct nicd_error *error)
+{
+	crowd_left += event == NIC_EVENT_DISCONNECTED;
+}
+
+/* A door with a crowd inside that the device has just been asked to shut for good. Who waits for that is answered with what it did. */
+static struct nic_qp *crowd_shut_out(struct rig *rig, enum nic_type type, uint64_t streams[CROWD], struct rig_done *closed)
+{
+	struct rig_done done = { 0 };
+	struct nic_export *door;
+
+	rig_registered(rig);
+	rig->owner.event = crowd_leaves;
+	rig->owner.empty = NULL;
+	door = type == NIC_EXPORT ? rig_export(rig, rig->mr, "crowd", CROWD, &done) : rig_ticket(rig, rig->mr, CROWD, &done);
+	assert_int_equal(door->max_streams, 16);
+	for (unsigned i = 0; i < CROWD; i++) {
+		door->max_streams = CROWD;   /* paid for or not: nobody counts that here */
+		streams[i] = fake_stream_open(rig->fake, door->object.serial, "127.0.0.2:1");
+	}
+	assert_int_equal(door->streams, CROWD);
+	rig->fake->silent_cut = true;   /* the device tells of each later, if at all */
+	crowd_left = 0;
+	nic_door_close(door, rig_done(closed));
+	/* mutation: end all of them before the answer; answer when the last of them has ended */
+	assert_ended(*closed);
+	assert_int_equal(rig->nic.count[type], 0);
+	assert_int_equal(rig->nic.count[NIC_QP], CROWD - AT_ONCE);
+	assert_int_equal(crowd_left, AT_ONCE);
+	assert_int_equal(rig_used(rig, NIC_SLOT_DOORS) + rig_used(rig, NIC_SLOT_QPS), 0);
+	assert_int_equal(nic_next_deadline(&rig->nic), 0);
+	return (struct nic_qp *)nic_next(&rig->nic, NIC_QP, 0);
+}
+
+/* mutation: keep the door's memory no longer than its close; nic_tick ends none, or all of them in one turn */
+static void test_crowd_goes_in_turns(void **state)
+{
+	static uint64_t streams[CROWD];
+	struct nic_counters counters = { .peer_read = 7 };
+	struct rig *rig = *state;
+	struct rig_done closed = { 0 }, done = { 0 };
+	struct nicd_error err;
+	struct nic_qp *qp;
+
+	for (enum nic_type type = NIC_TICKET; type <= NIC_EXPORT; type++) {
+		uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
+		struct nic_request what = { .operation = NIC_READ, .entries = entry, .len = sizeof(entry) };
+		struct nic_work work;
+		unsigned left = CROWD - AT_ONCE;
+
+		if (type != NIC_TICKET && type != NIC_EXPORT)
+			continue;
+		qp = crowd_shut_out(rig, type, streams, &closed);
+		/* Until their turn comes they are over. mutation: nic_qp_is_cut is never true */
+		assert_int_equal(nic_qp_state(qp), NIC_QP_DISCONNECTED);
+		assert_refusal(nic_qp_post(qp, &what, &work, rig_done(&done), &err), err, QP_STATE, NIC_QP_CONNECTED, NIC_QP_DISCONNECTED);
+		assert_refusal(nic_qp_disconnect(qp, rig_done(&done), &err), err, QP_STATE, NIC_QP_CONNECTED, NIC_QP_DISCONNECTED);
+		assert_int_equal(nic_qp_query(qp, &work, rig_done(&done), &err), 0);
+		assert_ended(done);
+		/* What its peer still has to say is for nobody; its end, from the device, comes before its turn. */
+		rig->fake->provider.events->stream_notified(rig->adapter, qp->stream, 1);
+		rig->fake->provider.events->stream_closed(rig->adapter, qp->stream, &err, &counters);
+		assert_int_equal(rig->nic.count[NIC_QP], --left);
+		/* And one is closed by its owner, with nothing to ask the device for. */
+		nic_qp_close((struct nic_qp *)nic_next(&rig->nic, NIC_QP, 0), rig_done(&done));
+		assert_ended(done);
+		assert_int_equal(rig->nic.count[NIC_QP], --left);
+		assert_int_equal(rig->nic.count[NIC_GRANT], type == NIC_EXPORT ? left : 0);
+		for (; left > 0; left -= left < PER_TICK ? left : PER_TICK) {
+			assert_int_equal(rig->nic.count[NIC_QP], left);
+			assert_int_equal(nic_next_deadline(&rig->nic), 0);
+			nic_tick(&rig->nic);
+		}
+		assert_int_equal(rig->nic.count[NIC_QP] + rig->nic.count[NIC_GRANT], 0);
+		assert_int_equal(nic_next_deadline(&rig->nic), UINT64_MAX);
+		/* The one that was closed is not told of. */
+		assert_int_equal(crowd_left, CROWD - 1);
+		assert_int_equal(nic_mr_deregister(rig->mr, rig_done(&done), &err), 0);
+		assert_ended(done);
+	}
+}
+
+static void then_count_grants(struct rig_done *done)
+{
+	struct nic_export *door = (struct nic_export *)nic_next(&done->rig->nic, NIC_EXPORT, 0);
+
+	/* mutation: count grants one by one, as they end */
+	assert_int_equal(door->grants, CROWD);
+	assert_int_equal(door->streams_cut, CROWD);
+}
+
+/* Its owner goes, or the device does, or all of us, while most of the crowd waits. */
+static void test_crowd_is_overtaken(void **state)
+{
+	static uint64_t streams[CROWD];
+	struct rig_done closed = { 0 }, revoked = { 0 }, done = { 0 };
+	struct nic_export *door;
+	struct nicd_error err;
+	struct rig *rig;
+	void *own;
+
+	for (unsigned how = 0; how < 2; how++) {
+		rig_setup(&own);
+		rig = own;
+		crowd_shut_out(rig, NIC_EXPORT, streams, &closed);
+		if (how == 1)
+			fake_lose(rig->fake, true);
+		while (nic_owner_release(&rig->owner, 100))
+			;
+		/* mutation: a door that was answered does not count in its owner */
+		assert_true(rig->owner.n_objects > 0);
+		while (nic_next_deadline(&rig->nic) == 0)
+			nic_tick(&rig->nic);
+		assert_int_equal(rig->owner.n_objects, 0);
+		rig_teardown(&own);
+	}
+	rig = *state;
+	rig_registered(rig);
+	rig->owner.event = crowd_leaves;
+	door = rig_export(rig, rig->mr, "crowd", CROWD, &done);
+	for (unsigned i = 0; i < CROWD; i++) {
+		door->max_streams = CROWD;
+		fake_stream_open(rig->fake, door->object.serial, "127.0.0.2:1");
+	}
+	rig->fake->silent_cut = true;
+	revoked.then = then_count_grants;
+	revoked.rig = rig;
+	assert_int_equal(nic_door_revoke(door, NULL, rig_done(&revoked), &err), 0);
+	assert_ended(revoked);
+	assert_int_equal(door->streams, 0);
+	/* Closed while it is being emptied: answered at once. */
+	nic_door_close(door, rig_done(&closed));
+	assert_ended(closed);
+	while (nic_next_deadline(&rig->nic) == 0)
+		nic_tick(&rig->nic);
+	assert_int_equal(rig->nic.count[NIC_QP], 0);
+}
+
+/* mutation: an adapter that is freed does not end who came in by doors that its last commands shut */
+static void test_crowd_and_the_end_of_all(void **state)
+{
+	struct rig_done done = { 0 };
+	struct nic_export *door;
+	struct rig *rig;
+	void *own;
+
+	rig_setup(&own);
+	rig = own;
+	rig_registered(rig);
+	rig->owner.event = NULL;
+	rig->owner.empty = nic_owner_deinit;
+	door = rig_export(rig, rig->mr, "crowd", CROWD, &done);
+	for (unsigned i = 0; i < CROWD; i++) {
+		door->max_streams = CROWD;
+		fake_stream_open(rig->fake, door->object.serial, "127.0.0.2:1");
+	}
+	rig->fake->silent_cut = true;
+	fake_hold(rig->fake, FAKE_OPS, true);
+	while (nic_owner_release(&rig->owner, 100))
+		;
+	assert_true(fake_complete(rig->fake, FAKE_DOOR_DROP));
+	nic_deinit(&rig->nic);
+	assert_int_equal(rig->env.live_blocks, 0);
+	free(rig);
+}
+
 static void test_state_names(void **state)
 {
 	assert_string_equal(nic_door_state_name(NIC_DOOR_OPENING), "OPENING");
@@ -661,6 +831,9 @@ int main(void)
 		rig_test(test_close_inside_callbacks),
 		rig_test(test_news_before_the_answer),
 		rig_test(test_dead_export_and_its_pd),
+		rig_test(test_crowd_goes_in_turns),
+		rig_test(test_crowd_is_overtaken),
+		cmocka_unit_test(test_crowd_and_the_end_of_all),
 		rig_test(test_state_names),
 	};
 
