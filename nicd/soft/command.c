@@ -159,10 +159,7 @@ static int run_add_tag(struct run *run)
 
 static int answer_dropped(struct run *run, unsigned streams_cut)
 {
-	soft__dropped__init(&run->answer.dropped);
-	run->answer.dropped.streams_cut = streams_cut;
-	run->answer.reply.result_case = SOFT__REPLY__RESULT_DROPPED;
-	run->answer.reply.dropped = &run->answer.dropped;
+	soft_dropped_put(&run->answer.reply, &run->answer.dropped, streams_cut);
 	return RUN_NOW;
 }
 
@@ -215,9 +212,9 @@ static int run_drop_ticket(struct run *run)
 	unsigned n = 0;
 
 	soft_ticket_drop(run->device->tickets, drop->serial);
-	if (drop->cut)
-		n = soft_engine_cut_door(run->device->engine, drop->serial);
 	soft_device_arm_expiry(run->device);
+	if (drop->cut && !soft_device_cut(run->device, drop->serial, run->request->id, &n))
+		return RUN_LATER;
 	return answer_dropped(run, n);
 }
 

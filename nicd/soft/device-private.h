@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* The inside of struct soft_device, for device.c and command.c only. */
+/* The inside of struct soft_device, for device.c, cut.c and command.c only. */
 #include <bsd/sys/tree.h>
 
 #include "nicd/soft/device.h"
@@ -28,6 +28,14 @@ struct soft_page {
 	uint32_t cut[SOFT_DROPS];   /* and a Dropped */
 };
 
+/* A DropTicket under way: answered when the last who came in by it is out. */
+struct soft_cut {
+	struct soft_pending *pending;
+	uint64_t serial;
+	unsigned n;
+	STAILQ_ENTRY(soft_cut) next;
+};
+
 struct soft_device {
 	uv_loop_t *loop;
 	struct soft_device_hooks hooks;
@@ -47,6 +55,8 @@ struct soft_device {
 		SOFT_DROP_NOTHING, SOFT_DROP_TICKETS, SOFT_DROP_STREAMS, SOFT_DROP_TAGS
 	} dropping;                      /* what is being dropped, in this order: nobody new, out with those who are in, then the rest */
 	struct soft_pending *hello;      /* waits for the end of that */
+	STAILQ_HEAD(, soft_cut) cuts;    /* one after the other, as long as cut_until lets them */
+	uint64_t cut_until;              /* in this turn; 0: there was none yet */
 	struct turns turns;              /* of the loop */
 	size_t dropped;                  /* tags, in this turn */
 	unsigned open_handles;
@@ -65,6 +75,12 @@ void soft_hello_put(const struct soft_device *device, Soft__Reply *reply, Soft__
 /* After tickets have come; after memory has come or gone. */
 void soft_device_arm_expiry(struct soft_device *device);
 void soft_device_tidy(struct soft_device *device);
+
+/* cut.c: ends who came in by this ticket. True: it is done, *n were cut. False: it takes more turns, and `id` is answered then. */
+bool soft_device_cut(struct soft_device *device, uint64_t serial, uint32_t id, unsigned *n);
+void soft_device_cut_turn(struct soft_device *device);
+void soft_device_cut_all(struct soft_device *device);   /* in as long a turn as it takes */
+void soft_dropped_put(Soft__Reply *reply, Soft__Dropped *dropped, unsigned streams_cut);
 
 /* NULL: out of memory. */
 struct soft_pending *soft_pending_new(struct soft_device *device, uint32_t id);

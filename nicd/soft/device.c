@@ -252,12 +252,14 @@ static bool drop_turn(struct soft_device *device)
 	return true;
 }
 
-/* A turn of dropping, or one piece of memory unmapped or populated, per turn of the loop, so that streams go on meanwhile. */
+/* A turn of shutting doors, or of dropping, or one piece of memory unmapped or populated, per turn of the loop, so that streams go on meanwhile. */
 static void on_idle(uv_idle_t *idle)
 {
 	struct soft_device *device = idle->data;
 
-	if (device->dropping) {
+	if (!STAILQ_EMPTY(&device->cuts)) {
+		soft_device_cut_turn(device);
+	} else if (device->dropping) {
 		if (drop_turn(device))
 			answer_hello(device);
 	} else if (!soft_memory_step(device->tags)) {
@@ -330,6 +332,7 @@ int soft_device_new(struct soft_device **ret, uv_loop_t *loop, const struct soft
 	device->incarnation = options.incarnation = draw_incarnation();
 	device->expiry_ns = UINT64_MAX;
 	RB_INIT(&device->pendings);
+	STAILQ_INIT(&device->cuts);
 	device->tags = soft_tags_new(random_bytes, soft_now);
 	device->tickets = soft_tickets_new(soft_now);
 	device->page = calloc(1, sizeof(*device->page));
@@ -369,6 +372,7 @@ void soft_device_close(struct soft_device *device, void (*closed)(void *userdata
 	device->closed = closed;
 	device->userdata = userdata;
 	device->open_handles = 3;
+	soft_device_cut_all(device);
 	uv_close((uv_handle_t *)&device->expiry, on_handle_closed);
 	uv_close((uv_handle_t *)&device->tidying, on_handle_closed);
 	soft_engine_close(device->engine, on_engine_closed, device);
@@ -382,6 +386,7 @@ bool soft_device_is_spent(const struct soft_device *device)
 void soft_device_turn_end(struct soft_device *device)
 {
 	device->dropped = 0;
+	device->cut_until = 0;
 	turns_end(&device->turns, soft_now(), uv_metrics_idle_time(device->loop), turns_cpu);
 }
 

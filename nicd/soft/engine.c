@@ -20,6 +20,7 @@ enum {
 	TURNS_NS = 500000,      /* of all streams, before the loop looks at what else there is */
 	GRAVES_MS = 2,          /* until the sockets of what has ended are closed: whoever ended it is answered first */
 	GRAVES_NS = 50000,      /* of that in a turn: a command that comes meanwhile waits no longer */
+	CUT_LOOK = 64,          /* streams that are cut between two looks at the clock */
 	SPIN_NS = 50000,        /* how long the loop looks again before it sleeps */
 	SPIN_IF_NS = 100000,    /* when the last pause was no longer: a wake-up takes up to 50 us */
 };
@@ -476,23 +477,24 @@ static void engine_hush(struct soft_stream *s)
 }
 
 /* Only the ends themselves: whoever revokes waits for this. The sockets are closed and the ends are told a little later, in turns. */
-unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial)
+bool soft_engine_cut_door(struct soft_engine *engine, uint64_t serial, uint64_t until, unsigned *n)
 {
 	struct soft_tally *door = soft_tally_find_door(&engine->caps, serial);
-	unsigned n = 0;
+	bool more;
 
 	if (!door)
-		return 0;
+		return false;
 	door->held++;
-	while (!LIST_EMPTY(&door->places)) {
+	for (unsigned i = 1; !LIST_EMPTY(&door->places) && (i % CUT_LOOK || uv_hrtime() < until); i++) {
 		struct soft_stream *s = LIST_FIRST(&door->places)->stream;
 
-		n += s->state < STREAM_DRAINING;
+		*n += s->state < STREAM_DRAINING;
 		stream_abort(s, NICD_R_REVOKED, 0);
 		engine_hush(s);
 	}
+	more = !LIST_EMPTY(&door->places);
 	soft_tally_put(&engine->caps, door);
-	return n;
+	return more;
 }
 
 void soft_engine_framing(struct soft_engine *engine, uint32_t fpdu, bool crc)

@@ -127,8 +127,11 @@ void soft_flush(struct soft_engine *engine, uint64_t stream);
 bool soft_disconnect(struct soft_engine *engine, uint64_t stream);
 /* Tells of at most `max` streams whose peers have notified; returns of how many. Whoever is told calls it when there is room. */
 unsigned soft_engine_notices(struct soft_engine *engine, unsigned max);
-/* Ends, before it returns, every stream that came in by this ticket or holds this grant; returns how many. They are told of later. */
-unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial);
+/*
+ * Ends streams that came in by this ticket or hold this grant, for as long as it is not `until` (ns, monotonic; at least a few), and adds to
+ * *n how many. True: there are more. They are told of later.
+ */
+bool soft_engine_cut_door(struct soft_engine *engine, uint64_t serial, uint64_t until, unsigned *n);
 
 struct soft_stream_info {
 	uint64_t stream, door, pd;   /* door: the ticket's serial */

@@ -25,11 +25,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 static void act(struct peer *peer, struct input *in)
 {
 	uint8_t what = input_u8(in);
+	unsigned n = 0;
 
 	if (what < 8)
 		soft_engine_reset(peer->engine);
 	else if (what < 64)
-		soft_engine_cut_door(peer->engine, 200 + (what & 1));
+		soft_engine_cut_door(peer->engine, 200 + (what & 1), UINT64_MAX, &n);
 	else
 		peer_work(peer, in);
 	peer_turn(peer, 2);

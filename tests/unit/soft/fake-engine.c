@@ -132,10 +132,14 @@ bool soft_disconnect(struct soft_engine *engine, uint64_t stream)
 	return false;
 }
 
-unsigned soft_engine_cut_door(struct soft_engine *engine, uint64_t serial)
+bool soft_engine_cut_door(struct soft_engine *engine, uint64_t serial, uint64_t until, unsigned *n)
 {
 	fake.cut = serial;
-	return fake.cuts;
+	*n += fake.cuts;
+	if (fake.more_cuts == 0 || until == UINT64_MAX)
+		return false;
+	fake.more_cuts--;
+	return true;
 }
 
 bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret)

@@ -5,7 +5,7 @@
 
 extern struct fake_engine {
 	struct soft_engine_events events;
-	unsigned resets, cuts;
+	unsigned resets, cuts, more_cuts;   /* of a door; turns that it takes before the last one */
 	bool closed;
 	struct soft_stream_info streams[4];
 	unsigned n_streams;

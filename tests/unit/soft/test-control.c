@@ -684,6 +684,76 @@ static void test_tickets(void **state)
 	assert_int_equal(stats(f)->tickets, 0);
 }
 
+static void put_shut(struct fixture *f, uint64_t serial)
+{
+	REQUEST(drop, drop_ticket, DropTicket, DROP_TICKET);
+
+	drop.drop_ticket->serial = serial;
+	drop.drop_ticket->cut = true;
+	put(f, &drop, -1);
+}
+
+static void assert_shut(struct fixture *f, const Soft__Reply *reply, uint32_t id, uint32_t streams_cut)
+{
+	assert_int_equal(reply->id, id);
+	assert_int_equal(reply->reason, NICD_R_NONE);
+	assert_int_equal(reply->dropped->streams_cut, streams_cut);
+}
+
+/* A door with many inside is shut in turns, and answered when the last is out; so is the one behind it. Who asks for something else does not wait. */
+static void test_doors_in_turns(void **state)
+{
+	struct fixture *f = *state;
+	Soft__Frame *frame;
+	uint32_t first;
+
+	say_hello(f, true);
+	fake.cuts = 3;
+	fake.more_cuts = 2;
+	put_shut(f, 20);
+	first = f->id;
+	put_shut(f, 21);
+	assert_int_equal(frame_flush(&f->out, f->sock), 0);
+	uv_run(&f->loop, UV_RUN_NOWAIT);
+	/* mutation: answer when the first turn is over */
+	assert_null(hear(f));
+	/* mutation: begin with the second in the turn of the first, which has used it up */
+	assert_int_equal(fake.cut, 20);
+	assert_true(soft_device_in_flight(soft_control_device(f->control), first));
+	for (unsigned n = 0; n < 2;) {
+		turn(f);
+		frame = hear(f);
+		for (size_t i = 0; frame && i < frame->n_replies; i++, n++)
+			assert_shut(f, frame->replies[i], first + n, n == 0 ? 9 : 3);
+	}
+	assert_int_equal(fake.cut, 21);
+}
+
+/* mutation: forget them with who asked, or with the device */
+static void test_doors_without_controller(void **state)
+{
+	struct fixture *f = *state;
+
+	say_hello(f, true);
+	fake.more_cuts = 3;
+	put_shut(f, 20);
+	put_shut(f, 21);
+	assert_int_equal(frame_flush(&f->out, f->sock), 0);
+	uv_run(&f->loop, UV_RUN_NOWAIT);
+	leave(f);
+	turn(f);
+	assert_int_equal(fake.cut, 21);
+	assert_int_equal(fake.more_cuts, 0);
+	assert_int_equal(join(f), 0);
+	say_hello(f, true);
+	fake.more_cuts = 1000;
+	put_shut(f, 22);
+	put_shut(f, 23);
+	assert_int_equal(frame_flush(&f->out, f->sock), 0);
+	uv_run(&f->loop, UV_RUN_NOWAIT);
+	assert_int_equal(fake.cut, 22);
+}
+
 /* A stream opens, which spends the door; closes; another door expires by the clock. */
 static void test_events(void **state)
 {
@@ -1289,7 +1359,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(hello_rules), TEST(tag_life), TEST(drops_in_turns), TEST(slow_detach), TEST(coalesced), TEST(list), TEST(list_kinds),
-		TEST(streams), TEST(notices), TEST(refused), TEST(tickets), TEST(events), TEST(one_at_a_time),
+		TEST(streams), TEST(notices), TEST(refused), TEST(tickets), TEST(doors_in_turns), TEST(doors_without_controller), TEST(events), TEST(one_at_a_time),
 		cmocka_unit_test(test_other_uid), TEST(gone), TEST(keep), TEST(orphans), TEST(long_drop), TEST(undecodable), TEST(too_big),
 		TEST(empty_frame), TEST(budget), TEST(direction), TEST(too_many_requests), TEST(bad_ids), TEST(no_call),
 		TEST(bad_fds), TEST(spoiled), TEST(back_pressure), TEST(events_unread),

@@ -411,6 +411,14 @@ static void test_punched(void **state)
 
 /* ---- doors */
 
+static unsigned cut_door(struct host *host, uint64_t serial)
+{
+	unsigned n = 0;
+
+	assert_false(soft_engine_cut_door(host->engine, serial, UINT64_MAX, &n));
+	return n;
+}
+
 static void test_cut_door(void **state)
 {
 	static const uint8_t second[NICD_TICKET_SIZE] = "second", export[NICD_TICKET_SIZE] = "export";
@@ -431,10 +439,10 @@ static void test_cut_door(void **state)
 	assert_false(raw_reply(&waiting, buf).reject);
 	read_all(&w, 1, SIZE);
 	run_ms(&w.loop, 20);
-	assert_int_equal(soft_engine_cut_door(w.host.engine, w.door), 2);
+	assert_int_equal(cut_door(&w.host, w.door), 2);
 	/* Ended before the call returns. mutation: end them later */
 	assert_false(soft_stream_info(w.host.engine, w.host.stream, &info) && info.door == w.door);
-	assert_int_equal(soft_engine_cut_door(w.host.engine, w.door), 0);
+	assert_int_equal(cut_door(&w.host, w.door), 0);
 	assert_int_equal(w.host.closed, 0);
 	run_until_at_least(&w.loop, &w.host.closed, 1);
 	assert_int_equal(w.host.why.reason, NICD_R_REVOKED);
@@ -444,12 +452,36 @@ static void test_cut_door(void **state)
 	assert_true(raw_is_silent(&by_second, 5));
 	assert_true(raw_is_silent(&by_export, 5));
 	/* By the ticket's serial, or by that of the export on the grant list. */
-	assert_int_equal(soft_engine_cut_door(w.host.engine, EXPORT), 1);
-	assert_int_equal(soft_engine_cut_door(w.host.engine, serial), 0);
+	assert_int_equal(cut_door(&w.host, EXPORT), 1);
+	assert_int_equal(cut_door(&w.host, serial), 0);
 	run_until_at_least(&w.loop, &w.host.closed, 2);
 	raw_close(&by_second);
 	raw_close(&by_export);
 	raw_close(&waiting);
+	world_free(&w);
+}
+
+/* mutation: no look at the clock; none before the first stream, so that a clock that is late ends nobody */
+static void test_cut_crowd(void **state)
+{
+	enum { CROWD = 100, AT_LEAST = 63 };
+	static const uint8_t crowd[NICD_TICKET_SIZE] = "crowd";
+	struct raw peers[CROWD];
+	struct world w;
+	uint64_t door;
+	unsigned n = 0;
+
+	world_new(&w, NULL);
+	door = ticket_new(&w.host, crowd, PD, 0, CROWD, 60000);
+	for (unsigned i = 0; i < CROWD; i++)
+		raw_open(&peers[i], &w.host, crowd);
+	assert_true(soft_engine_cut_door(w.host.engine, door, 0, &n));
+	assert_int_equal(n, AT_LEAST);
+	assert_false(soft_engine_cut_door(w.host.engine, door, 0, &n));
+	assert_int_equal(n, CROWD);
+	run_until_at_least(&w.loop, &w.host.closed, CROWD);
+	for (unsigned i = 0; i < CROWD; i++)
+		raw_close(&peers[i]);
 	world_free(&w);
 }
 
@@ -503,7 +535,7 @@ static void test_cut_when_busy(void **state)
 	c.stream[1] = w.host.stream;
 	w.door = ticket_new(&w.host, cut, PD, 0, 1, 60000);
 	raw_open(&victim, &w.host, cut);
-	assert_int_equal(soft_engine_cut_door(w.host.engine, w.door), 1);
+	assert_int_equal(cut_door(&w.host, w.door), 1);
 	chatter_go_on(&c);
 	run_until(&w.loop, &c.over);
 	/* mutation: close what has ended only when nothing else is to do */
@@ -530,7 +562,7 @@ static void test_cut_untold(void **state)
 	s = engine_find(w.host.engine, w.host.stream);
 	s->tell_opened = true;
 	engine_news(s);
-	assert_int_equal(soft_engine_cut_door(w.host.engine, door), 1);
+	assert_int_equal(cut_door(&w.host, door), 1);
 	soft_tickets_reset(w.host.tickets);
 	soft_engine_reset(w.host.engine);
 	/* mutation: keep what a stream holds that had ended before it was dropped (a ticket is left, which its owner's end finds) */
@@ -551,6 +583,7 @@ int main(void)
 		cmocka_unit_test(test_blame_one),
 		cmocka_unit_test(test_punched),
 		cmocka_unit_test(test_cut_door),
+		cmocka_unit_test(test_cut_crowd),
 		cmocka_unit_test(test_cut_when_busy),
 		cmocka_unit_test(test_cut_untold),
 	};
