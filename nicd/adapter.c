@@ -9,8 +9,8 @@
 #include <limits.h>
 #include <string.h>
 
+#include "nicd/mw.h"
 #include "nicd/nic.h"
-#include "nicd/qp.h"
 
 static void adapter_lost(struct nic_adapter *adapter);
 static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial, uint32_t generation);
@@ -63,6 +63,13 @@ static bool lose_mr(struct nic_adapter *adapter, struct nic_object *object)
 	return ((struct nic_mr *)object)->pd->adapter != adapter || nic_mr_lost((struct nic_mr *)object);
 }
 
+static bool lose_mw(struct nic_adapter *adapter, struct nic_object *object)
+{
+	if (((struct nic_mw *)object)->pd->adapter == adapter)
+		nic_mw_lost((struct nic_mw *)object);
+	return true;
+}
+
 static bool lose_door(struct nic_adapter *adapter, struct nic_object *object)
 {
 	if (((struct nic_export *)object)->pd->adapter == adapter)
@@ -83,6 +90,7 @@ static const struct {
 	{ NIC_QP, lose_qp },
 	{ NIC_EXPORT, lose_door },
 	{ NIC_TICKET, lose_door },
+	{ NIC_MW, lose_mw },
 	{ NIC_MR, lose_mr },
 	{ NIC_MEMORY, lose_memory },
 };
@@ -146,8 +154,11 @@ static void adapter_lost(struct nic_adapter *adapter)
 static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial, uint32_t generation)
 {
 	struct nic_mr *mr = (struct nic_mr *)nic_find(adapter->nic, NIC_MR, serial);
+	struct nic_mw *mw = (struct nic_mw *)nic_find(adapter->nic, NIC_MW, serial);
 	struct nicd_error err;
 
+	if (mw && mw->pd->adapter == adapter)
+		nic_mw_invalidated(mw, generation);
 	if (!mr || mr->pd->adapter != adapter || mr->generation != generation || mr->state != NIC_MR_REGISTERED)
 		return;
 	nic_object_emit(&mr->object, NIC_EVENT_REMOTE_INVALIDATED, serial, NULL);

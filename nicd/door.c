@@ -130,9 +130,9 @@ static void door_dead(struct nic_export *door)
 	door->named = false;
 	door->remote_token = 0;
 	if (mr) {
-		TAILQ_REMOVE(&mr->exports->live, door, of_mr);
+		TAILQ_REMOVE(&mr->tenants->exports, door, of_mr);
 		door->mr = NULL;
-		nic_mr_export_died(mr, door);
+		nic_tenants_export_died(mr->tenants, door);
 	}
 	if (promised)
 		nic_object_emit(&door->object, NIC_EVENT_REVOKE_CONFIRMED, door->object.serial, NULL);
@@ -223,8 +223,8 @@ static void door_kill(struct nic_export *door, const struct nicd_error *why)
 		return;
 	door->killed = true;
 	if (door->mr) {
-		TAILQ_REMOVE(&door->mr->exports->live, door, of_mr);
-		TAILQ_INSERT_TAIL(&door->mr->exports->live, door, of_mr);
+		TAILQ_REMOVE(&door->mr->tenants->exports, door, of_mr);
+		TAILQ_INSERT_TAIL(&door->mr->tenants->exports, door, of_mr);
 	}
 	nic_deadline_arm(door_nic(door), &door->deadline);
 	if (opening)
@@ -603,7 +603,7 @@ int nic_export_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_
 
 	r = export_check(mr, terms, err);
 	if (r == 0)
-		r = nic_mr_expect_exports(mr, err);
+		r = nic_mr_expect(mr, true, err);
 	if (r == 0)
 		r = door_new(&door, mr, NIC_EXPORT, terms, err);
 	if (r < 0)
@@ -622,7 +622,7 @@ int nic_export_new(struct nic_export **ret, struct nic_mr *mr, const struct nic_
 		return r;
 	}
 	door->mr = mr;
-	TAILQ_INSERT_HEAD(&mr->exports->live, door, of_mr);
+	TAILQ_INSERT_HEAD(&mr->tenants->exports, door, of_mr);
 	*ret = door;
 	door_add_tag(door);
 	return 0;

@@ -3,7 +3,7 @@
  * Normal memory regions: what their states in life.h stand for. An MR lives from nic_mr_new until its close ends. While it is registered, each of its
  * ranges is a user of a Memory. Revoking has one way for all who ask (deregister, revoke, close, a lost device):
  *
- *   mr_revoke_start -> exports killed -> mr_drop -> mr_dropped -> mr_confirmed
+ *   mr_revoke_start -> tenants ended -> mr_drop -> mr_dropped -> mr_confirmed
  *
  * struct nic_mr_op is what is under way: a registration, or a revocation with the close that may follow it. Its MR has it until it
  * ends; whoever ends it takes it out first, calls back, and gives it back last.
@@ -17,8 +17,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "nicd/door.h"
-
 static void mr_tagged(struct nic_cmd *cmd);
 static void mr_dropped(struct nic_cmd *cmd);
 static void mr_deadline(struct nic_deadline *deadline);
@@ -27,7 +25,6 @@ static void mr_attached(struct nic_waiter *waiter, const struct nicd_error *erro
 enum {
 	OPS_READY = 8,      /* ops that are kept for those that may not fail */
 	OPS_SPARE = NIC_OWNER_CLOSING + NIC_OWNER_BATCH,   /* and for the next ones: a release takes and gives no memory for each MR */
-	KILLS = 256,        /* exports of one MR that die at the same time */
 };
 
 struct nic_mr_op {
@@ -39,11 +36,10 @@ struct nic_mr_op {
 	struct nic_receipt receipt;
 	struct nic_mr_op *outer;        /* telling, or spare: the next one */
 	unsigned n_attached;            /* registering: the first of its ranges whose memories the device does not have */
-	unsigned n_dying;               /* exports that it told to die and that did not yet */
 	bool unconfirmed;               /* counted in nic->quarantined */
 	bool promised;                  /* REVOKE_UNCONFIRMED was answered: the owner is owed REVOKE_CONFIRMED */
 	bool retry;                     /* the device refused, nobody is there to ask again: the deadline will */
-	bool killing;                   /* its exports are being told */
+	bool waits;                     /* closing: for windows, which only their owner ends */
 	struct nic_cmd cmd;             /* the last: set by nic_cmd_begin */
 };
 
@@ -180,21 +176,13 @@ int nic_mr_new(struct nic_mr **ret, struct nic_pd *pd, struct nicd_error *err)
 	return 0;
 }
 
-static void exports_free(struct nic *nic, struct nic_mr_exports *exports)
-{
-	if (!exports)
-		return;
-	assert(TAILQ_EMPTY(&exports->live));
-	nic->env->free(nic->env, exports, sizeof(*exports));
-}
-
 /* Its close is over. */
 static void mr_end(struct nic_mr *mr, struct nic_done *closed)
 {
 	struct nic_owner *owner = mr->object.owner;
 	struct nic_pd *pd = mr->pd;
 
-	assert(mr->state == NIC_MR_CREATED && mr->closing && !mr->op && !mr->exports);
+	assert(mr->state == NIC_MR_CREATED && mr->closing && !mr->op && !mr->tenants);
 	nic_object_unlink(&mr->object, owner->nic);
 	nic_account_give(owner->account, NIC_SLOT_MRS, 1);
 	nic_done_end(closed, NULL);
@@ -525,7 +513,7 @@ int nic_mr_register(struct nic_mr *mr, const struct nic_register *what, struct n
 	return 0;
 }
 
-static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, const struct nicd_error *why);
+static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool waits, const struct nicd_error *why);
 
 static void mr_tagged(struct nic_cmd *cmd)
 {
@@ -547,7 +535,7 @@ static void mr_tagged(struct nic_cmd *cmd)
 	if (mr->closing) {   /* too late: nobody is told the tokens */
 		nicd_refuse(&error, NICD_R_REVOKED);
 		nic_done_end(nic_done_steal(&op->done), &error);
-		mr_revoke_start(mr, NIC_STEP_CLOSE, NULL);
+		mr_revoke_start(mr, NIC_STEP_CLOSE, false, NULL);
 		return;
 	}
 	mr->local_token = cmd->tags.local_token;
@@ -585,7 +573,7 @@ int nic_mr_remote_token(const struct nic_mr *mr, uint32_t *ret, struct nicd_erro
 
 static void mr_confirmed(struct nic_mr *mr)
 {
-	struct nic_mr_exports *exports = mr->exports;
+	struct nic_tenants *tenants = mr->tenants;
 	struct nic_mr_op *op = op_steal(mr);
 	struct nic *nic = mr_nic(mr);
 	bool closing = mr->closing;
@@ -597,7 +585,7 @@ static void mr_confirmed(struct nic_mr *mr)
 	nic_deadline_disarm(nic, &op->deadline);
 	if (op->unconfirmed)
 		nic->quarantined--;
-	mr->exports = NULL;
+	mr->tenants = NULL;
 	mr_step(mr, NIC_STEP_DONE);
 	ranges = mr_reset(mr);
 	if (op->promised)
@@ -607,7 +595,7 @@ static void mr_confirmed(struct nic_mr *mr)
 	if (closing)
 		mr_end(mr, op->closed);
 	op_end(nic, op);
-	exports_free(nic, exports);
+	nic_tenants_free(tenants);
 	ranges_let_go(&ranges);
 }
 
@@ -656,27 +644,31 @@ static void mr_drop(struct nic_mr *mr)
 	nic_adapter_tag_drop(mr->pd->adapter, mr->object.serial, mr->generation, NULL, &mr->op->cmd);
 }
 
-/*
- * Tells its exports to die, so many at a time that thousands of them take no turn for themselves; the next one is told when one has died.
- * Those that are dying stand behind the others in the list, so the loop ends at the first of them. The last one goes on with mr_drop.
- */
-static void mr_kill_exports(struct nic_mr *mr)
+/* What it waited for is over. */
+static void mr_wait_no_more(struct nic_mr *mr)
 {
-	struct nic_mr_op *op = mr->op;
-	struct nic_export *door;
-
-	op->killing = true;
-	while (mr->exports && op->n_dying < KILLS && (door = TAILQ_FIRST(&mr->exports->live)) && !door->killed) {
-		op->n_dying++;
-		nic_door_kill(door, NULL);
-	}
-	op->killing = false;
-	if (!mr->exports || TAILQ_EMPTY(&mr->exports->live))
-		mr_drop(mr);
+	mr->op->waits = false;
+	nic_object_wait(&mr->object, false);
+	nic_deadline_arm(mr_nic(mr), &mr->op->deadline);
 }
 
-/* With an op, by a step that leads to REVOKING: the tokens are void from here on. */
-static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, const struct nicd_error *why)
+/* Nothing stands on it any more. */
+static void mr_left(struct nic_object *object)
+{
+	struct nic_mr *mr = (struct nic_mr *)object;
+
+	if (mr->op->waits)
+		mr_wait_no_more(mr);
+	mr_drop(mr);
+}
+
+int nic_mr_expect(struct nic_mr *mr, bool exports, struct nicd_error *err)
+{
+	return nic_tenants_expect(&mr->tenants, &mr->object, mr_left, exports, err);
+}
+
+/* With an op, by a step that leads to REVOKING: the tokens are void from here on. `waits`: not for the device yet. */
+static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool waits, const struct nicd_error *why)
 {
 	struct nic_mr_op *op = mr->op;
 
@@ -684,44 +676,15 @@ static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, const st
 	assert(mr->state == NIC_MR_REVOKING);
 	mr->local_token = 0;
 	mr->remote_token = 0;
-	op->receipt.exports = mr->exports ? mr->exports->died : NULL;
-	nic_deadline_arm(mr_nic(mr), &op->deadline);
-	op->killing = true;
+	op->waits = waits;
+	if (!waits)
+		nic_deadline_arm(mr_nic(mr), &op->deadline);
 	if (why)
 		nic_object_emit(&mr->object, NIC_EVENT_REVOKED, mr->object.serial, why);
-	mr_kill_exports(mr);
-}
-
-void nic_mr_export_died(struct nic_mr *mr, const struct nic_export *door)
-{
-	struct nic_mr_op *op = mr->op;
-	struct nic_receipt *receipt;
-
-	if (mr->state != NIC_MR_REVOKING)
-		return;
-	receipt = &op->receipt;
-	if (receipt->n_exports < NIC_RECEIPT_EXPORTS)
-		receipt->exports[receipt->n_exports] = door->object.serial;
-	receipt->n_exports++;
-	receipt->grants += door->grants;
-	receipt->streams_cut += door->streams_cut;
-	if (op->n_dying > 0)
-		op->n_dying--;
-	if (!op->killing)
-		mr_kill_exports(mr);
-}
-
-int nic_mr_expect_exports(struct nic_mr *mr, struct nicd_error *err)
-{
-	struct nic_env *env = mr_nic(mr)->env;
-
-	if (mr->exports)
-		return 0;
-	mr->exports = env->alloc(env, sizeof(*mr->exports));
-	if (!mr->exports)
-		return nicd_refuse(err, NICD_R_NO_MEMORY);
-	TAILQ_INIT(&mr->exports->live);
-	return 0;
+	if (mr->tenants)
+		nic_tenants_end(mr->tenants, !waits, &op->receipt);
+	else
+		mr_drop(mr);
 }
 
 /* Not confirmed in time. An answer is owed by now to whoever asked; a refused drop is asked for again. */
@@ -746,10 +709,22 @@ static void mr_deadline(struct nic_deadline *deadline)
 	}
 }
 
+/* Closed by its owner, who has left windows behind. */
+static void mr_evict(struct nic_mr *mr, struct nic_done *done)
+{
+	mr->op->done = done;
+	mr_wait_no_more(mr);
+	nic_tenants_end(mr->tenants, true, &mr->op->receipt);
+}
+
 int nic_mr_revoke(struct nic_mr *mr, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err)
 {
 	int r;
 
+	if (mr->closing && mr->op && mr->op->waits) {
+		mr_evict(mr, done);
+		return 0;
+	}
 	if (mr->closing)
 		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, mr->state);
 	r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_DEREGISTER, err);
@@ -759,13 +734,15 @@ int nic_mr_revoke(struct nic_mr *mr, const struct nicd_error *why, struct nic_do
 	if (r < 0)
 		return r;
 	mr->op->done = done;
-	mr_revoke_start(mr, NIC_STEP_DEREGISTER, why);
+	mr_revoke_start(mr, NIC_STEP_DEREGISTER, false, why);
 	return 0;
 }
 
 int nic_mr_deregister(struct nic_mr *mr, struct nic_done *done, struct nicd_error *err)
 {
-	return nic_mr_revoke(mr, NULL, done, err);
+	int r = nic_tenants_check(mr->tenants, err);
+
+	return r < 0 ? r : nic_mr_revoke(mr, NULL, done, err);
 }
 
 /* A drop under way is the provider's to end; one that waits for its next try has nothing to wait for any more. */
@@ -777,7 +754,7 @@ bool nic_mr_lost(struct nic_mr *mr)
 		if (op_begin(mr, true, NULL) < 0)
 			return false;
 		nicd_refuse(&why, NICD_R_DEVICE_LOST);
-		mr_revoke_start(mr, NIC_STEP_LOST, mr->state == NIC_MR_REGISTERED ? &why : NULL);
+		mr_revoke_start(mr, NIC_STEP_LOST, false, mr->state == NIC_MR_REGISTERED ? &why : NULL);
 	} else if (mr->op && mr->op->retry) {
 		mr->op->retry = false;
 		mr_drop(mr);
@@ -793,6 +770,7 @@ int nic_mr_prepare_close(struct nic_mr *mr, struct nicd_error *err)
 void nic_mr_close(struct nic_mr *mr, struct nic_done *done)
 {
 	struct nicd_error none;
+	bool waits;
 	int r;
 
 	if (mr->state != NIC_MR_CREATED) {
@@ -805,9 +783,11 @@ void nic_mr_close(struct nic_mr *mr, struct nic_done *done)
 	if (mr->closing)
 		return;
 	mr->closing = true;
+	waits = nic_tenants_check(mr->tenants, &none) < 0;
 	nic_object_unname(&mr->object);
+	nic_object_wait(&mr->object, waits);
 	if (mr->state == NIC_MR_CREATED)
 		mr_end(mr, done);
 	else if (mr->state == NIC_MR_REGISTERED || mr->state == NIC_MR_ERROR)
-		mr_revoke_start(mr, NIC_STEP_CLOSE, NULL);
+		mr_revoke_start(mr, NIC_STEP_CLOSE, waits, NULL);
 }

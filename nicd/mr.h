@@ -6,13 +6,15 @@
  * Its states and what leads from one to the other: life.h, NIC_NORMAL_LIFE.
  *
  * Tokens are valid in REGISTERED only: they die when deregister starts. Deregistering first cuts the exports made of the
- * MR, then drops the tag. Closing works from every state: it waits for a registration under way, deregisters what is
+ * MR, then drops the tag. Windows bound to it are the owner's to end: until then it is refused, while closing waits for them; all other
+ * revocations end them, too. Closing works from every state: it waits for a registration under way, deregisters what is
  * registered, and ends last. A revocation that the device does not confirm in time is answered REVOKE_UNCONFIRMED; the MR
  * stays charged and counted in nic->quarantined, and the owner hears REVOKE_CONFIRMED later.
  */
 #include "nicd/life.h"
 #include "nicd/pd.h"
 #include "nicd/provider.h"
+#include "nicd/tenants.h"
 #include "nicd/range.h"
 
 struct nic_register {
@@ -32,12 +34,6 @@ struct nic_receipt {
 	uint64_t *exports;          /* as long as the receipt; NULL: there never were any */
 };
 enum { NIC_RECEIPT_EXPORTS = 64 };
-
-/* What only an MR with exports has: those that live, and room for the receipt to name those that died. */
-struct nic_mr_exports {
-	TAILQ_HEAD(, nic_export) live;
-	uint64_t died[NIC_RECEIPT_EXPORTS];
-};
 
 /*
  * There may be a million of them: what an MR needs only while it is registered or revoked is in its `op`, made then. Nearly all have
@@ -62,7 +58,7 @@ struct nic_mr {
 	};                              /* each range is a user of its memory */
 	uint64_t pinned;                /* charged */
 	struct nic_mr_op *op;           /* NULL: nothing is under way */
-	struct nic_mr_exports *exports; /* NULL: there were none since it was registered */
+	struct nic_tenants *tenants;    /* NULL: there were none since it was registered */
 };
 _Static_assert(sizeof(struct nic_mr) <= 168, "with its place in the tables an MR stays well below 192 bytes");
 
@@ -77,7 +73,7 @@ int nic_mr_new(struct nic_mr **ret, struct nic_pd *pd, struct nicd_error *err);
  */
 int nic_mr_register(struct nic_mr *mr, const struct nic_register *what, struct nic_done *done, struct nicd_error *err);
 
-/* MR_STATE when not REGISTERED (or ERROR), NO_MEMORY; else done is called: success, REVOKE_UNCONFIRMED, or DEVICE_FAILED. */
+/* MR_STATE when not REGISTERED (or ERROR), WINDOW_BOUND, NO_MEMORY; else done is called: success, REVOKE_UNCONFIRMED, or DEVICE_FAILED. */
 int nic_mr_deregister(struct nic_mr *mr, struct nic_done *done, struct nicd_error *err);
 
 /* Sees to it that closing cannot fail for lack of memory. NO_MEMORY. */
@@ -98,9 +94,7 @@ bool nic_mr_lost(struct nic_mr *mr);
 /* Memory for so many operations is kept ready, for those that may not fail. -ENOMEM. */
 int nic_mr_ops_reserve(struct nic *nic);
 void nic_mr_ops_free(struct nic *nic);
-/* Room for the receipt to list exports. NO_MEMORY. */
-int nic_mr_expect_exports(struct nic_mr *mr, struct nicd_error *err);
-/* An export died and is out of mr->exports->live; the MR may be gone afterwards. */
-void nic_mr_export_died(struct nic_mr *mr, const struct nic_export *door);
+/* Sees to it that it has mr->tenants, for an export or a window. NO_MEMORY. */
+int nic_mr_expect(struct nic_mr *mr, bool exports, struct nicd_error *err);
 /* The ranges of [offset, offset + length) of the MR, for a tag; returns how many. */
 unsigned nic_mr_tag_ranges(const struct nic_mr *mr, uint64_t offset, uint64_t length, struct nic_tag_range *ret);

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "nicd/qp.h"
+#include "nicd/mw.h"
 
 enum { TICK = 256 };   /* deadlines, lost objects or owners told of it, and Qps of shut doors, of one nic_tick */
 
@@ -162,6 +162,8 @@ int nic_revoke(struct nic *nic, struct nic_object *object, struct nic_done *done
 	switch (object->type) {
 	case NIC_MR:
 		return nic_mr_revoke((struct nic_mr *)object, &why, done, err);
+	case NIC_MW:
+		return nic_mw_revoke((struct nic_mw *)object, &why, done, err);
 	case NIC_EXPORT:
 	case NIC_TICKET:
 		return nic_door_revoke((struct nic_export *)object, &why, done, err);

@@ -60,9 +60,9 @@ void nic_tick(struct nic *nic);
 void nic_push(struct nic *nic);
 
 /*
- * Ends remote access by order of somebody else than the owner, who hears REVOKED: an MR is deregistered with its exports, an export or
- * ticket revoked (and stays listed, dead), a Qp or a grant's Qp disconnected. done as in nic_mr_deregister; the receipt is
- * nic_mr_receipt's, the counts in the door. Refuses with MR_STATE, NO_MEMORY, DEAD, QP_STATE, DEVICE_BUSY (a revocation is under way),
+ * Ends remote access by order of somebody else than the owner, who hears REVOKED: an MR is deregistered with its exports and windows, a
+ * window invalidated, an export or ticket revoked (and stays listed, dead), a Qp or a grant's Qp disconnected. done as in nic_mr_deregister; the receipt is
+ * nic_mr_receipt's, the counts in the door. Refuses with MR_STATE, MW_STATE, NO_MEMORY, DEAD, QP_STATE, DEVICE_BUSY (a revocation is under way),
  * HANDLE_TYPE (other objects).
  */
 int nic_revoke(struct nic *nic, struct nic_object *object, struct nic_done *done, struct nicd_error *err);

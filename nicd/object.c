@@ -207,7 +207,9 @@ int nic_object_link(struct nic_object *object, struct nic *nic, struct nic_owner
 /* What the device must be asked about before it is gone, and nothing else of its owner. */
 static bool is_closing_at_device(const struct nic_object *object)
 {
-	return object->ending && (object->type == NIC_QP || object->type == NIC_EXPORT || object->type == NIC_TICKET || object->type == NIC_MR);
+	return object->ending && !object->waits &&
+	       (object->type == NIC_QP || object->type == NIC_EXPORT || object->type == NIC_TICKET || object->type == NIC_MR ||
+		object->type == NIC_MW);
 }
 
 void nic_object_unname(struct nic_object *object)
@@ -221,6 +223,17 @@ void nic_object_unname(struct nic_object *object)
 	nic_table_remove(&object->owner->ids, object);
 	TAILQ_REMOVE(list, object, of_owner);
 	TAILQ_INSERT_TAIL(list, object, of_owner);
+}
+
+void nic_object_wait(struct nic_object *object, bool waits)
+{
+	bool before = is_closing_at_device(object);
+
+	object->waits = waits;
+	if (before && waits)
+		object->owner->n_closing--;
+	else if (!before && !waits)
+		object->owner->n_closing += is_closing_at_device(object);
 }
 
 void nic_object_unlink(struct nic_object *object, struct nic *nic)

@@ -76,6 +76,7 @@ struct nic_object {
 	bool ending;                          /* its close has begun */
 	uint8_t kind;                         /* enum nic_kind of life.h: an MR that is NIC_KIND_FAST is a struct nic_frmr */
 	uint16_t place;                       /* in its slab, of those that live in a nic_pool */
+	bool waits;                           /* ending, but for its owner first, not for the device */
 };
 TAILQ_HEAD(nic_objects, nic_object);
 RB_HEAD(nic_registry, nic_object);
@@ -159,7 +160,7 @@ struct nic_owner {
 	TAILQ_ENTRY(nic_owner) of_nic, of_stranded;
 	struct nic_objects objects[NIC_TYPE_COUNT];   /* those that are ending are behind the others */
 	uint64_t n_objects;              /* an object counts until its close was answered and its memory is freed */
-	uint32_t n_closing;              /* of these, Qps, doors and MRs whose close has begun */
+	uint32_t n_closing;              /* of these, Qps, doors, MRs and windows that the device is to end */
 	bool dying;                      /* nic_owner_release was called; hears no more events */
 	bool releasing;                  /* we are inside that call */
 	bool held_back;                  /* so many are closing that the next one waits until one has gone */
@@ -175,7 +176,7 @@ void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account
 /* Asserts that it is empty. */
 void nic_owner_deinit(struct nic_owner *owner);
 /*
- * Closes everything, Qps first, then exports and tickets, MRs, Memories, PDs; at most `budget` objects now. Returns true when it
+ * Closes everything, Qps first, then exports and tickets, windows, MRs, Memories, PDs; at most `budget` objects now. Returns true when it
  * is to be called again. Not more than NIC_OWNER_CLOSING are at the device at a time, so that others' commands don't queue behind a
  * million: when it comes to that, it returns false, and when NIC_OWNER_BATCH of them have gone as many are started: while the device drops
  * one batch, another is on its way there, and we end what it has dropped before. Objects whose device has not answered yet are still counted
@@ -197,6 +198,8 @@ int nic_owner_find(struct nic_owner *owner, uint64_t id, enum nic_type type, str
  */
 int nic_object_link(struct nic_object *object, struct nic *nic, struct nic_owner *owner, enum nic_type type, bool named);
 void nic_object_unname(struct nic_object *object);
+/* Of one that was unnamed: what its owner holds keeps it from ending, so that it is in nobody's way. */
+void nic_object_wait(struct nic_object *object, bool waits);
 void nic_object_unlink(struct nic_object *object, struct nic *nic);
 void nic_owner_leave(struct nic_owner *owner);
 /* The next ones of one that was held back; its empty may be called. */

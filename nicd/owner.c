@@ -5,8 +5,8 @@
  */
 #include <assert.h>
 
+#include "nicd/mw.h"
 #include "nicd/nic.h"
-#include "nicd/qp.h"
 
 void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account *account, uint64_t session)
 {
@@ -95,6 +95,12 @@ static bool close_door(struct nic_object *object)
 	return true;
 }
 
+static bool close_mw(struct nic_object *object)
+{
+	nic_mw_close((struct nic_mw *)object, NULL);
+	return true;
+}
+
 static bool close_mr(struct nic_object *object)
 {
 	if (nic_mr_prepare_close((struct nic_mr *)object, NULL) < 0)
@@ -124,6 +130,7 @@ static const struct {
 	{ NIC_QP, true, close_qp },
 	{ NIC_EXPORT, true, close_door },
 	{ NIC_TICKET, true, close_door },
+	{ NIC_MW, true, close_mw },
 	{ NIC_MR, true, close_mr },
 	{ NIC_MEMORY, false, close_memory },
 	{ NIC_PD, false, close_pd },

@@ -11,6 +11,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "nicd/mw.h"
+
 static void qp_connected(struct nic_cmd *cmd);
 static void qp_disconnected(struct nic_cmd *cmd);
 static void qp_retry(struct nic_deadline *deadline);
@@ -57,6 +59,7 @@ static int qp_new(struct nic_qp **ret, struct nic_owner *owner, struct nic_pd *p
 	qp->stream = qp->object.serial;
 	qp->since_ns = env->wall(env);
 	qp->deadline.fn = qp_retry;
+	TAILQ_INIT(&qp->windows);
 	nic_pd_ref(pd);
 	*ret = qp;
 	return 0;
@@ -110,7 +113,7 @@ static void qp_end(struct nic_qp *qp, const struct nicd_error *error)
 	struct nic_env *env = owner->nic->env;
 	struct nic_pd *pd = qp->pd;
 
-	assert(qp->posted == 0 && qp->held == 0);
+	assert(qp->posted == 0 && qp->held == 0 && TAILQ_EMPTY(&qp->windows));
 	nic_object_unname(&qp->object);
 	qp_leave_stream(qp);
 	qp_leave_door(qp);
@@ -131,6 +134,17 @@ static void qp_disconnect(struct nic_qp *qp)
 	nic_adapter_disconnect(qp->pd->adapter, qp->stream, &qp->cmd);
 }
 
+/* With the stream the device has dropped its windows, or drops what comes of those that are being bound. Held by the caller. */
+static void qp_lose_windows(struct nic_qp *qp)
+{
+	struct nicd_error why;
+	struct nic_mw *mw;
+
+	nicd_refuse(&why, qp->why.reason == NICD_R_DEVICE_LOST ? NICD_R_DEVICE_LOST : NICD_R_QP_LOST);
+	while ((mw = TAILQ_FIRST(&qp->windows)))
+		nic_mw_qp_gone(mw, &why);
+}
+
 static void qp_set_disconnected(struct nic_qp *qp, const struct nicd_error *why)
 {
 	qp->state = NIC_QP_DISCONNECTED;
@@ -138,6 +152,9 @@ static void qp_set_disconnected(struct nic_qp *qp, const struct nicd_error *why)
 		qp->why = *why;
 	qp_leave_stream(qp);
 	qp_leave_door(qp);
+	qp->held++;
+	qp_lose_windows(qp);
+	qp->held--;
 }
 
 /* Anything may have ended: goes on with what is next. The Qp may be gone afterwards. */

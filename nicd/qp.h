@@ -9,6 +9,8 @@
  */
 #include "nicd/door.h"
 
+struct nic_mw;
+
 enum nic_qp_state {
 	NIC_QP_CONNECTING,
 	NIC_QP_CONNECTED,
@@ -28,6 +30,7 @@ struct nic_qp {
 	struct nic_object object;
 	RB_ENTRY(nic_qp) by_stream;        /* in adapter->streams while `streaming` */
 	TAILQ_ENTRY(nic_qp) of_door;
+	TAILQ_HEAD(, nic_mw) windows;      /* that its peer may use, or is to */
 	struct nic_export *by_door;        /* inbound: until it has left the door */
 	struct nic_pd *pd;                 /* referenced */
 	uint64_t stream;                   /* number at the provider: the serial of outbound ones */

@@ -113,6 +113,7 @@ struct fake_thing {
 	uint64_t serial;
 	uint32_t generation, token;
 	uint64_t door;                         /* stream: that it came in by */
+	uint64_t stream;                       /* tag: a window that goes with it */
 	unsigned users;                        /* memory: ranges of tags */
 	unsigned n_memories;                   /* tag */
 	uint64_t memories[NICD_RANGES];
@@ -158,6 +159,7 @@ struct fake_command {
 	struct nic_cmd *cmd;
 	uint64_t serial;
 	uint64_t pd, door;
+	uint64_t order;          /* stream */
 	uint32_t generation, rights;
 	bool cut, only_qp;
 	uint32_t entries;
@@ -171,6 +173,24 @@ static struct fake *fake_of(struct nic_provider *p)
 	return (struct fake *)p;
 }
 
+static void tag_remove(struct fake *fake, struct fake_thing *tag)
+{
+	for (unsigned i = 0; i < tag->n_memories; i++)
+		thing_find(fake->memories, tag->memories[i])->users--;
+	thing_remove(&fake->tags, tag);
+}
+
+/* With a stream go its windows. */
+static void stream_remove(struct fake *fake, struct fake_thing *stream)
+{
+	struct fake_thing *tag, *next;
+
+	HASH_ITER(hh, fake->tags, tag, next)
+		if (tag->stream == stream->serial)
+			tag_remove(fake, tag);
+	thing_remove(&fake->streams, stream);
+}
+
 static void stream_end(struct fake *fake, struct fake_thing *stream, enum nicd_reason reason, bool report,
 		       const struct nic_counters *counters)
 {
@@ -178,7 +198,7 @@ static void stream_end(struct fake *fake, struct fake_thing *stream, enum nicd_r
 	uint64_t serial = stream->serial;
 	struct nicd_error why;
 
-	thing_remove(&fake->streams, stream);
+	stream_remove(fake, stream);
 	nicd_refuse(&why, reason);
 	if (report)
 		fake->provider.events->stream_closed(fake->provider.adapter, serial, &why, counters ? counters : &zero);
@@ -198,6 +218,7 @@ static void apply_tag_add(struct fake *fake, const struct fake_command *command)
 	struct fake_thing *tag = thing_add(&fake->tags, command->serial);
 
 	tag->generation = command->generation;
+	tag->stream = command->only_qp ? command->order : 0;
 	tag->n_memories = command->n_ranges;
 	for (unsigned i = 0; i < command->n_ranges; i++) {
 		struct fake_thing *memory = thing_find(fake->memories, command->memories[i]);
@@ -219,9 +240,7 @@ static void apply_tag_drop(struct fake *fake, const struct fake_command *command
 	if (!tag)
 		return;
 	must(tag->generation == command->generation, "drop of generation %u, there is %u", command->generation, tag->generation);
-	for (unsigned i = 0; i < tag->n_memories; i++)
-		thing_find(fake->memories, tag->memories[i])->users--;
-	thing_remove(&fake->tags, tag);
+	tag_remove(fake, tag);
 	command->cmd->dropped.streams_cut = fake->cut_by_tag;
 }
 
@@ -253,7 +272,7 @@ static void apply_disconnect(struct fake *fake, const struct fake_command *comma
 	struct fake_thing *stream = thing_find(fake->streams, command->serial);
 
 	if (stream)
-		thing_remove(&fake->streams, stream);
+		stream_remove(fake, stream);
 }
 
 static void apply(struct fake *fake, const struct fake_command *command)
@@ -316,6 +335,8 @@ static void end(struct fake *fake, struct fake_command *command, enum nicd_reaso
 			reason = failure->reason;
 		}
 	}
+	if (reason == NICD_R_NONE && command->op == FAKE_TAG_ADD && command->order && !thing_find(fake->streams, command->order))
+		reason = NICD_R_QP_LOST;
 	if (reason == NICD_R_NONE)
 		apply(fake, command);
 	else
@@ -324,9 +345,16 @@ static void end(struct fake *fake, struct fake_command *command, enum nicd_reaso
 	cmd->done(cmd);
 }
 
-/* Posts, flushes and queries may overlap on one stream, and what connects may be disconnected; other commands on one object may not. */
-static bool may_overlap(enum fake_op op, enum fake_op before)
+/*
+ * Posts, flushes and queries may overlap on one stream, what connects may be disconnected, and what is ordered overtaken by a drop;
+ * other commands on one object may not.
+ */
+static bool may_overlap(enum fake_op op, const struct fake_command *other)
 {
+	enum fake_op before = other->op;
+
+	if (op == FAKE_TAG_DROP && other->order)
+		return true;
 	if (op == FAKE_POST || op == FAKE_FLUSH || op == FAKE_QUERY || op == FAKE_STATS)
 		return true;
 	return before == FAKE_CONNECT ? op == FAKE_DISCONNECT :
@@ -341,7 +369,7 @@ static struct fake_command *begin(struct fake *fake, enum fake_op op, uint64_t s
 	must(cmd->done && cmd->error.reason == NICD_R_NONE, "a command that was not begun");
 	TAILQ_FOREACH(command, &fake->pending, next) {
 		must(command->cmd != cmd, "a command given twice");
-		must(may_overlap(op, command->op) || command->serial != serial,
+		must(may_overlap(op, command) || command->serial != serial,
 		     "a command on an object whose last one has not ended");
 	}
 	command = calloc(1, sizeof(*command));
@@ -406,6 +434,7 @@ static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struc
 	command->generation = what->generation;
 	command->door = what->door;
 	command->only_qp = what->only_qp;
+	command->order = what->order.qp;
 	memcpy(fake->ranges, what->ranges, what->n_ranges * sizeof(*what->ranges));
 	fake->tag = *what;
 	fake->tag.ranges = fake->ranges;
@@ -420,6 +449,7 @@ static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t genera
 
 	must(!order || !order->qp || thing_find(fake->streams, order->qp), "work of a stream that there is not");
 	command->generation = generation;
+	command->order = order ? order->qp : 0;
 	fake->drop_order = order ? *order : (struct nic_order){ 0 };
 	fake->serial = serial;
 	fake->generation = generation;

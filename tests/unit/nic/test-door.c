@@ -298,7 +298,7 @@ static void test_opening_fails(void **state)
 		assert_refused(done, TAGS_EXHAUSTED);
 		assert_int_equal(rig->nic.count[NIC_EXPORT], 0);
 		assert_int_equal(rig_used(rig, NIC_SLOT_DOORS), 0);
-		assert_true(!rig->mr->exports || TAILQ_EMPTY(&rig->mr->exports->live));
+		assert_true(!rig->mr->tenants || TAILQ_EMPTY(&rig->mr->tenants->exports));
 	}
 	fake_hold(rig->fake, FAKE_TAG_DROP, true);
 	fake_fail(rig->fake, FAKE_DOOR_ADD, 0, 1, NICD_R_DEVICE_FAILED);
