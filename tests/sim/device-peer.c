@@ -64,16 +64,20 @@ static void news_notified(struct device *d, struct thing *stream)
 	d->provider.events->stream_notified(d->provider.adapter, serial, stream->notified);
 }
 
-/* A tag of an MR with remote rights; `pd`: of this one, 0: of any. */
-static struct thing *some_invalidatable(struct device *d, uint64_t pd)
+/* One that the peer of this stream may take away; NULL: any peer. Devices that let them take a normal region away are wrong, and there are some. */
+static struct thing *some_invalidatable(struct device *d, const struct thing *stream)
 {
+	uint32_t rights = RIGHT_INVALIDATABLE | (sim_chance(&world->random, 4) ? 6 : 0);
 	struct thing *found = NULL;
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < d->n_things; i++) {
 		struct thing *t = &d->things[i];
 
-		if (t->kind == THING_TAG && t->settled && !t->door && (t->rights & 6) && (!pd || t->pd == pd) && !sim_below(&world->random, ++n))
+		if (t->kind != THING_TAG || !t->settled || t->door || !(t->rights & rights))
+			continue;
+		if ((!stream || (t->pd == stream->pd && (!t->only_stream || t->only_stream == stream->serial))) &&
+		    !sim_below(&world->random, ++n))
 			found = t;
 	}
 	return found;
@@ -102,7 +106,7 @@ void device_peer_invalidates(struct device *d, const struct command *c)
 
 	if (!stream || !sim_chance(&world->random, 4))
 		return;
-	tag = some_invalidatable(d, stream->pd);
+	tag = some_invalidatable(d, stream);
 	if (!tag)
 		return;
 	c->cmd->completion.invalidated = true;
@@ -155,7 +159,7 @@ void device_news(struct device *d)
 		} while (thing && sim_chance(&world->random, 2));
 		break;
 	case 8:
-		thing = some_invalidatable(d, 0);
+		thing = some_invalidatable(d, NULL);
 		if (thing)
 			news_invalidated(d, thing);
 		break;

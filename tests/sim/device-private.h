@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* The inside of the simulated device, for device.c (commands), device-work.c (what is posted) and device-peer.c (what peers do). */
+/*
+ * The inside of the simulated device, for device.c (commands), device-tag.c (tags, which may be work of a stream), device-work.c (what is posted)
+ * and device-peer.c (what peers do).
+ */
 #include "nicd/adapter.h"
 #include "nicd/qp.h"
 #include "tests/sim/world.h"
@@ -21,6 +24,7 @@ struct command {
 	uint32_t entries;
 	uint64_t bytes;
 	enum nicd_reason broken; /* a receive that was no good when it was posted */
+	uint64_t order;          /* a tag as work of this stream; 0: at once */
 };
 
 struct thing {
@@ -29,6 +33,8 @@ struct thing {
 	uint64_t iova, length;
 	uint32_t rights;
 	uint32_t local, remote, generation;
+	uint64_t only_stream;    /* a tag: of a window, for the peer of this one */
+	bool reserve;            /* a tag that grants nothing */
 	bool settled;            /* its command has ended */
 	uint32_t uses, max_streams;
 	bool doomed;             /* a stream: its end has not been told yet */
@@ -51,8 +57,12 @@ struct device {
 struct thing *device_thing(struct device *d, unsigned kind, uint64_t serial);
 struct thing *device_thing_add(struct device *d, unsigned kind, uint64_t serial);
 void device_thing_remove(struct device *d, struct thing *thing);
-/* Nobody can use a tag any more: what waits for it fails, its tokens rest. */
-void device_tag_gone(struct device *d, const struct thing *tag);
+static inline struct device *device_of(struct nic_provider *p)
+{
+	return (struct device *)p;
+}
+/* A command comes; `fill` has what the device keeps of it besides. */
+void device_go(struct device *d, enum sim_op op, uint64_t serial, struct nic_cmd *cmd, const struct sim_op_args *args, struct command *fill);
 /* Takes a command out and ends it as it is told. */
 void device_end(struct device *d, unsigned i, enum nicd_reason reason);
 /* A stream is gone; nicd hears of it, or has to find out. */
@@ -60,6 +70,20 @@ void device_stream_end(struct device *d, struct thing *stream, enum nicd_reason 
 
 /* Tells the model what nicd made of a peer that came in: its Qp has a serial of nicd's own. */
 void device_opened(void);
+
+/* ---- device-tag.c */
+
+void device_op_tag_add(struct nic_provider *p, const struct nic_tag *what, struct nic_cmd *cmd);
+void device_op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order, struct nic_cmd *cmd);
+/* They have ended well. */
+void device_tag_added(struct device *d, const struct command *c, uint32_t *local, uint32_t *remote);
+void device_tag_dropped(struct device *d, const struct command *c, uint32_t *local, uint32_t *remote);
+/* How one that is to end so ends, in the state that the device is in by now. */
+enum nicd_reason device_tag_judge(struct device *d, const struct command *c, enum nicd_reason reason);
+/* Nobody can use a tag any more: what waits for it fails, its tokens rest. */
+void device_tag_gone(struct device *d, const struct thing *tag);
+/* A stream has ended, and the windows of its peer with it. */
+void device_windows_gone(struct device *d, uint64_t stream);
 
 /* ---- device-work.c */
 

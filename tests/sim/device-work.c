@@ -93,7 +93,7 @@ static unsigned oldest(const struct device *d, bool (*fits)(const struct command
 	unsigned found = UINT32_MAX;
 
 	for (unsigned i = 0; i < d->n_commands; i++)
-		if (d->commands[i].op == OP_POST && fits(&d->commands[i], arg) &&
+		if ((d->commands[i].op == OP_POST || d->commands[i].order) && fits(&d->commands[i], arg) &&
 		    (found == UINT32_MAX || d->commands[i].number < d->commands[found].number))
 			found = i;
 	return found;
@@ -101,7 +101,7 @@ static unsigned oldest(const struct device *d, bool (*fits)(const struct command
 
 static bool is_receive(const struct command *c, uint64_t stream)
 {
-	return c->work.operation == WORK_RECEIVE && c->serial == stream;
+	return c->op == OP_POST && c->work.operation == WORK_RECEIVE && c->serial == stream;
 }
 
 unsigned device_oldest_receive(const struct device *d, uint64_t stream)
@@ -111,20 +111,21 @@ unsigned device_oldest_receive(const struct device *d, uint64_t stream)
 
 static bool is_of_stream(const struct command *c, uint64_t stream)
 {
-	return c->serial == stream;
+	return c->op == OP_POST ? c->serial == stream : c->order == stream;
 }
 
 void device_cancel(struct device *d, uint64_t stream, unsigned before)
 {
 	unsigned i;
 
+	/* What was to be dropped is. */
 	while ((i = oldest(d, is_of_stream, stream)) != UINT32_MAX && d->commands[i].number < before)
-		device_end(d, i, NICD_R_FLUSHED);
+		device_end(d, i, d->commands[i].op == OP_TAG_DROP ? NICD_R_NONE : NICD_R_FLUSHED);
 }
 
 static bool is_into(const struct command *c, uint64_t token)
 {
-	return c->work.operation == WORK_RECEIVE && c->broken == NICD_R_NONE && c->work.length && c->work.local_token == token;
+	return c->op == OP_POST && c->work.operation == WORK_RECEIVE && c->broken == NICD_R_NONE && c->work.length && c->work.local_token == token;
 }
 
 void device_cut(struct device *d, const struct thing *tag)

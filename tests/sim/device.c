@@ -11,11 +11,6 @@
 #include "proto/locator.h"
 #include "tests/sim/device-private.h"
 
-static struct device *device_of(struct nic_provider *p)
-{
-	return (struct device *)p;
-}
-
 struct thing *device_thing(struct device *d, unsigned kind, uint64_t serial)
 {
 	for (unsigned i = 0; i < d->n_things; i++)
@@ -39,28 +34,6 @@ void device_thing_remove(struct device *d, struct thing *thing)
 		*thing = d->things[--d->n_things];
 }
 
-static uint32_t token_draw(struct device *d)
-{
-	for (unsigned i = 0; i < 100000; i++) {
-		uint32_t token = sim_below(&world->dice, TOKENS);
-
-		if (!token || d->rests_until[token] > world->now)
-			continue;
-		d->rests_until[token] = UINT64_MAX;
-		return token;
-	}
-	sim_fail("the device has no tokens left");
-}
-
-void device_tag_gone(struct device *d, const struct thing *tag)
-{
-	const struct thing gone = *tag;
-
-	device_cut(d, &gone);
-	d->rests_until[gone.local] = d->rests_until[gone.remote] = world->now + REST_MS * UINT64_C(1000000) + 1;
-	device_thing_remove(d, device_thing(d, THING_TAG, gone.serial));
-}
-
 static struct nic_counters counters(void)
 {
 	return (struct nic_counters){ .bytes_read = 1, .bytes_written = 2, .peer_read = 3, .peer_written = 4 };
@@ -74,6 +47,7 @@ void device_stream_end(struct device *d, struct thing *stream, enum nicd_reason 
 	uint64_t serial = stream->serial;
 
 	device_thing_remove(d, stream);
+	device_windows_gone(d, serial);
 	if (!tell)
 		return;
 	trace("stream closed", (uint64_t)d->index, serial, why);
@@ -83,15 +57,6 @@ void device_stream_end(struct device *d, struct thing *stream, enum nicd_reason 
 }
 
 /* ---- commands end */
-
-static void apply_tag_add(struct device *d, const struct command *c)
-{
-	struct thing *tag = device_thing(d, THING_TAG, c->serial);
-
-	tag->settled = true;
-	c->cmd->tags.local_token = tag->local;
-	c->cmd->tags.remote_token = tag->remote;
-}
 
 static void apply_door_drop(struct device *d, const struct command *c)
 {
@@ -123,8 +88,6 @@ static void apply_connect(struct device *d, const struct command *c)
 /* It succeeded. Before anything is told: the model knows first. */
 static void apply(struct device *d, const struct command *c, uint32_t *local, uint32_t *remote)
 {
-	struct thing *thing;
-
 	switch (c->op) {
 	case OP_ATTACH:
 		device_thing(d, THING_MEMORY, c->serial)->settled = true;
@@ -133,17 +96,10 @@ static void apply(struct device *d, const struct command *c, uint32_t *local, ui
 		device_thing_remove(d, device_thing(d, THING_MEMORY, c->serial));
 		break;
 	case OP_TAG_ADD:
-		apply_tag_add(d, c);
-		*local = c->cmd->tags.local_token;
-		*remote = c->cmd->tags.remote_token;
+		device_tag_added(d, c, local, remote);
 		break;
 	case OP_TAG_DROP:
-		thing = device_thing(d, THING_TAG, c->serial);
-		if (!thing)
-			break;
-		*local = thing->local;
-		*remote = thing->remote;
-		device_tag_gone(d, thing);
+		device_tag_dropped(d, c, local, remote);
 		break;
 	case OP_DOOR_ADD:
 		device_thing(d, THING_DOOR, c->serial)->settled = true;
@@ -160,6 +116,7 @@ static void apply(struct device *d, const struct command *c, uint32_t *local, ui
 		c->cmd->stream.connected = device_thing(d, THING_STREAM, c->serial);
 		c->cmd->stream.counters = counters();
 		device_thing_remove(d, device_thing(d, THING_STREAM, c->serial));
+		device_windows_gone(d, c->serial);
 		break;
 	case OP_QUERY:
 		c->cmd->stream.connected = true;
@@ -226,6 +183,8 @@ static void end(struct device *d, const struct command *c, enum nicd_reason reas
 
 	if (c->op == OP_POST)
 		reason = device_work_judge(d, c, reason);
+	if (c->op == OP_TAG_ADD || c->op == OP_TAG_DROP)
+		reason = device_tag_judge(d, c, reason);
 	status = nicd_reason_info(reason)->status;
 	if (reason == NICD_R_NONE && c->op == OP_DOOR_DROP)
 		apply_door_drop(d, c);
@@ -279,7 +238,7 @@ static bool may_end_now(const struct device *d, const struct command *c)
 	return device_oldest_receive(d, c->serial) == UINT32_MAX && sim_chance(&world->random, 4);
 }
 
-static void go(struct device *d, enum sim_op op, uint64_t serial, struct nic_cmd *cmd, const struct sim_op_args *args, struct command *fill)
+void device_go(struct device *d, enum sim_op op, uint64_t serial, struct nic_cmd *cmd, const struct sim_op_args *args, struct command *fill)
 {
 	struct command c = *fill;
 
@@ -321,50 +280,12 @@ static void op_attach(struct nic_provider *p, const struct nic_attach *what, str
 	sim_must(!device_thing(d, THING_MEMORY, what->memory), "memory is attached twice");
 	device_thing_add(d, THING_MEMORY, what->memory);
 	args.fd = (uint32_t)what->fd;
-	go(d, OP_ATTACH, what->memory, cmd, &args, &(struct command){ 0 });
+	device_go(d, OP_ATTACH, what->memory, cmd, &args, &(struct command){ 0 });
 }
 
 static void op_detach(struct nic_provider *p, uint64_t memory, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_DETACH, memory, cmd, NULL, &(struct command){ 0 });
-}
-
-static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struct nic_cmd *cmd)
-{
-	struct device *d = device_of(p);
-	struct sim_op_args args = {
-		.pd = what->pd, .door = what->door, .iova = what->iova, .length = what->length, .rights = what->rights,
-		.generation = what->generation, .n_ranges = what->n_ranges };
-	struct thing *tag;
-
-	sim_must(what->n_ranges <= SIM_RANGES, "a tag of too many ranges");
-	for (unsigned i = 0; i < what->n_ranges; i++) {
-		args.ranges[i].memory = what->ranges[i].memory;
-		args.ranges[i].offset = what->ranges[i].offset;
-		args.ranges[i].length = what->ranges[i].length;
-	}
-	sim_must(!device_thing(d, THING_TAG, what->serial), "a tag is added twice");
-	tag = device_thing_add(d, THING_TAG, what->serial);
-	tag->generation = what->generation;
-	tag->pd = what->pd;
-	tag->door = what->door;
-	tag->iova = what->iova;
-	tag->length = what->length;
-	tag->rights = what->rights;
-	/* Both are drawn, also when nobody may use one of them, as devices do: not to pass it on is the NIC layer's. */
-	tag->remote = token_draw(d);
-	if (!what->door)
-		tag->local = token_draw(d);
-	go(d, OP_TAG_ADD, what->serial, cmd, &args, &(struct command){ 0 });
-}
-
-static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
-			struct nic_cmd *cmd)
-{
-	const struct thing *tag = device_thing(device_of(p), THING_TAG, serial);
-
-	sim_must(!tag || tag->generation == generation, "the tag of another registration is dropped");
-	go(device_of(p), OP_TAG_DROP, serial, cmd, NULL, &(struct command){ 0 });
+	device_go(device_of(p), OP_DETACH, memory, cmd, NULL, &(struct command){ 0 });
 }
 
 static void op_door_add(struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd)
@@ -380,17 +301,17 @@ static void op_door_add(struct nic_provider *p, const struct nic_door *what, str
 	door->uses = what->uses;
 	door->pd = what->pd;
 	door->max_streams = what->max_streams;
-	go(d, OP_DOOR_ADD, what->serial, cmd, &args, &(struct command){ 0 });
+	device_go(d, OP_DOOR_ADD, what->serial, cmd, &args, &(struct command){ 0 });
 }
 
 static void op_door_drop(struct nic_provider *p, uint64_t serial, bool cut, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_DOOR_DROP, serial, cmd, NULL, &(struct command){ 0 });
+	device_go(device_of(p), OP_DOOR_DROP, serial, cmd, NULL, &(struct command){ 0 });
 }
 
 static void op_connect(struct nic_provider *p, const struct nic_connect *what, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_CONNECT, what->qp, cmd, NULL, &(struct command){ .pd = what->pd });
+	device_go(device_of(p), OP_CONNECT, what->qp, cmd, NULL, &(struct command){ .pd = what->pd });
 }
 
 static void op_post(struct nic_provider *p, const struct nic_post *what, struct nic_cmd *cmd)
@@ -416,27 +337,27 @@ static void op_post(struct nic_provider *p, const struct nic_post *what, struct 
 	c.work = args.work;
 	if (c.work.operation == WORK_RECEIVE)
 		c.broken = device_work_check(device_of(p), &c);
-	go(device_of(p), OP_POST, what->qp, cmd, &args, &c);
+	device_go(device_of(p), OP_POST, what->qp, cmd, &args, &c);
 }
 
 static void op_flush(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_FLUSH, qp, cmd, NULL, &(struct command){ 0 });
+	device_go(device_of(p), OP_FLUSH, qp, cmd, NULL, &(struct command){ 0 });
 }
 
 static void op_disconnect(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_DISCONNECT, qp, cmd, NULL, &(struct command){ 0 });
+	device_go(device_of(p), OP_DISCONNECT, qp, cmd, NULL, &(struct command){ 0 });
 }
 
 static void op_query(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_QUERY, qp, cmd, NULL, &(struct command){ 0 });
+	device_go(device_of(p), OP_QUERY, qp, cmd, NULL, &(struct command){ 0 });
 }
 
 static void op_stats(struct nic_provider *p, struct nic_cmd *cmd)
 {
-	go(device_of(p), OP_STATS, 0, cmd, NULL, &(struct command){ 0 });
+	device_go(device_of(p), OP_STATS, 0, cmd, NULL, &(struct command){ 0 });
 }
 
 static void op_push(struct nic_provider *p)
@@ -482,8 +403,8 @@ struct device *device_new(void)
 		ops.cost = op_cost;
 		ops.memory_attach = op_attach;
 		ops.memory_detach = op_detach;
-		ops.tag_add = op_tag_add;
-		ops.tag_drop = op_tag_drop;
+		ops.tag_add = device_op_tag_add;
+		ops.tag_drop = device_op_tag_drop;
 		ops.door_add = op_door_add;
 		ops.door_drop = op_door_drop;
 		ops.qp_connect = op_connect;

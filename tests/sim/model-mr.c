@@ -72,3 +72,9 @@ bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag
 	model_revoke_mr(m, o, false);
 	return true;
 }
+
+void model_tag_gone(struct model *m, int adapter, const struct m_tag *tag)
+{
+	model_token_rests(m, adapter, tag->local);
+	model_token_rests(m, adapter, tag->remote);
+}

@@ -8,8 +8,6 @@
 
 #define BIT(n) (1u << (n))
 
-enum { RIGHT_WRITE = 1, RIGHT_REMOTE_READ = 2, RIGHT_REMOTE_WRITE = 5, RIGHT_SINK = 8 };
-
 /* ---- model.c */
 
 struct m_object *model_new(struct model *m, enum sim_type type, int client, struct m_object *parent);

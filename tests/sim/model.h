@@ -24,6 +24,9 @@ struct model_terms {
 
 enum m_state {
 	M_CREATED, M_REGISTERING, M_REGISTERED, M_REVOKING, M_ERROR,          /* MR */
+	M_INITIALIZING, M_FREE, M_VALID_PENDING, M_VALID, M_INVALIDATING,     /* and one for fast registration */
+	M_BIND_PENDING, M_BOUND,                                              /* window; with FREE, INVALIDATING and ERROR */
+	M_BUILDING, M_BUILT, M_DROPPING,                                      /* mapping */
 	M_OPENING, M_OPEN, M_EXPIRED, M_CLOSING, M_DEAD,                      /* ticket, export */
 	M_CONNECTING, M_CONNECTED, M_DISCONNECTING, M_DISCONNECTED,           /* Qp */
 };
@@ -53,7 +56,7 @@ struct m_object {
 	bool writable, named;
 	uint32_t fd;
 	enum m_attached attached[MODEL_ADAPTERS];
-	/* MR, export */
+	/* MR, export, window, mapping */
 	uint64_t iova, length;
 	uint32_t rights, generation, local, remote;
 	unsigned n_ranges;
@@ -69,6 +72,13 @@ struct m_object {
 	uint8_t hash[32];
 	uint64_t mr_serial;
 	uint64_t notified, notified_by, told;   /* how often, by which Qp last; what its owner has heard. notified: of a Qp, too */
+	/* MR for fast registration */
+	bool fast, remote_access, reserved;
+	uint32_t pages, reserved_local, reserved_remote;
+	uint64_t reservation;           /* serial of the tag whose tokens grant nothing */
+	struct m_object *mapping;       /* named by what is registered */
+	/* Window */
+	struct m_object *qp;            /* whose peer may use it; NULL: it has ended */
 	/* Qp */
 	bool inbound, gone;
 	unsigned works, receives;       /* at the device */
@@ -210,6 +220,8 @@ void model_stream_closed(struct model *m, int adapter, uint64_t stream);
 void model_stream_notified(struct model *m, int adapter, uint64_t stream, uint64_t count);
 /* A peer took a tag away. False: nicd has nothing to do about it. */
 bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag);
+/* It went with the stream of its peer. */
+void model_tag_gone(struct model *m, int adapter, const struct m_tag *tag);
 void model_door_expired(struct model *m, int adapter, uint64_t door);
 
 /* What follows from what a session that is being released let go of. */

@@ -9,49 +9,52 @@
 #include "proto/nicd.pb-c.h"
 #include "tests/sim/world.h"
 
+union args {
+	ProtobufCMessage message;
+	Nicd__Hello hello;
+	Nicd__Resume resume;
+	Nicd__QueryAdapter query_adapter;
+	Nicd__QueryExtension query_extension;
+	Nicd__AddMemory add_memory;
+	Nicd__CreatePd create_pd;
+	Nicd__GetPrivilegedToken get_privileged_token;
+	Nicd__CreateMr create_mr;
+	Nicd__RegisterMr register_mr;
+	Nicd__DeregisterMr deregister_mr;
+	Nicd__GetLocalToken get_local_token;
+	Nicd__GetRemoteToken get_remote_token;
+	Nicd__QueryTokens query_tokens;
+	Nicd__InitializeFastRegister initialize_fast_register;
+	Nicd__FastRegister fast_register;
+	Nicd__Invalidate invalidate;
+	Nicd__CreateMw create_mw;
+	Nicd__BindMw bind_mw;
+	Nicd__BuildMapping build_mapping;
+	Nicd__ConnectQp connect_qp;
+	Nicd__Read read;
+	Nicd__Write write;
+	Nicd__TransferList transfer_list;
+	Nicd__Send send;
+	Nicd__Receive receive;
+	Nicd__Flush flush;
+	Nicd__Disconnect disconnect;
+	Nicd__QueryQp query_qp;
+	Nicd__CreateTicket create_ticket;
+	Nicd__CreateExport create_export;
+	Nicd__Close close;
+	Nicd__List list;
+	Nicd__Who who;
+	Nicd__Revoke revoke;
+	Nicd__Ledger ledger;
+};
+
 /* What one frame is put together from; one at a time. */
 static struct {
 	Nicd__Request requests[64], *pointers[64];
 	Nicd__Ref refs[64 * (SIM_RANGES + 3)];
 	Nicd__Range ranges[64 * SIM_RANGES], *range_pointers[64 * SIM_RANGES];
 	uint8_t entries[40000];
-	union {
-		Nicd__Hello hello;
-		Nicd__Resume resume;
-		Nicd__QueryAdapter query_adapter;
-		Nicd__QueryExtension query_extension;
-		Nicd__AddMemory add_memory;
-		Nicd__CreatePd create_pd;
-		Nicd__GetPrivilegedToken get_privileged_token;
-		Nicd__CreateMr create_mr;
-		Nicd__RegisterMr register_mr;
-		Nicd__DeregisterMr deregister_mr;
-		Nicd__GetLocalToken get_local_token;
-		Nicd__GetRemoteToken get_remote_token;
-		Nicd__QueryTokens query_tokens;
-		Nicd__InitializeFastRegister initialize_fast_register;
-		Nicd__FastRegister fast_register;
-		Nicd__Invalidate invalidate;
-		Nicd__CreateMw create_mw;
-		Nicd__BindMw bind_mw;
-		Nicd__BuildMapping build_mapping;
-		Nicd__ConnectQp connect_qp;
-		Nicd__Read read;
-		Nicd__Write write;
-		Nicd__TransferList transfer_list;
-		Nicd__Send send;
-		Nicd__Receive receive;
-		Nicd__Flush flush;
-		Nicd__Disconnect disconnect;
-		Nicd__QueryQp query_qp;
-		Nicd__CreateTicket create_ticket;
-		Nicd__CreateExport create_export;
-		Nicd__Close close;
-		Nicd__List list;
-		Nicd__Who who;
-		Nicd__Revoke revoke;
-		Nicd__Ledger ledger;
-	} args[64];
+	union args args[64];
 	unsigned n_refs, n_ranges;
 } say;
 
@@ -87,250 +90,218 @@ static Nicd__Range **encode_ranges(const struct sim_request *from)
 	return pointers;
 }
 
-#define ARGS(type, field) \
-	type *field = &say.args[i].field; \
-	protobuf_c_message_init(&type##__descriptor, field)
-#define nicd_one_ref(Type, type, field) \
-	nicd__##type##__init(&say.args[i].type); \
-	say.args[i].type.field = encode_ref(&from->ref[0])
+/* ---- what calls have besides refs */
 
-static void encode_door(const struct sim_request *from, unsigned i)
+static ProtobufCBinaryData encode_bytes(uint32_t n)
 {
-	if (from->call == CALL_CREATE_TICKET) {
-		Nicd__CreateTicket *args = &say.args[i].create_ticket;
-
-		nicd__create_ticket__init(args);
-		args->mr = encode_ref(&from->ref[0]);
-		args->uses = from->uses;
-		args->ttl_ms = from->ttl_ms;
-		args->peers = from->peers;
-	} else {
-		Nicd__CreateExport *args = &say.args[i].create_export;
-
-		nicd__create_export__init(args);
-		args->mr = encode_ref(&from->ref[0]);
-		args->name = (char *)from->text;
-		args->offset = from->offset;
-		args->length = from->length;
-		args->flags = from->flags;
-		args->uses = from->uses;
-		args->ttl_ms = from->ttl_ms;
-		args->peers = from->peers;
-	}
+	return (ProtobufCBinaryData){ .data = say.entries, .len = n };
 }
 
-static void encode_transfer(const struct sim_request *from, unsigned i)
+static void fill_hello(const struct sim_request *from, union args *to)
 {
-	Nicd__TransferList *list = &say.args[i].transfer_list;
-	Nicd__Read *one = &say.args[i].read;
-
-	if (from->call == CALL_TRANSFER_LIST) {
-		nicd__transfer_list__init(list);
-		list->qp = encode_ref(&from->ref[0]);
-		list->operation = (Nicd__TransferList__Operation)from->operation;
-		list->flags = from->flags;
-		list->entries.data = say.entries;
-		list->entries.len = from->n_bytes;
-		return;
-	}
-	if (from->call == CALL_WRITE)
-		nicd__write__init(&say.args[i].write);
-	else
-		nicd__read__init(one);
-	one->qp = encode_ref(&from->ref[0]);   /* the fields of Write lie where those of Read do */
-	one->local_token = from->local_token;
-	one->local_addr = from->local_addr;
-	one->remote_token = from->remote_token;
-	one->remote_addr = from->remote_addr;
-	one->length = (uint32_t)from->length;
-	one->flags = from->flags;
+	to->hello.major = from->major;
+	to->hello.min_minor = from->minor;
+	to->hello.client = (char *)from->text;
 }
 
-static void encode_message(const struct sim_request *from, unsigned i)
+static void fill_create_mr(const struct sim_request *from, union args *to)
 {
-	Nicd__Receive *receive = &say.args[i].receive;
-	Nicd__Send *send = &say.args[i].send;
-
-	if (from->call == CALL_RECEIVE) {
-		nicd__receive__init(receive);
-		receive->qp = encode_ref(&from->ref[0]);
-		receive->local_token = from->local_token;
-		receive->local_addr = from->local_addr;
-		receive->length = (uint32_t)from->length;
-		return;
-	}
-	nicd__send__init(send);
-	send->qp = encode_ref(&from->ref[0]);
-	send->local_token = from->local_token;
-	send->local_addr = from->local_addr;
-	send->length = (uint32_t)from->length;
-	send->flags = from->flags;
-	send->invalidate_token = from->invalidate_token;
+	to->create_mr.fast_register = from->fast;
 }
 
-static void encode_register(const struct sim_request *from, unsigned i)
+static void fill_register_mr(const struct sim_request *from, union args *to)
 {
-	Nicd__RegisterMr *args = &say.args[i].register_mr;
-
-	nicd__register_mr__init(args);
-	args->mr = encode_ref(&from->ref[0]);
-	args->n_ranges = from->n_ranges;
-	args->ranges = encode_ranges(from);
-	args->iova = from->iova;
-	args->length = from->length;
-	args->flags = from->flags;
+	to->register_mr.n_ranges = from->n_ranges;
+	to->register_mr.ranges = encode_ranges(from);
+	to->register_mr.iova = from->iova;
+	to->register_mr.length = from->length;
+	to->register_mr.flags = from->flags;
 }
 
-static void encode_session(const struct sim_request *from, unsigned i)
+static void fill_query_tokens(const struct sim_request *from, union args *to)
 {
-	if (from->call == CALL_HELLO) {
-		nicd__hello__init(&say.args[i].hello);
-		say.args[i].hello.major = from->major;
-		say.args[i].hello.min_minor = from->minor;
-		say.args[i].hello.client = (char *)from->text;
-	} else {
-		nicd__resume__init(&say.args[i].resume);
-	}
+	to->query_tokens.n_mrs = from->n_ids;
+	to->query_tokens.mrs = (uint64_t *)from->ids;
 }
 
-static void encode_look(const struct sim_request *from, unsigned i)
+static void fill_initialize(const struct sim_request *from, union args *to)
 {
-	switch (from->call) {
-	case CALL_LIST:
-		nicd__list__init(&say.args[i].list);
-		say.args[i].list.type = (Nicd__Type)from->type;
-		say.args[i].list.cursor = from->cursor;
-		say.args[i].list.max = from->max;
-		break;
-	case CALL_WHO:
-		nicd__who__init(&say.args[i].who);
-		say.args[i].who.serial = from->serial;
-		say.args[i].who.cursor = from->cursor;
-		break;
-	case CALL_REVOKE:
-		nicd__revoke__init(&say.args[i].revoke);
-		say.args[i].revoke.serial = from->serial;
-		break;
-	default:
-		nicd__ledger__init(&say.args[i].ledger);
-		break;
-	}
+	to->initialize_fast_register.adapter_page_count = from->pages;
+	to->initialize_fast_register.remote_access = from->remote_access;
 }
 
-static void encode_fast(const struct sim_request *from, unsigned i)
+static void fill_fast_register(const struct sim_request *from, union args *to)
 {
-	switch (from->call) {
-	case CALL_FAST_REGISTER:
-		nicd__fast_register__init(&say.args[i].fast_register);
-		say.args[i].fast_register.mr = encode_ref(&from->ref[0]);
-		say.args[i].fast_register.n_ranges = from->n_ranges;
-		say.args[i].fast_register.ranges = encode_ranges(from);
-		break;
-	case CALL_BIND_MW:
-		nicd__bind_mw__init(&say.args[i].bind_mw);
-		say.args[i].bind_mw.mr = encode_ref(&from->ref[1]);
-		say.args[i].bind_mw.qp = encode_ref(&from->ref[2]);
-		break;
-	default:
-		nicd__build_mapping__init(&say.args[i].build_mapping);
-		say.args[i].build_mapping.n_ranges = from->n_ranges;
-		say.args[i].build_mapping.ranges = encode_ranges(from);
-		break;
-	}
+	to->fast_register.n_ranges = from->n_ranges;
+	to->fast_register.ranges = encode_ranges(from);
+	to->fast_register.first_byte_offset = (uint32_t)from->offset;
+	to->fast_register.length = from->length;
+	to->fast_register.iova = from->iova;
+	to->fast_register.flags = from->flags;
 }
 
-static void encode_args(const struct sim_request *from, unsigned i)
+static void fill_invalidate(const struct sim_request *from, union args *to)
 {
-	switch (from->call) {
-	case CALL_HELLO:
-	case CALL_RESUME:
-		encode_session(from, i);
-		break;
-	case CALL_QUERY_ADAPTER:
-		nicd_one_ref(QueryAdapter, query_adapter, adapter);
-		break;
-	case CALL_QUERY_EXTENSION:
-		nicd_one_ref(QueryExtension, query_extension, object);
-		break;
-	case CALL_ADD_MEMORY:
-		nicd__add_memory__init(&say.args[i].add_memory);
-		break;
-	case CALL_CREATE_PD:
-		nicd_one_ref(CreatePd, create_pd, adapter);
-		break;
-	case CALL_GET_PRIVILEGED_TOKEN:
-		nicd_one_ref(GetPrivilegedToken, get_privileged_token, pd);
-		break;
-	case CALL_CREATE_MR:
-		nicd_one_ref(CreateMr, create_mr, pd);
-		say.args[i].create_mr.fast_register = from->fast;
-		break;
-	case CALL_REGISTER_MR:
-		encode_register(from, i);
-		break;
-	case CALL_DEREGISTER_MR:
-		nicd_one_ref(DeregisterMr, deregister_mr, mr);
-		break;
-	case CALL_GET_LOCAL_TOKEN:
-		nicd_one_ref(GetLocalToken, get_local_token, mr);
-		break;
-	case CALL_GET_REMOTE_TOKEN:
-		nicd_one_ref(GetRemoteToken, get_remote_token, mr);
-		break;
-	case CALL_QUERY_TOKENS:
-		nicd__query_tokens__init(&say.args[i].query_tokens);
-		say.args[i].query_tokens.n_mrs = from->n_ids;
-		say.args[i].query_tokens.mrs = (uint64_t *)from->ids;
-		break;
-	case CALL_INITIALIZE_FAST_REGISTER:
-		nicd_one_ref(InitializeFastRegister, initialize_fast_register, mr);
-		break;
-	case CALL_INVALIDATE:
-		nicd_one_ref(Invalidate, invalidate, object);
-		break;
-	case CALL_CREATE_MW:
-		nicd_one_ref(CreateMw, create_mw, pd);
-		break;
-	case CALL_FAST_REGISTER:
-	case CALL_BIND_MW:
-	case CALL_BUILD_MAPPING:
-		encode_fast(from, i);
-		break;
-	case CALL_CONNECT_QP:
-		nicd_one_ref(ConnectQp, connect_qp, pd);
-		say.args[i].connect_qp.locator = (char *)from->text;
-		say.args[i].connect_qp.timeout_ms = from->ttl_ms;
-		break;
-	case CALL_READ:
-	case CALL_WRITE:
-	case CALL_TRANSFER_LIST:
-		encode_transfer(from, i);
-		break;
-	case CALL_SEND:
-	case CALL_RECEIVE:
-		encode_message(from, i);
-		break;
-	case CALL_FLUSH:
-		nicd_one_ref(Flush, flush, qp);
-		break;
-	case CALL_DISCONNECT:
-		nicd_one_ref(Disconnect, disconnect, qp);
-		break;
-	case CALL_QUERY_QP:
-		nicd_one_ref(QueryQp, query_qp, qp);
-		say.args[i].query_qp.serial = from->serial;
-		break;
-	case CALL_CREATE_TICKET:
-	case CALL_CREATE_EXPORT:
-		encode_door(from, i);
-		break;
-	case CALL_CLOSE:
-		nicd_one_ref(Close, close, object);
-		break;
-	default:
-		encode_look(from, i);
-		break;
+	to->invalidate.flags = from->flags;
+}
+
+static void fill_bind(const struct sim_request *from, union args *to)
+{
+	to->bind_mw.iova = from->iova;
+	to->bind_mw.length = from->length;
+	to->bind_mw.flags = from->flags;
+}
+
+static void fill_build_mapping(const struct sim_request *from, union args *to)
+{
+	to->build_mapping.n_ranges = from->n_ranges;
+	to->build_mapping.ranges = encode_ranges(from);
+}
+
+static void fill_connect_qp(const struct sim_request *from, union args *to)
+{
+	to->connect_qp.locator = (char *)from->text;
+	to->connect_qp.timeout_ms = from->ttl_ms;
+}
+
+/* The fields of Write lie where those of Read do. */
+static void fill_read(const struct sim_request *from, union args *to)
+{
+	to->read.local_token = from->local_token;
+	to->read.local_addr = from->local_addr;
+	to->read.remote_token = from->remote_token;
+	to->read.remote_addr = from->remote_addr;
+	to->read.length = (uint32_t)from->length;
+	to->read.flags = from->flags;
+}
+
+static void fill_write(const struct sim_request *from, union args *to)
+{
+	fill_read(from, to);
+	to->write.inline_data = encode_bytes(from->n_inline);
+}
+
+static void fill_transfer_list(const struct sim_request *from, union args *to)
+{
+	to->transfer_list.operation = (Nicd__TransferList__Operation)from->operation;
+	to->transfer_list.flags = from->flags;
+	to->transfer_list.entries = encode_bytes(from->n_bytes);
+}
+
+static void fill_send(const struct sim_request *from, union args *to)
+{
+	to->send.local_token = from->local_token;
+	to->send.local_addr = from->local_addr;
+	to->send.length = (uint32_t)from->length;
+	to->send.flags = from->flags;
+	to->send.invalidate_token = from->invalidate_token;
+	to->send.inline_data = encode_bytes(from->n_inline);
+}
+
+static void fill_receive(const struct sim_request *from, union args *to)
+{
+	to->receive.local_token = from->local_token;
+	to->receive.local_addr = from->local_addr;
+	to->receive.length = (uint32_t)from->length;
+}
+
+static void fill_query_qp(const struct sim_request *from, union args *to)
+{
+	to->query_qp.serial = from->serial;
+}
+
+static void fill_ticket(const struct sim_request *from, union args *to)
+{
+	to->create_ticket.uses = from->uses;
+	to->create_ticket.ttl_ms = from->ttl_ms;
+	to->create_ticket.peers = from->peers;
+}
+
+static void fill_export(const struct sim_request *from, union args *to)
+{
+	to->create_export.name = (char *)from->text;
+	to->create_export.offset = from->offset;
+	to->create_export.length = from->length;
+	to->create_export.flags = from->flags;
+	to->create_export.uses = from->uses;
+	to->create_export.ttl_ms = from->ttl_ms;
+	to->create_export.peers = from->peers;
+}
+
+static void fill_list(const struct sim_request *from, union args *to)
+{
+	to->list.type = (Nicd__Type)from->type;
+	to->list.cursor = from->cursor;
+	to->list.max = from->max;
+}
+
+static void fill_who(const struct sim_request *from, union args *to)
+{
+	to->who.serial = from->serial;
+	to->who.cursor = from->cursor;
+}
+
+static void fill_revoke(const struct sim_request *from, union args *to)
+{
+	to->revoke.serial = from->serial;
+}
+
+/* A call's message, where its refs are in it (0: it has no more), and the rest of it. */
+#define ARGS(name) &nicd__##name##__descriptor
+#define REF(name, field) offsetof(union args, name.field)
+static const struct {
+	const ProtobufCMessageDescriptor *descriptor;
+	size_t refs[3];
+	void (*fill)(const struct sim_request *from, union args *to);
+} rows[CALL_COUNT] = {
+	[CALL_HELLO] = { ARGS(hello), { 0 }, fill_hello },
+	[CALL_RESUME] = { ARGS(resume), { 0 }, NULL },
+	[CALL_QUERY_ADAPTER] = { ARGS(query_adapter), { REF(query_adapter, adapter) }, NULL },
+	[CALL_QUERY_EXTENSION] = { ARGS(query_extension), { REF(query_extension, object) }, NULL },
+	[CALL_ADD_MEMORY] = { ARGS(add_memory), { 0 }, NULL },
+	[CALL_CREATE_PD] = { ARGS(create_pd), { REF(create_pd, adapter) }, NULL },
+	[CALL_GET_PRIVILEGED_TOKEN] = { ARGS(get_privileged_token), { REF(get_privileged_token, pd) }, NULL },
+	[CALL_CREATE_MR] = { ARGS(create_mr), { REF(create_mr, pd) }, fill_create_mr },
+	[CALL_REGISTER_MR] = { ARGS(register_mr), { REF(register_mr, mr) }, fill_register_mr },
+	[CALL_DEREGISTER_MR] = { ARGS(deregister_mr), { REF(deregister_mr, mr) }, NULL },
+	[CALL_GET_LOCAL_TOKEN] = { ARGS(get_local_token), { REF(get_local_token, mr) }, NULL },
+	[CALL_GET_REMOTE_TOKEN] = { ARGS(get_remote_token), { REF(get_remote_token, mr) }, NULL },
+	[CALL_QUERY_TOKENS] = { ARGS(query_tokens), { 0 }, fill_query_tokens },
+	[CALL_INITIALIZE_FAST_REGISTER] = { ARGS(initialize_fast_register), { REF(initialize_fast_register, mr) }, fill_initialize },
+	[CALL_FAST_REGISTER] = { ARGS(fast_register), { REF(fast_register, mr), REF(fast_register, qp), REF(fast_register, mapping) },
+				 fill_fast_register },
+	[CALL_INVALIDATE] = { ARGS(invalidate), { REF(invalidate, object), REF(invalidate, qp) }, fill_invalidate },
+	[CALL_CREATE_MW] = { ARGS(create_mw), { REF(create_mw, pd) }, NULL },
+	[CALL_BIND_MW] = { ARGS(bind_mw), { REF(bind_mw, mw), REF(bind_mw, mr), REF(bind_mw, qp) }, fill_bind },
+	[CALL_BUILD_MAPPING] = { ARGS(build_mapping), { 0 }, fill_build_mapping },
+	[CALL_CONNECT_QP] = { ARGS(connect_qp), { REF(connect_qp, pd) }, fill_connect_qp },
+	[CALL_READ] = { ARGS(read), { REF(read, qp) }, fill_read },
+	[CALL_WRITE] = { ARGS(write), { REF(write, qp) }, fill_write },
+	[CALL_TRANSFER_LIST] = { ARGS(transfer_list), { REF(transfer_list, qp) }, fill_transfer_list },
+	[CALL_SEND] = { ARGS(send), { REF(send, qp) }, fill_send },
+	[CALL_RECEIVE] = { ARGS(receive), { REF(receive, qp) }, fill_receive },
+	[CALL_FLUSH] = { ARGS(flush), { REF(flush, qp) }, NULL },
+	[CALL_DISCONNECT] = { ARGS(disconnect), { REF(disconnect, qp) }, NULL },
+	[CALL_QUERY_QP] = { ARGS(query_qp), { REF(query_qp, qp) }, fill_query_qp },
+	[CALL_CREATE_TICKET] = { ARGS(create_ticket), { REF(create_ticket, mr) }, fill_ticket },
+	[CALL_CREATE_EXPORT] = { ARGS(create_export), { REF(create_export, mr) }, fill_export },
+	[CALL_CLOSE] = { ARGS(close), { REF(close, object) }, NULL },
+	[CALL_LIST] = { ARGS(list), { 0 }, fill_list },
+	[CALL_WHO] = { ARGS(who), { 0 }, fill_who },
+	[CALL_REVOKE] = { ARGS(revoke), { 0 }, fill_revoke },
+	[CALL_LEDGER] = { ARGS(ledger), { 0 }, NULL },
+};
+
+static void encode_args(const struct sim_request *from, union args *to)
+{
+	protobuf_c_message_init(rows[from->call].descriptor, to);
+	for (unsigned i = 0; i < 3 && rows[from->call].refs[i]; i++) {
+		Nicd__Ref *ref = encode_ref(&from->ref[i]);
+
+		memcpy((char *)to + rows[from->call].refs[i], &ref, sizeof(ref));
 	}
+	if (rows[from->call].fill)
+		rows[from->call].fill(from, to);
 }
 
 size_t say_encode(const struct sim_request *requests, unsigned n, uint8_t *data, size_t size)
@@ -346,7 +317,7 @@ size_t say_encode(const struct sim_request *requests, unsigned n, uint8_t *data,
 		request->id = requests[i].id;
 		request->fds = requests[i].fds;
 		request->call_case = (Nicd__Request__CallCase)requests[i].call;
-		encode_args(&requests[i], i);
+		encode_args(&requests[i], &say.args[i]);
 		request->hello = &say.args[i].hello;
 		say.pointers[i] = request;
 	}
@@ -455,6 +426,17 @@ static void decode_result(const Nicd__Reply *from, struct sim_reply *to)
 		break;
 	case NICD__REPLY__RESULT_TOKEN:
 		to->token = from->token;
+		break;
+	case NICD__REPLY__RESULT_PRIVILEGED:
+		to->token = from->privileged->value;
+		break;
+	case NICD__REPLY__RESULT_MAPPING:
+		to->object = from->mapping->id;
+		to->serial = from->mapping->serial;
+		to->iova = from->mapping->logical_address;
+		to->length = from->mapping->length;
+		to->first_byte = from->mapping->first_byte_offset;
+		to->pages = from->mapping->pages;
 		break;
 	case NICD__REPLY__RESULT_TOKENS:
 		to->n_tokens = (unsigned)from->tokens->n_local_tokens;

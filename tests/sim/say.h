@@ -49,7 +49,14 @@ struct sim_ref {
 
 enum sim_operation { WORK_READ, WORK_WRITE, WORK_SEND, WORK_RECEIVE };
 
-enum { FLAG_SOLICIT = 0x4, FLAG_NOTIFY = 0x10000, SIM_QP_WORK = 1024, SIM_QP_RECEIVES = 256 };
+enum {
+	FLAG_SILENT = 0x1, FLAG_FENCE = 0x2, FLAG_SOLICIT = 0x4, FLAG_REMOTE_READ = 0x8, FLAG_LOCAL_WRITE = 0x10, FLAG_REMOTE_WRITE = 0x30,
+	FLAG_INLINE = 0x40, FLAG_READ_SINK = 0x80, FLAG_LOCAL_INVALIDATE = 0x100, FLAG_DEFER = 0x200, FLAG_NOTIFY = 0x10000,
+	FLAG_ANY = FLAG_SILENT | FLAG_FENCE | FLAG_DEFER,
+};
+/* Rights of MRs. INVALIDATABLE is said to devices only: peers may take it away. */
+enum { RIGHT_WRITE = 1, RIGHT_REMOTE_READ = 2, RIGHT_REMOTE_WRITE = 5, RIGHT_SINK = 8, RIGHT_INVALIDATABLE = 0x100 };
+enum { SIM_FAST_PAGES = 256, SIM_INLINE = 4096, SIM_QP_WORK = 1024, SIM_QP_RECEIVES = 256 };
 
 /* One entry of a work request, and how the whole of it is meant. */
 struct sim_work {
@@ -94,6 +101,9 @@ struct sim_request {
 	bool fast;                      /* CreateMr */
 	uint32_t operation;
 	uint32_t n_bytes;               /* of entries */
+	uint32_t n_inline;              /* bytes that come along */
+	uint32_t pages;                 /* InitializeFastRegister */
+	bool remote_access;
 	bool entries_ok;
 	uint32_t local_token, remote_token, invalidate_token;
 	uint64_t local_addr, remote_addr;
@@ -111,7 +121,7 @@ struct sim_item {
 struct sim_reply {
 	uint32_t id, status, result;    /* result: the number of the field of Reply, 0: none */
 	uint64_t object, serial, size, iova, length;
-	uint32_t page, local, remote, flags, generation, token;
+	uint32_t page, local, remote, flags, generation, token, first_byte, pages;
 	bool writable, up, connected, inbound;
 	uint32_t n_exports, grants, streams_cut;
 	uint64_t exports[64];
@@ -146,6 +156,8 @@ struct sim_op_args {
 	} ranges[SIM_RANGES];
 	uint8_t hash[32];
 	uint32_t token;   /* of the grant */
+	uint64_t order;                 /* a tag as work of this stream; 0: at once */
+	bool fence, only_qp, reserve;
 	struct sim_work work;           /* its first entry */
 	uint32_t fd;
 };
