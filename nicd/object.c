@@ -30,6 +30,13 @@ void nic_done_end(struct nic_done *done, const struct nicd_error *error)
 
 /* ---- ids */
 
+enum { SLOT_FREE = 1, PREFETCH_BEHIND = 8 };
+
+static uint64_t slot_free(uint32_t generation, uint32_t next)
+{
+	return (uint64_t)generation << 33 | (uint64_t)next << 1 | SLOT_FREE;
+}
+
 void nic_table_pool_init(struct nic_pool *pool, struct nic_env *env)
 {
 	nic_pool_init(pool, env, sizeof(struct nic_table_page));
@@ -92,7 +99,7 @@ static int table_grow(struct nic_table *table)
 		return -ENOMEM;
 	page->place = place;
 	for (uint32_t i = 0; i < NIC_TABLE_PAGE; i++)
-		page->slots[i].next_free = i + 1 < NIC_TABLE_PAGE ? first + i + 1 : no_slot;
+		page->slots[i] = slot_free(0, i + 1 < NIC_TABLE_PAGE ? first + i + 1 : no_slot);
 	table->pages[table->n_pages++] = page;
 	table->first_free = first;
 	return 0;
@@ -101,81 +108,86 @@ static int table_grow(struct nic_table *table)
 int nic_table_add(struct nic_table *table, struct nic_object *object)
 {
 	struct nic_table_page *page;
-	uint32_t index, i;
+	uint32_t index;
+	uint64_t *slot;
 
 	assert(!table->closing && object->type != NIC_NONE);
 	if (table->first_free == no_slot && table_grow(table) < 0)
 		return -ENOMEM;
 	index = table->first_free;
 	page = table->pages[index / NIC_TABLE_PAGE];
-	i = index % NIC_TABLE_PAGE;
-	table->first_free = page->slots[i].next_free;
-	page->slots[i].object = object;
-	page->keys[i] = (uint32_t)object->type << 24 | (page->keys[i] + 1);
+	slot = &page->slots[index % NIC_TABLE_PAGE];
+	table->first_free = (uint32_t)(*slot >> 1);
+	object->id = (uint64_t)object->type << 56 | ((*slot >> 33) + 1) << 32 | index;
+	*slot = (uintptr_t)object;
 	page->n_used++;
 	table->n_used++;
-	object->id = (uint64_t)page->keys[i] << 32 | index;
 	return 0;
 }
 
 void nic_table_remove(struct nic_table *table, struct nic_object *object)
 {
-	uint32_t index = (uint32_t)object->id, i = index % NIC_TABLE_PAGE;
+	uint32_t index = (uint32_t)object->id, generation = (uint32_t)(object->id >> 32) % NIC_TABLE_GENERATIONS;
+	bool retired = generation == NIC_TABLE_GENERATIONS - 1;
 	struct nic_table_page *page;
+	uint64_t *slot;
 
 	if (object->id == 0)
 		return;
 	page = table->pages[index / NIC_TABLE_PAGE];
-	assert(page->slots[i].object == object && page->keys[i] == object->id >> 32);
+	slot = &page->slots[index % NIC_TABLE_PAGE];
+	assert(*slot == (uintptr_t)object);
 	object->id = 0;
-	page->keys[i] %= NIC_TABLE_GENERATIONS;
+	*slot = slot_free(generation, retired ? no_slot : table->first_free);
 	page->n_used--;
 	table->n_used--;
-	if (table->closing && page->n_used == 0) {
+	if (table->closing && page->n_used == 0)
 		page_free(table, index / NIC_TABLE_PAGE);
-	} else if (page->keys[i] == NIC_TABLE_GENERATIONS - 1) {
+	else if (retired)
 		table->n_retired++;
-	} else {
-		page->slots[i].next_free = table->first_free;
+	else
 		table->first_free = index;
-	}
 }
 
 /* NULL: there is no such place. */
-static struct nic_table_page *table_page(const struct nic_table *table, uint64_t id)
+static const uint64_t *slot_at(const struct nic_table *table, uint64_t id)
 {
 	uint32_t i = (uint32_t)id / NIC_TABLE_PAGE;
+	const struct nic_table_page *page = i < table->n_pages ? table->pages[i] : NULL;
 
-	return i < table->n_pages ? table->pages[i] : NULL;
+	return page ? &page->slots[(uint32_t)id % NIC_TABLE_PAGE] : NULL;
+}
+
+/* Who has the slot, whatever the rest of the id says. */
+static struct nic_object *slot_object(const uint64_t *slot)
+{
+	return slot && !(*slot & SLOT_FREE) ? (struct nic_object *)(uintptr_t)*slot : NULL;
 }
 
 struct nic_object *nic_table_find(const struct nic_table *table, uint64_t id)
 {
-	const struct nic_table_page *page = table_page(table, id);
-	uint32_t i = (uint32_t)id % NIC_TABLE_PAGE;
+	struct nic_object *object = slot_object(slot_at(table, id));
 
-	/* A slot that nobody has would match an id without a type. */
-	return page && id >> 56 != NIC_NONE && page->keys[i] == id >> 32 ? page->slots[i].object : NULL;
+	return object && object->id == id ? object : NULL;
 }
 
 void nic_table_prefetch_slot(const struct nic_table *table, uint64_t id)
 {
-	const struct nic_table_page *page = table_page(table, id);
-	uint32_t i = (uint32_t)id % NIC_TABLE_PAGE;
+	const uint64_t *slot = slot_at(table, id);
 
-	if (!page)
-		return;
-	__builtin_prefetch(&page->slots[i]);
-	__builtin_prefetch(&page->keys[i]);
+	if (slot)
+		__builtin_prefetch(slot);
 }
 
 void nic_table_prefetch_object(const struct nic_table *table, uint64_t id)
 {
-	const struct nic_object *object = nic_table_find(table, id);
+	const struct nic_object *object = slot_object(slot_at(table, id));
 
-	/* What an MR begins with, behind what it has in common with others. */
-	if (object)
-		__builtin_prefetch(object + 1);
+	if (!object)
+		return;
+	/* Its id, and what an MR begins with behind it: two lines when it lies so. */
+	__builtin_prefetch(&object->id);
+	__builtin_prefetch((const char *)(object + 1) + PREFETCH_BEHIND);
 }
 
 void nic_table_close(struct nic_table *table)

@@ -116,15 +116,14 @@ static inline struct nic_done *nic_done_steal(struct nic_done **slot)
  * id → object. Ids are type << 56 | generation << 32 | index; a slot's generation changes at every use, and a slot whose 2^24
  * generations are used up is never used again: no id ever means a second object.
  *
+ * A slot that is used is the object's address, and whether an id is the object's is asked of the object: among a million of them a look-up
+ * reads one line of the table and one of the object. A free slot is odd: generation << 33 | the next free slot << 1 | 1.
+ *
  * Slots come in pages, so that a table grows by one page at a time, whatever its size.
  */
 enum { NIC_TABLE_PAGE = 64, NIC_TABLE_GENERATIONS = 1 << 24 };
 struct nic_table_page {
-	union {
-		struct nic_object *object;
-		uint32_t next_free;
-	} slots[NIC_TABLE_PAGE];
-	uint32_t keys[NIC_TABLE_PAGE];   /* the upper half of the id; without a type: nobody has the slot */
+	uint64_t slots[NIC_TABLE_PAGE];
 	uint16_t n_used;
 	uint16_t place;                  /* its own, in the pool */
 };

@@ -132,7 +132,7 @@ static void test_generations_end(void **state)
 	nic_table_init(&table, &pages);
 	assert_int_equal(nic_table_add(&table, &object), 0);
 	nic_table_remove(&table, &object);
-	table.pages[0]->keys[0] = NIC_TABLE_GENERATIONS - 2;
+	table.pages[0]->slots[0] = (uint64_t)(NIC_TABLE_GENERATIONS - 2) << 33 | (table.pages[0]->slots[0] & UINT32_MAX);
 	assert_int_equal(nic_table_add(&table, &object), 0);
 	last = object.id;
 	assert_int_equal(last >> 32, (uint64_t)NIC_QP << 24 | (NIC_TABLE_GENERATIONS - 1));
@@ -150,7 +150,42 @@ static void test_generations_end(void **state)
 	assert_int_equal(env.live_blocks, 0);
 }
 
-/* mutation: look at the slot alone: an id without a type finds what its last owner left */
+/* mutation: look at the slot alone, or not at the generation, or not at the type */
+static void test_used_slots(void **state)
+{
+	struct fake_env env;
+	struct nic_table table, other;
+	struct nic_pool pages;
+	struct nic_object first = { .type = NIC_MR }, second = { .type = NIC_MR }, foreign = { .type = NIC_MR };
+	uint64_t old;
+
+	fake_env_init(&env);
+	nic_table_pool_init(&pages, &env.env);
+	nic_table_init(&table, &pages);
+	nic_table_init(&other, &pages);
+	assert_int_equal(nic_table_add(&table, &first), 0);
+	old = first.id;
+	nic_table_remove(&table, &first);
+	assert_int_equal(nic_table_add(&table, &second), 0);
+	assert_int_equal((uint32_t)second.id, (uint32_t)old);
+	assert_int_equal(second.id >> 32, (old >> 32) + 1);
+	assert_null(nic_table_find(&table, old));
+	for (unsigned bit = 0; bit < 64; bit++)
+		assert_null(nic_table_find(&table, second.id ^ UINT64_C(1) << bit));
+	assert_ptr_equal(nic_table_find(&table, second.id), &second);
+	/* An id of another session's finds what has the same id here, and nothing else. */
+	assert_int_equal(nic_table_add(&other, &foreign), 0);
+	assert_int_equal(foreign.id, old);
+	assert_null(nic_table_find(&table, foreign.id));
+	assert_null(nic_table_find(&other, second.id));
+	nic_table_remove(&other, &foreign);
+	nic_table_remove(&table, &second);
+	nic_table_deinit(&other);
+	nic_table_deinit(&table);
+	nic_pool_deinit(&pages);
+}
+
+/* mutation: take what a free slot is for an address */
 static void test_free_slots(void **state)
 {
 	struct fake_env env;
@@ -353,6 +388,7 @@ int main(void)
 		cmocka_unit_test(test_stale_ids),
 		cmocka_unit_test(test_table_grows),
 		cmocka_unit_test(test_generations_end),
+		cmocka_unit_test(test_used_slots),
 		cmocka_unit_test(test_free_slots),
 		cmocka_unit_test(test_table_closes),
 		rig_test(test_find_by_owner),
