@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "nicd/mapping.h"
 #include "nicd/mw.h"
 #include "nicd/nic.h"
 
@@ -83,6 +84,20 @@ static bool lose_memory(struct nic_adapter *adapter, struct nic_object *object)
 	return true;
 }
 
+static bool lose_mapping(struct nic_adapter *adapter, struct nic_object *object)
+{
+	if (((struct nic_mapping *)object)->adapter == adapter)
+		nic_mapping_lost((struct nic_mapping *)object);
+	return true;
+}
+
+static bool lose_pd(struct nic_adapter *adapter, struct nic_object *object)
+{
+	if (((struct nic_pd *)object)->adapter == adapter)
+		nic_pd_lost((struct nic_pd *)object);
+	return true;
+}
+
 static const struct {
 	enum nic_type type;
 	bool (*lose)(struct nic_adapter *adapter, struct nic_object *object);   /* false: not now */
@@ -92,7 +107,9 @@ static const struct {
 	{ NIC_TICKET, lose_door },
 	{ NIC_MW, lose_mw },
 	{ NIC_MR, lose_mr },
+	{ NIC_MAPPING, lose_mapping },
 	{ NIC_MEMORY, lose_memory },
+	{ NIC_PD, lose_pd },
 };
 
 /* Every object there is, by type and serial. Found anew each time: anything may be gone after a step. */
@@ -256,6 +273,26 @@ void nic_adapter_disconnect(struct nic_adapter *adapter, uint64_t stream, struct
 
 	if (provider->up)
 		provider->ops->qp_disconnect(provider, stream, cmd);
+	else
+		nic_cmd_end(cmd, NICD_R_NONE);
+}
+
+void nic_adapter_mapping_drop(struct nic_adapter *adapter, uint64_t serial, struct nic_cmd *cmd)
+{
+	struct nic_provider *provider = adapter->provider;
+
+	if (provider->up)
+		provider->ops->mapping_drop(provider, serial, cmd);
+	else
+		nic_cmd_end(cmd, NICD_R_NONE);
+}
+
+void nic_adapter_key_drop(struct nic_adapter *adapter, uint64_t pd, struct nic_cmd *cmd)
+{
+	struct nic_provider *provider = adapter->provider;
+
+	if (provider->up)
+		provider->ops->key_drop(provider, pd, cmd);
 	else
 		nic_cmd_end(cmd, NICD_R_NONE);
 }

@@ -16,14 +16,14 @@ struct nic_adapter {
 	unsigned ending_type;
 	uint64_t ending_serial;
 	struct nic_owner *telling;              /* the next one who is told that it is lost; NULL: nobody */
-	uint64_t users;                         /* PDs and attachments */
+	uint64_t users;                         /* PDs, attachments and mappings */
 	struct nic_caps caps;                   /* as nic_adapter_stats was told last */
 	RB_HEAD(nic_streams, nic_qp) streams;   /* inbound Qps and outbound ones not yet disconnected, by stream number */
 };
 
 /* Takes the provider, also on failure. -ENOMEM. */
 int nic_adapter_new(struct nic_adapter **ret, struct nic *nic, struct nic_provider *provider);
-/* Does a PD or an attachment stand on it, or is its loss still being told? One that is down and unused may be freed. */
+/* Does a PD, an attachment or a mapping stand on it, or is its loss still being told? One that is down and unused may be freed. */
 bool nic_adapter_used(const struct nic_adapter *adapter);
 struct nic_adapter *nic_adapter_free(struct nic_adapter *adapter);
 
@@ -49,3 +49,5 @@ void nic_adapter_tag_drop(struct nic_adapter *adapter, uint64_t serial, uint32_t
 			  struct nic_cmd *cmd);
 void nic_adapter_door_drop(struct nic_adapter *adapter, uint64_t serial, struct nic_cmd *cmd);
 void nic_adapter_disconnect(struct nic_adapter *adapter, uint64_t stream, struct nic_cmd *cmd);
+void nic_adapter_mapping_drop(struct nic_adapter *adapter, uint64_t serial, struct nic_cmd *cmd);
+void nic_adapter_key_drop(struct nic_adapter *adapter, uint64_t pd, struct nic_cmd *cmd);

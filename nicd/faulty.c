@@ -14,6 +14,10 @@ enum op {
 	OP_MEMORY_DETACH,
 	OP_TAG_ADD,
 	OP_TAG_DROP,
+	OP_MAPPING_ADD,
+	OP_MAPPING_DROP,
+	OP_KEY_ADD,
+	OP_KEY_DROP,
 	OP_DOOR_ADD,
 	OP_DOOR_DROP,
 	OP_QP_CONNECT,
@@ -27,8 +31,8 @@ enum op {
 };
 
 static const char *const op_names[OP_COUNT] = {
-	"memory_attach", "memory_detach", "tag_add", "tag_drop", "door_add", "door_drop", "qp_connect", "qp_post",
-	"qp_flush", "qp_disconnect", "qp_query", "stats", "any",
+	"memory_attach", "memory_detach", "tag_add", "tag_drop", "mapping_add", "mapping_drop", "key_add", "key_drop",
+	"door_add", "door_drop", "qp_connect", "qp_post", "qp_flush", "qp_disconnect", "qp_query", "stats", "any",
 };
 
 enum { RULES = 16 };
@@ -332,6 +336,10 @@ FAULTY_OP(tag_add, OP_TAG_ADD, (struct nic_provider *p, const struct nic_tag *wh
 FAULTY_OP(tag_drop, OP_TAG_DROP,
 	  (struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order, struct nic_cmd *cmd), serial,
 	  generation, order, cmd)
+FAULTY_OP(mapping_add, OP_MAPPING_ADD, (struct nic_provider *p, const struct nic_map *what, struct nic_cmd *cmd), what, cmd)
+FAULTY_OP(mapping_drop, OP_MAPPING_DROP, (struct nic_provider *p, uint64_t serial, struct nic_cmd *cmd), serial, cmd)
+FAULTY_OP(key_add, OP_KEY_ADD, (struct nic_provider *p, uint64_t pd, uint64_t owner, struct nic_cmd *cmd), pd, owner, cmd)
+FAULTY_OP(key_drop, OP_KEY_DROP, (struct nic_provider *p, uint64_t pd, struct nic_cmd *cmd), pd, cmd)
 FAULTY_OP(door_add, OP_DOOR_ADD, (struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd), what, cmd)
 FAULTY_OP(door_drop, OP_DOOR_DROP, (struct nic_provider *p, uint64_t serial, bool cut, struct nic_cmd *cmd), serial, cut, cmd)
 FAULTY_OP(qp_connect, OP_QP_CONNECT, (struct nic_provider *p, const struct nic_connect *what, struct nic_cmd *cmd), what, cmd)
@@ -363,6 +371,10 @@ static const struct nic_provider_ops faulty_ops = {
 	.memory_detach = faulty_memory_detach,
 	.tag_add = faulty_tag_add,
 	.tag_drop = faulty_tag_drop,
+	.mapping_add = faulty_mapping_add,
+	.mapping_drop = faulty_mapping_drop,
+	.key_add = faulty_key_add,
+	.key_drop = faulty_key_drop,
 	.door_add = faulty_door_add,
 	.door_drop = faulty_door_drop,
 	.qp_connect = faulty_qp_connect,

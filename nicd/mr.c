@@ -234,28 +234,9 @@ static void ranges_let_go(struct ranges *ranges)
 
 unsigned nic_mr_tag_ranges(const struct nic_mr *mr, uint64_t offset, uint64_t length, struct nic_tag_range *ret)
 {
-	unsigned n = 0;
+	const struct nic_range one = { .memory = mr->one.memory, .offset = mr->one.offset, .length = mr->length };
 
-	for (unsigned i = 0; i < mr->n_ranges && length > 0; i++) {
-		const struct nic_range range = mr_range(mr, i);
-		uint64_t part;
-
-		if (offset >= range.length) {
-			offset -= range.length;
-			continue;
-		}
-		part = range.length - offset;
-		if (part > length)
-			part = length;
-		ret[n++] = (struct nic_tag_range){
-			.memory = range.memory->object.serial,
-			.offset = range.offset + offset,
-			.length = part,
-		};
-		offset = 0;
-		length -= part;
-	}
-	return n;
+	return nic_ranges_cut(mr->n_ranges > 1 ? mr->many : &one, mr->n_ranges, offset, length, ret);
 }
 
 /* ---- register: checks */
@@ -337,16 +318,14 @@ static int mr_reserve(struct nic_mr *mr, const struct nic_register *what, const 
 {
 	struct nic_adapter *adapter = mr->pd->adapter;
 	struct nic_env *env = mr_nic(mr)->env;
-	unsigned reserved = 0;
-	int r = 0;
+	unsigned n = plan->n_ranges;
+	int r = nic_ranges_reserve(what->ranges, n, adapter, err);
 
 	*many = NULL;
-	while (r == 0 && reserved < plan->n_ranges) {
-		r = nic_memory_reserve(what->ranges[reserved].memory, adapter, err);
-		reserved += r == 0;
-	}
-	if (r == 0 && plan->n_ranges > 1) {
-		*many = env->alloc(env, plan->n_ranges * sizeof(**many));
+	if (r < 0)
+		return r;
+	if (n > 1) {
+		*many = env->alloc(env, n * sizeof(**many));
 		if (!*many)
 			r = nicd_refuse(err, NICD_R_NO_MEMORY);
 	}
@@ -355,9 +334,9 @@ static int mr_reserve(struct nic_mr *mr, const struct nic_register *what, const 
 	if (r == 0)
 		return 0;
 	if (*many)
-		env->free(env, *many, plan->n_ranges * sizeof(**many));
-	while (reserved-- > 0)
-		nic_memory_cancel(what->ranges[reserved].memory, adapter);
+		env->free(env, *many, n * sizeof(**many));
+	while (n-- > 0)
+		nic_memory_cancel(what->ranges[n].memory, adapter);
 	return r;
 }
 

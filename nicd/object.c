@@ -221,7 +221,7 @@ static bool is_closing_at_device(const struct nic_object *object)
 {
 	return object->ending && !object->waits &&
 	       (object->type == NIC_QP || object->type == NIC_EXPORT || object->type == NIC_TICKET || object->type == NIC_MR ||
-		object->type == NIC_MW);
+		object->type == NIC_MW || object->type == NIC_MAPPING);
 }
 
 void nic_object_unname(struct nic_object *object)

@@ -16,6 +16,7 @@
 #include "proto/reason.h"
 
 struct nic;
+struct nic_mapping;
 struct nic_owner;
 
 /* The numbers are those of enum Type in nicd.proto. */
@@ -158,12 +159,14 @@ struct nic_owner {
 	struct nic_table ids;
 	TAILQ_ENTRY(nic_owner) of_nic, of_stranded;
 	struct nic_objects objects[NIC_TYPE_COUNT];   /* those that are ending are behind the others */
+	RB_HEAD(nic_mappings, nic_mapping) mappings;  /* by logical address */
 	uint64_t n_objects;              /* an object counts until its close was answered and its memory is freed */
-	uint32_t n_closing;              /* of these, Qps, doors, MRs and windows that the device is to end */
+	uint32_t n_closing;              /* of these, Qps, doors, MRs, windows and mappings that the device is to end */
 	bool dying;                      /* nic_owner_release was called; hears no more events */
 	bool releasing;                  /* we are inside that call */
 	bool held_back;                  /* so many are closing that the next one waits until one has gone */
 	bool stranded;                   /* held back, and all that was closing has gone: nic_tick goes on */
+	bool privileged;                 /* policy gives it privileged tokens; set by the session, before it has anything */
 	/* Set by the session. event: `object` may be gone after the call. empty: the last object of a dying owner went. */
 	void (*event)(struct nic_owner *owner, struct nic_object *object, enum nic_event event, uint64_t serial,
 		      const struct nicd_error *error);
@@ -175,7 +178,7 @@ void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account
 /* Asserts that it is empty. */
 void nic_owner_deinit(struct nic_owner *owner);
 /*
- * Closes everything, Qps first, then exports and tickets, windows, MRs, Memories, PDs; at most `budget` objects now. Returns true when it
+ * Closes everything, Qps first, then exports and tickets, windows, MRs, mappings, Memories, PDs; at most `budget` objects now. Returns true when it
  * is to be called again. Not more than NIC_OWNER_CLOSING are at the device at a time, so that others' commands don't queue behind a
  * million: when it comes to that, it returns false, and when NIC_OWNER_BATCH of them have gone as many are started: while the device drops
  * one batch, another is on its way there, and we end what it has dropped before. Objects whose device has not answered yet are still counted

@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 
+#include "nicd/mapping.h"
 #include "nicd/mw.h"
 #include "nicd/nic.h"
 
@@ -12,6 +13,7 @@ void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account
 {
 	*owner = (struct nic_owner){ .nic = nic, .account = nic_account_ref(account), .session = session };
 	nic_table_init(&owner->ids, &nic->table_pages);
+	RB_INIT(&owner->mappings);
 	for (unsigned i = 0; i < NIC_TYPE_COUNT; i++)
 		TAILQ_INIT(&owner->objects[i]);
 	TAILQ_INSERT_TAIL(&nic->owners, owner, of_nic);
@@ -109,6 +111,12 @@ static bool close_mr(struct nic_object *object)
 	return true;
 }
 
+static bool close_mapping(struct nic_object *object)
+{
+	nic_mapping_close((struct nic_mapping *)object, NULL);
+	return true;
+}
+
 static bool close_memory(struct nic_object *object)
 {
 	nic_memory_close((struct nic_memory *)object, NULL);
@@ -132,6 +140,7 @@ static const struct {
 	{ NIC_TICKET, true, close_door },
 	{ NIC_MW, true, close_mw },
 	{ NIC_MR, true, close_mr },
+	{ NIC_MAPPING, true, close_mapping },
 	{ NIC_MEMORY, false, close_memory },
 	{ NIC_PD, false, close_pd },
 };

@@ -34,6 +34,16 @@ static void none_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t gene
 	not_supported(cmd);
 }
 
+static void none_mapping_add(struct nic_provider *p, const struct nic_map *what, struct nic_cmd *cmd)
+{
+	not_supported(cmd);
+}
+
+static void none_key_add(struct nic_provider *p, uint64_t pd, uint64_t owner, struct nic_cmd *cmd)
+{
+	not_supported(cmd);
+}
+
 static void none_door_add(struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd)
 {
 	not_supported(cmd);
@@ -54,7 +64,7 @@ static void none_qp_post(struct nic_provider *p, const struct nic_post *what, st
 	not_supported(cmd);
 }
 
-static void none_qp(struct nic_provider *p, uint64_t qp, struct nic_cmd *cmd)
+static void none_serial(struct nic_provider *p, uint64_t serial, struct nic_cmd *cmd)
 {
 	not_supported(cmd);
 }
@@ -79,13 +89,17 @@ const struct nic_provider_ops nic_provider_none = {
 	.memory_detach = none_memory_detach,
 	.tag_add = none_tag_add,
 	.tag_drop = none_tag_drop,
+	.mapping_add = none_mapping_add,
+	.mapping_drop = none_serial,
+	.key_add = none_key_add,
+	.key_drop = none_serial,
 	.door_add = none_door_add,
 	.door_drop = none_door_drop,
 	.qp_connect = none_qp_connect,
 	.qp_post = none_qp_post,
-	.qp_flush = none_qp,
-	.qp_disconnect = none_qp,
-	.qp_query = none_qp,
+	.qp_flush = none_serial,
+	.qp_disconnect = none_serial,
+	.qp_query = none_serial,
 	.stats = none_stats,
 	.push = none_push,
 	.free = none_free,

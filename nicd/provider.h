@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "nicd/ptok.h"
 #include "proto/limits.h"
 #include "proto/reason.h"
 #include "proto/turns.h"
@@ -57,6 +58,7 @@ struct nic_cmd {
 			uint32_t local_token;
 			uint32_t remote_token;
 		} tags;                       /* tag_add */
+		struct nic_ptok key;          /* key_add; whoever reads it wipes it */
 		struct {
 			uint32_t streams_cut;
 		} dropped;                    /* tag_drop, door_drop */
@@ -123,6 +125,16 @@ struct nic_tag {
 	bool reserve;          /* both tokens, but they grant nothing and are of no ranges: no other tag gets them */
 };
 
+/* A logical address range of an owner's; those of one owner do not overlap. */
+struct nic_map {
+	uint64_t serial;       /* of the mapping */
+	uint64_t owner;        /* serial of the session */
+	uint64_t address;
+	uint64_t length;
+	unsigned n_ranges;
+	const struct nic_tag_range *ranges;
+};
+
 struct nic_door {
 	uint64_t serial;       /* of the ticket or export */
 	uint64_t pd;
@@ -174,6 +186,14 @@ struct nic_provider_ops {
 	/* Done only when no byte of it can be read or placed any more. An order whose stream ends first is over then. */
 	void (*tag_drop)(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order,
 			 struct nic_cmd *cmd);
+
+	/* For work requests that name a privileged key of this owner, and for nobody else. */
+	void (*mapping_add)(struct nic_provider *p, const struct nic_map *what, struct nic_cmd *cmd);
+	/* No new work uses it from now on; done when what was posted before has ended. */
+	void (*mapping_drop)(struct nic_provider *p, uint64_t serial, struct nic_cmd *cmd);
+	/* The key of this PD, drawn when there is none yet (it may be asked for while it is being asked for): local rights on what `owner` has mapped, in work requests on streams of the PD. */
+	void (*key_add)(struct nic_provider *p, uint64_t pd, uint64_t owner, struct nic_cmd *cmd);
+	void (*key_drop)(struct nic_provider *p, uint64_t pd, struct nic_cmd *cmd);
 
 	void (*door_add)(struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd);
 	/* `cut`: streams that came in by it end first. */

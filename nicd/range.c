@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What is checked of ranges before anything is taken for them. */
+/* What ranges have in common, whoever names them. Nothing here keeps a Memory. */
 #include "nicd/range.h"
 
 /* `begins`, `ends`: it must begin, and end, at a page. */
@@ -40,5 +40,44 @@ int nic_ranges_check(const struct nic_range *ranges, unsigned n, uint64_t page, 
 		sum += ranges[i].length;
 	}
 	*total = sum;
+	return 0;
+}
+
+unsigned nic_ranges_cut(const struct nic_range *ranges, unsigned n, uint64_t offset, uint64_t length, struct nic_tag_range *ret)
+{
+	unsigned n_cut = 0;
+
+	for (unsigned i = 0; i < n && length > 0; i++) {
+		uint64_t part;
+
+		if (offset >= ranges[i].length) {
+			offset -= ranges[i].length;
+			continue;
+		}
+		part = ranges[i].length - offset;
+		if (part > length)
+			part = length;
+		ret[n_cut++] = (struct nic_tag_range){
+			.memory = ranges[i].memory->object.serial,
+			.offset = ranges[i].offset + offset,
+			.length = part,
+		};
+		offset = 0;
+		length -= part;
+	}
+	return n_cut;
+}
+
+int nic_ranges_reserve(const struct nic_range *ranges, unsigned n, struct nic_adapter *adapter, struct nicd_error *err)
+{
+	for (unsigned i = 0; i < n; i++) {
+		int r = nic_memory_reserve(ranges[i].memory, adapter, err);
+
+		if (r < 0) {
+			while (i-- > 0)
+				nic_memory_cancel(ranges[i].memory, adapter);
+			return r;
+		}
+	}
 	return 0;
 }

@@ -2,6 +2,7 @@
 #pragma once
 /* Ranges of Memories, as clients name them for a registration, a fast registration or a mapping: checked in one place. */
 #include "nicd/memory.h"
+#include "nicd/provider.h"
 
 struct nic_range {
 	struct nic_memory *memory;
@@ -15,3 +16,9 @@ struct nic_range {
  * closing), LENGTH_ZERO, RANGE_OVERFLOW, RANGE_BEYOND, RANGE_NOT_JOINED.
  */
 int nic_ranges_check(const struct nic_range *ranges, unsigned n, uint64_t page, uint64_t *total, struct nicd_error *err);
+
+/* The parts of `ranges` that [offset, offset + length) of them all is, as a device wants them; at most n. Returns how many. */
+unsigned nic_ranges_cut(const struct nic_range *ranges, unsigned n, uint64_t offset, uint64_t length, struct nic_tag_range *ret);
+
+/* Reserves attachments for them; on failure none of this call's is left. QUOTA, NO_MEMORY. */
+int nic_ranges_reserve(const struct nic_range *ranges, unsigned n, struct nic_adapter *adapter, struct nicd_error *err);

@@ -255,29 +255,39 @@ static void soft_memory_detach(struct nic_provider *provider, uint64_t memory, s
 	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT__NOT_SET, -1);
 }
 
+/* Ranges as a message has them. */
+struct put_ranges {
+	Soft__TagRange ranges[NICD_RANGES], *pointers[NICD_RANGES];
+};
+
+static void put_ranges(struct put_ranges *put, const struct nic_tag_range *ranges, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		put->ranges[i] = (Soft__TagRange)SOFT__TAG_RANGE__INIT;
+		put->ranges[i].memory = ranges[i].memory;
+		put->ranges[i].offset = ranges[i].offset;
+		put->ranges[i].length = ranges[i].length;
+		put->pointers[i] = &put->ranges[i];
+	}
+}
+
 static void soft_tag_add(struct nic_provider *provider, const struct nic_tag *what, struct nic_cmd *cmd)
 {
 	Soft__Request request = SOFT__REQUEST__INIT;
 	Soft__AddTag add = SOFT__ADD_TAG__INIT;
-	Soft__TagRange ranges[NICD_RANGES], *pointers[NICD_RANGES];
+	struct put_ranges ranges;
 
 	if (what->n_ranges < !what->reserve || what->n_ranges > NICD_RANGES) {
 		end(cmd, NICD_R_COUNT, 0);
 		return;
 	}
-	for (unsigned i = 0; i < what->n_ranges; i++) {
-		ranges[i] = (Soft__TagRange)SOFT__TAG_RANGE__INIT;
-		ranges[i].memory = what->ranges[i].memory;
-		ranges[i].offset = what->ranges[i].offset;
-		ranges[i].length = what->ranges[i].length;
-		pointers[i] = &ranges[i];
-	}
+	put_ranges(&ranges, what->ranges, what->n_ranges);
 	add.serial = what->serial;
 	add.generation = what->generation;
 	add.pd = what->pd;
 	add.door = what->door;
 	add.n_ranges = what->n_ranges;
-	add.ranges = pointers;
+	add.ranges = ranges.pointers;
 	add.iova = what->iova;
 	add.length = what->length;
 	add.rights = what->rights;
@@ -331,6 +341,62 @@ static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32
 	/* The device begins with them while the next ones are collected. */
 	if (drops->n == DROPS)
 		soft_push(provider);
+}
+
+static void soft_mapping_add(struct nic_provider *provider, const struct nic_map *what, struct nic_cmd *cmd)
+{
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__AddMapping add = SOFT__ADD_MAPPING__INIT;
+	struct put_ranges ranges;
+
+	if (what->n_ranges == 0 || what->n_ranges > NICD_RANGES) {
+		end(cmd, NICD_R_COUNT, 0);
+		return;
+	}
+	put_ranges(&ranges, what->ranges, what->n_ranges);
+	add.serial = what->serial;
+	add.owner = what->owner;
+	add.n_ranges = what->n_ranges;
+	add.ranges = ranges.pointers;
+	add.address = what->address;
+	add.length = what->length;
+	request.call_case = SOFT__REQUEST__CALL_ADD_MAPPING;
+	request.add_mapping = &add;
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT__NOT_SET, -1);
+}
+
+static void soft_mapping_drop(struct nic_provider *provider, uint64_t serial, struct nic_cmd *cmd)
+{
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__DropMapping drop = SOFT__DROP_MAPPING__INIT;
+
+	drop.serial = serial;
+	request.call_case = SOFT__REQUEST__CALL_DROP_MAPPING;
+	request.drop_mapping = &drop;
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT__NOT_SET, -1);
+}
+
+static void soft_key_add(struct nic_provider *provider, uint64_t pd, uint64_t owner, struct nic_cmd *cmd)
+{
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__AddKey add = SOFT__ADD_KEY__INIT;
+
+	add.serial = pd;
+	add.owner = owner;
+	request.call_case = SOFT__REQUEST__CALL_ADD_KEY;
+	request.add_key = &add;
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT_KEY, -1);
+}
+
+static void soft_key_drop(struct nic_provider *provider, uint64_t pd, struct nic_cmd *cmd)
+{
+	Soft__Request request = SOFT__REQUEST__INIT;
+	Soft__DropKey drop = SOFT__DROP_KEY__INIT;
+
+	drop.serial = pd;
+	request.call_case = SOFT__REQUEST__CALL_DROP_KEY;
+	request.drop_key = &drop;
+	send_cmd(soft_provider(provider), cmd, &request, SOFT__REPLY__RESULT__NOT_SET, -1);
 }
 
 static void soft_door_add(struct nic_provider *provider, const struct nic_door *what, struct nic_cmd *cmd)
@@ -523,6 +589,9 @@ static void get_result(const Soft__Reply *reply, struct nic_cmd *cmd)
 		break;
 	case SOFT__REPLY__RESULT_DROPPED:
 		cmd->dropped.streams_cut = reply->dropped->streams_cut;
+		break;
+	case SOFT__REPLY__RESULT_KEY:
+		cmd->key.v = reply->key->privileged;
 		break;
 	case SOFT__REPLY__RESULT_CONNECTED:
 		get_connected(reply->connected, cmd);
@@ -743,6 +812,10 @@ static const struct nic_provider_ops soft_ops = {
 	.memory_detach = soft_memory_detach,
 	.tag_add = soft_tag_add,
 	.tag_drop = soft_tag_drop,
+	.mapping_add = soft_mapping_add,
+	.mapping_drop = soft_mapping_drop,
+	.key_add = soft_key_add,
+	.key_drop = soft_key_drop,
 	.door_add = soft_door_add,
 	.door_drop = soft_door_drop,
 	.qp_connect = soft_qp_connect,

@@ -117,6 +117,7 @@ struct fake_thing {
 	unsigned users;                        /* memory: ranges of tags */
 	unsigned n_memories;                   /* tag */
 	uint64_t memories[NICD_RANGES];
+	uint64_t owner, address, length;       /* mapping, key */
 	UT_hash_handle hh;
 };
 
@@ -166,6 +167,7 @@ struct fake_command {
 	uint64_t bytes;
 	unsigned n_ranges;
 	uint64_t memories[NICD_RANGES];
+	uint64_t owner, address, length;
 };
 
 static struct fake *fake_of(struct nic_provider *p)
@@ -213,20 +215,25 @@ static void apply_detach(struct fake *fake, const struct fake_command *command)
 	thing_remove(&fake->memories, memory);
 }
 
+static void thing_use_memories(struct fake *fake, struct fake_thing *thing, const struct fake_command *command)
+{
+	thing->n_memories = command->n_ranges;
+	for (unsigned i = 0; i < command->n_ranges; i++) {
+		struct fake_thing *memory = thing_find(fake->memories, command->memories[i]);
+
+		must(memory, "a tag or mapping on memory that is not attached");
+		memory->users++;
+		thing->memories[i] = command->memories[i];
+	}
+}
+
 static void apply_tag_add(struct fake *fake, const struct fake_command *command)
 {
 	struct fake_thing *tag = thing_add(&fake->tags, command->serial);
 
 	tag->generation = command->generation;
 	tag->stream = command->only_qp ? command->order : 0;
-	tag->n_memories = command->n_ranges;
-	for (unsigned i = 0; i < command->n_ranges; i++) {
-		struct fake_thing *memory = thing_find(fake->memories, command->memories[i]);
-
-		must(memory, "a tag on memory that is not attached");
-		memory->users++;
-		tag->memories[i] = command->memories[i];
-	}
+	thing_use_memories(fake, tag, command);
 	/* Drawn whether it may be used or not, as devices do: not passing it on is the NIC layer's. */
 	tag->token = ++fake->last_token << 8 | 0x42;
 	command->cmd->tags.local_token = command->door || command->only_qp ? 0 : fake->last_token << 8 | 0x17;
@@ -242,6 +249,51 @@ static void apply_tag_drop(struct fake *fake, const struct fake_command *command
 	must(tag->generation == command->generation, "drop of generation %u, there is %u", command->generation, tag->generation);
 	tag_remove(fake, tag);
 	command->cmd->dropped.streams_cut = fake->cut_by_tag;
+}
+
+static void apply_mapping_add(struct fake *fake, const struct fake_command *command)
+{
+	struct fake_thing *mapping = thing_add(&fake->mappings, command->serial), *other, *next;
+
+	mapping->owner = command->owner;
+	mapping->address = command->address;
+	mapping->length = command->length;
+	HASH_ITER(hh, fake->mappings, other, next)
+		must(other == mapping || other->owner != mapping->owner || other->address >= mapping->address + mapping->length ||
+		     mapping->address >= other->address + other->length, "two mappings overlap");
+	thing_use_memories(fake, mapping, command);
+}
+
+static void apply_mapping_drop(struct fake *fake, const struct fake_command *command)
+{
+	struct fake_thing *mapping = thing_find(fake->mappings, command->serial);
+
+	must(mapping, "drop of a mapping that there is not");
+	for (unsigned i = 0; i < mapping->n_memories; i++)
+		thing_find(fake->memories, mapping->memories[i])->users--;
+	thing_remove(&fake->mappings, mapping);
+}
+
+/* Said again, it answers what it answered before. */
+static void apply_key_add(struct fake *fake, const struct fake_command *command)
+{
+	struct fake_thing *key = thing_find(fake->keys, command->serial);
+
+	if (!key) {
+		key = thing_add(&fake->keys, command->serial);
+		key->owner = command->owner;
+		key->token = ++fake->last_token << 8 | 0x99;
+	}
+	must(key->owner == command->owner, "a key of two owners");
+	command->cmd->key.v = key->token;
+}
+
+static void apply_key_drop(struct fake *fake, const struct fake_command *command)
+{
+	struct fake_thing *key = thing_find(fake->keys, command->serial);
+
+	if (key)
+		thing_remove(&fake->keys, key);
 }
 
 static void apply_door_drop(struct fake *fake, const struct fake_command *command)
@@ -291,6 +343,18 @@ static void apply(struct fake *fake, const struct fake_command *command)
 		break;
 	case FAKE_TAG_DROP:
 		apply_tag_drop(fake, command);
+		break;
+	case FAKE_MAPPING_ADD:
+		apply_mapping_add(fake, command);
+		break;
+	case FAKE_MAPPING_DROP:
+		apply_mapping_drop(fake, command);
+		break;
+	case FAKE_KEY_ADD:
+		apply_key_add(fake, command);
+		break;
+	case FAKE_KEY_DROP:
+		apply_key_drop(fake, command);
 		break;
 	case FAKE_DOOR_ADD:
 		thing_add(&fake->doors, command->serial);
@@ -355,6 +419,8 @@ static bool may_overlap(enum fake_op op, const struct fake_command *other)
 
 	if (op == FAKE_TAG_DROP && other->order)
 		return true;
+	if (op == FAKE_KEY_ADD)
+		return before == FAKE_KEY_ADD;
 	if (op == FAKE_POST || op == FAKE_FLUSH || op == FAKE_QUERY || op == FAKE_STATS)
 		return true;
 	return before == FAKE_CONNECT ? op == FAKE_DISCONNECT :
@@ -456,6 +522,57 @@ static void op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t genera
 	go(fake, command);
 }
 
+static void op_mapping_add(struct nic_provider *p, const struct nic_map *what, struct nic_cmd *cmd)
+{
+	struct fake *fake = fake_of(p);
+	struct fake_command *command = begin(fake, FAKE_MAPPING_ADD, what->serial, cmd);
+	uint64_t total = 0;
+
+	must(what->n_ranges > 0 && what->n_ranges <= NICD_RANGES, "a mapping of %u ranges", what->n_ranges);
+	for (unsigned i = 0; i < what->n_ranges; i++) {
+		total += what->ranges[i].length;
+		command->memories[i] = what->ranges[i].memory;
+	}
+	must(total == what->length, "the ranges of a mapping are not as long as it");
+	must(what->address != 0 && what->address <= UINT64_MAX - what->length, "a mapping at no address");
+	must(what->address % NICD_PAGE == what->ranges[0].offset % NICD_PAGE, "an address that does not fit the first byte");
+	command->n_ranges = what->n_ranges;
+	command->owner = what->owner;
+	command->address = what->address;
+	command->length = what->length;
+	memcpy(fake->ranges, what->ranges, what->n_ranges * sizeof(*what->ranges));
+	fake->map = *what;
+	fake->map.ranges = fake->ranges;
+	go(fake, command);
+}
+
+static void op_mapping_drop(struct nic_provider *p, uint64_t serial, struct nic_cmd *cmd)
+{
+	struct fake *fake = fake_of(p);
+
+	fake->serial = serial;
+	go(fake, begin(fake, FAKE_MAPPING_DROP, serial, cmd));
+}
+
+/* Questions for one key may be under way at the same time. */
+static void op_key_add(struct nic_provider *p, uint64_t pd, uint64_t owner, struct nic_cmd *cmd)
+{
+	struct fake *fake = fake_of(p);
+	struct fake_command *command = begin(fake, FAKE_KEY_ADD, pd, cmd);
+
+	command->owner = owner;
+	fake->serial = pd;
+	go(fake, command);
+}
+
+static void op_key_drop(struct nic_provider *p, uint64_t pd, struct nic_cmd *cmd)
+{
+	struct fake *fake = fake_of(p);
+
+	fake->serial = pd;
+	go(fake, begin(fake, FAKE_KEY_DROP, pd, cmd));
+}
+
 static void op_door_add(struct nic_provider *p, const struct nic_door *what, struct nic_cmd *cmd)
 {
 	struct fake *fake = fake_of(p);
@@ -545,6 +662,8 @@ static void op_free(struct nic_provider *p)
 	fake->lost = fake->told_lost = true;
 	end_pending(fake, NICD_R_DEVICE_LOST);
 	things_free(&fake->tags);
+	things_free(&fake->mappings);
+	things_free(&fake->keys);
 	things_free(&fake->memories);
 	things_free(&fake->doors);
 	things_free(&fake->streams);
@@ -560,6 +679,10 @@ static const struct nic_provider_ops fake_ops = {
 	.memory_detach = op_detach,
 	.tag_add = op_tag_add,
 	.tag_drop = op_tag_drop,
+	.mapping_add = op_mapping_add,
+	.mapping_drop = op_mapping_drop,
+	.key_add = op_key_add,
+	.key_drop = op_key_drop,
 	.door_add = op_door_add,
 	.door_drop = op_door_drop,
 	.qp_connect = op_connect,
@@ -668,7 +791,7 @@ void fake_stats(const struct fake *fake, uint64_t *memories, uint64_t *tags, uin
 
 bool fake_holds_nothing(const struct fake *fake)
 {
-	return !fake->memories && !fake->tags && !fake->doors && !fake->streams;
+	return !fake->memories && !fake->tags && !fake->mappings && !fake->keys && !fake->doors && !fake->streams;
 }
 
 uint32_t fake_tag_token(const struct fake *fake, uint64_t serial)

@@ -37,6 +37,10 @@ enum fake_op {
 	FAKE_DETACH,
 	FAKE_TAG_ADD,
 	FAKE_TAG_DROP,
+	FAKE_MAPPING_ADD,
+	FAKE_MAPPING_DROP,
+	FAKE_KEY_ADD,
+	FAKE_KEY_DROP,
 	FAKE_DOOR_ADD,
 	FAKE_DOOR_DROP,
 	FAKE_CONNECT,
@@ -71,15 +75,16 @@ struct fake {
 	unsigned pushes;
 	struct nic_attach attach;               /* the last ones */
 	struct nic_tag tag;
+	struct nic_map map;
 	struct nic_tag_range ranges[NICD_RANGES];
 	struct nic_door door;
 	struct nic_connect connect;
 	struct nic_post post;
-	uint64_t serial;                        /* of detach, drops, flush, disconnect, query */
+	uint64_t serial;                        /* of detach, drops, keys, flush, disconnect, query */
 	uint32_t generation;
 	struct nic_order drop_order;            /* of the last tag_drop */
 	/* What it holds. */
-	struct fake_thing *memories, *tags, *doors, *streams;
+	struct fake_thing *memories, *tags, *mappings, *keys, *doors, *streams;
 	struct fake_commands pending;
 	uint32_t last_token;
 	uint64_t last_stream;
