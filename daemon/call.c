@@ -393,7 +393,11 @@ void call_settle(struct call *call, struct answer *answer)
 	struct client *client = call->client;
 	bool refused = answer->reply.error;
 
-	client_reply(client, &answer->reply);
+	/* Those that wait for it start with the client's next output. */
+	if (call->silent && !refused && TAILQ_EMPTY(&call->dependents))
+		client_reply_held(client, &answer->reply);
+	else
+		client_reply(client, &answer->reply);
 	if (call->slot) {
 		*call->slot = (struct frame_slot){ .state = refused ? SLOT_REFUSED : SLOT_DONE, .id = answer->result };
 		call->slot = NULL;

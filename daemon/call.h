@@ -61,6 +61,7 @@ struct call {
 	bool idle;                      /* PENDING, but not at the NIC layer: may be dropped when the session ends */
 	bool linked;                    /* in client->calls */
 	bool in_service;                /* in its account's window */
+	bool silent;                    /* its success wakes nobody (OP_SILENT_SUCCESS) */
 	struct nic_fair_item turn;      /* QUEUED */
 	RB_ENTRY(call) of_client;
 	TAILQ_ENTRY(call) link;         /* ready; watchers of another client; free list */

@@ -193,7 +193,8 @@ void client_violation(struct client *client, enum nicd_reason reason, uint64_t l
 	client_violate(client, &(struct nicd_error){ .reason = reason, .limit = limit, .observed = observed });
 }
 
-void client_reply(struct client *client, const Nicd__Reply *reply)
+/* True: it is in the output. */
+static bool client_put_reply(struct client *client, const Nicd__Reply *reply)
 {
 	struct nicd_error error = { 0 };
 	Nicd__Reply instead;
@@ -201,7 +202,7 @@ void client_reply(struct client *client, const Nicd__Reply *reply)
 	int r;
 
 	if (client->state == CLIENT_CLOSING)
-		return;
+		return false;
 	r = frame_put(&client->out, FRAME_REPLIES, &reply->base, NULL, 0);
 	if (r == -EMSGSIZE) {
 		nicd_refuse(&error, NICD_R_INTERNAL);
@@ -214,13 +215,32 @@ void client_reply(struct client *client, const Nicd__Reply *reply)
 	}
 	if (r >= 0) {
 		client_charge_output(client);
-		client_wake(client);
-		return;
+		return true;
 	}
 	/* A request without its reply would break the promise: better no session. */
 	nicd_refuse(&error, NICD_R_NO_MEMORY);
 	client->host->log(client->host, client, "Reply", &error);
 	client_end(client);
+	return false;
+}
+
+void client_reply(struct client *client, const Nicd__Reply *reply)
+{
+	if (client_put_reply(client, reply))
+		client_wake(client);
+}
+
+/*
+ * What is held lies in the output like every reply: it keeps its place before later ones, and is charged. It must not be what keeps
+ * the session from being read, for then the frame would never come that brings it out.
+ */
+void client_reply_held(struct client *client, const Nicd__Reply *reply)
+{
+	if (!client_put_reply(client, reply))
+		return;
+	if (++client->n_held >= CLIENT_HELD || client->out.bytes >= client->host->policy->max_output / 2 ||
+	    client_output_is_full(client))
+		client_wake(client);
 }
 
 /* Descriptors that nobody took. What they are is unknown, so closing them may take long. */
@@ -239,6 +259,9 @@ bool client_frame(struct client *client, struct wire_packet *packet)
 	struct nicd_error violation = { 0 };
 	ProtobufCMessage *message;
 
+	/* It is awake: now it may as well hear of what ended silently before. */
+	if (client->n_held)
+		client_wake(client);
 	host->bulk_steps = CLIENT_BULK_STEPS;
 	arena_reset(&host->arena);
 	message = frame_decode(&nicd__frame__descriptor, &host->arena, packet->data, packet->len, &violation);
@@ -278,6 +301,7 @@ void client_flushed(struct client *client)
 {
 	client_charge_output(client);
 	client->woken = false;
+	client->n_held = 0;
 	/* More than one look could start. */
 	if (!TAILQ_EMPTY(&client->ready) && client->state != CLIENT_CLOSING)
 		client_wake(client);

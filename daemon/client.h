@@ -83,6 +83,7 @@ enum {
 	CLIENT_TURN_STEPS = 2048,   /* of a turn of the loop: then no more frames are read in it */
 	CLIENT_POOL = 64,           /* buffers kept for output that is to come */
 	CLIENT_WORK_STEPS = 8,      /* that cost as much as a request */
+	CLIENT_HELD = 64,           /* replies to silent successes that lie in the output without waking anybody */
 };
 
 /* A turn of the loop begins. */
@@ -120,6 +121,7 @@ struct client {
 	uint32_t n_news;
 	bool resync;
 	bool woken;
+	uint32_t n_held;                   /* replies to silent successes since the output was last flushed */
 	bool released;                    /* client_release was called */
 	bool fatal;                       /* a Fatal is queued: send what is there, then end */
 	void *userdata;                   /* of whoever owns the socket */
@@ -171,5 +173,7 @@ struct client *client_free(struct client *client);
 /* For call.c, dispatch.c and news.c. */
 struct Nicd__Reply;
 void client_reply(struct client *client, const struct Nicd__Reply *reply);   /* not after the end */
+/* The same, but nobody is woken for it: it goes with whatever goes next, with the session's next frame, or when CLIENT_HELD of them are there. */
+void client_reply_held(struct client *client, const struct Nicd__Reply *reply);
 void client_wake(struct client *client);
 void client_check_gone(struct client *client);

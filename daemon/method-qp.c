@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/util.h"
+#include "nicd/op.h"
 
 enum {
 	CONNECT_DEFAULT_MS = 10000,
@@ -108,9 +109,43 @@ void method_qp_finish(struct call *call, const struct nicd_error *error, struct 
 
 /* ---- transfers */
 
-static int transfer_flags(uint32_t flags, uint32_t allowed, struct nicd_error *err)
+/* The flags are NDK's, in every table. */
+#define SAME_FLAG(ours, name) _Static_assert((int)NIC_OP_##ours == (int)NICD__OP_FLAG__OP_##name, "OpFlag " #name)
+SAME_FLAG(SILENT_SUCCESS, SILENT_SUCCESS);
+SAME_FLAG(READ_FENCE, READ_FENCE);
+SAME_FLAG(SOLICIT, SEND_AND_SOLICIT_EVENT);
+SAME_FLAG(REMOTE_READ, ALLOW_REMOTE_READ);
+SAME_FLAG(LOCAL_WRITE, ALLOW_LOCAL_WRITE);
+SAME_FLAG(REMOTE_WRITE, ALLOW_REMOTE_WRITE);
+SAME_FLAG(INLINE, INLINE);
+SAME_FLAG(READ_SINK, RDMA_READ_SINK);
+SAME_FLAG(READ_LOCAL_INVALIDATE, RDMA_READ_LOCAL_INVALIDATE);
+SAME_FLAG(DEFER, DEFER);
+SAME_FLAG(NOTIFY, NOTIFY);
+
+void method_silence(struct call *call, const struct nic_qp *qp, uint32_t flags)
 {
-	return flags & ~allowed ? nicd_refuse_at(err, NICD_R_OP_FLAGS, allowed, flags) : 0;
+	/* Who has much under way must hear in time that there is room for more. */
+	call->silent = (flags & NIC_OP_SILENT_SUCCESS) && !nic_qp_is_half_full(qp);
+}
+
+/*
+ * DEFER is a hint, and the work goes out with the turn anyway. READ_LOCAL_INVALIDATE is ignored where the adapter does not have it,
+ * as NDK says; none has.
+ */
+static int post(struct request *request, struct call *call, enum nic_op op, uint32_t flags, struct nic_request *what,
+		struct nicd_error *err)
+{
+	int r = nic_op_check(op, flags, err);
+
+	if (r < 0)
+		return r;
+	what->notify = flags & NIC_OP_NOTIFY;
+	what->solicited = flags & NIC_OP_SOLICIT;
+	what->fence = flags & NIC_OP_READ_FENCE;
+	what->is_inline = flags & NIC_OP_INLINE;
+	method_silence(call, request_qp(request), flags);
+	return nic_qp_post(request_qp(request), what, &call->work, &call->done, err);
 }
 
 static void put_le(uint8_t *at, uint64_t value, unsigned bytes)
@@ -126,41 +161,35 @@ static void put_local(uint8_t *entry, uint32_t token, uint64_t addr, uint32_t le
 	put_le(entry + 24, length, 4);
 }
 
-static int post(struct request *request, struct call *call, const struct nic_request *what, struct nicd_error *err)
-{
-	return nic_qp_post(request_qp(request), what, &call->work, &call->done, err);
-}
-
 /* Write begins with the fields of Read; both are lists of one entry. */
 _Static_assert(sizeof(Nicd__Read) <= sizeof(Nicd__Write) && offsetof(Nicd__Read, flags) == offsetof(Nicd__Write, flags), "");
 
-static int transfer_one(struct request *request, struct call *call, enum nic_operation operation, uint32_t allowed,
-			struct nicd_error *err)
+static int transfer_one(struct request *request, struct call *call, enum nic_op op, struct nic_request *what, struct nicd_error *err)
 {
 	const Nicd__Read *args = request->args;
 	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
-	struct nic_request what = {
-		.operation = operation, .entries = entry, .len = sizeof(entry), .notify = args->flags & NICD__OP_FLAG__OP_NOTIFY,
-	};
-	int r;
 
-	r = transfer_flags(args->flags, allowed, err);
-	if (r < 0)
-		return r;
+	what->entries = entry;
+	what->len = sizeof(entry);
 	put_local(entry, args->local_token, args->local_addr, args->length);
 	put_le(entry + 4, args->remote_token, 4);
 	put_le(entry + 16, args->remote_addr, 8);
-	return post(request, call, &what, err);
+	return post(request, call, op, args->flags, what, err);
 }
 
 int method_read(struct request *request, struct call *call, struct nicd_error *err)
 {
-	return transfer_one(request, call, NIC_READ, 0, err);
+	return transfer_one(request, call, NIC_OP_READ, &(struct nic_request){ .operation = NIC_READ }, err);
 }
 
 int method_write(struct request *request, struct call *call, struct nicd_error *err)
 {
-	return transfer_one(request, call, NIC_WRITE, NICD__OP_FLAG__OP_NOTIFY, err);
+	const Nicd__Write *args = request->args;
+	struct nic_request what = {
+		.operation = NIC_WRITE, .inline_data = args->inline_data.data, .inline_len = args->inline_data.len,
+	};
+
+	return transfer_one(request, call, NIC_OP_WRITE, &what, err);
 }
 
 int method_transfer_list(struct request *request, struct call *call, struct nicd_error *err)
@@ -169,16 +198,11 @@ int method_transfer_list(struct request *request, struct call *call, struct nicd
 	bool write = args->operation == NICD__TRANSFER_LIST__OPERATION__WRITE;
 	struct nic_request what = {
 		.operation = write ? NIC_WRITE : NIC_READ, .entries = args->entries.data, .len = args->entries.len,
-		.notify = args->flags & NICD__OP_FLAG__OP_NOTIFY,
 	};
-	int r;
 
-	r = transfer_flags(args->flags, write ? NICD__OP_FLAG__OP_NOTIFY : 0, err);
-	if (r < 0)
-		return r;
 	if (!write && args->operation != NICD__TRANSFER_LIST__OPERATION__READ)
 		return nicd_refuse_at(err, NICD_R_VALUE, NICD__TRANSFER_LIST__OPERATION__WRITE, (uint64_t)args->operation);
-	return post(request, call, &what, err);
+	return post(request, call, write ? NIC_OP_WRITE_LIST : NIC_OP_READ_LIST, args->flags, &what, err);
 }
 
 int method_send(struct request *request, struct call *call, struct nicd_error *err)
@@ -186,16 +210,13 @@ int method_send(struct request *request, struct call *call, struct nicd_error *e
 	const Nicd__Send *args = request->args;
 	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
 	struct nic_request what = {
-		.operation = NIC_SEND, .entries = entry, .len = sizeof(entry), .solicited = args->flags,
-		.invalidate = args->invalidate_token, .invalidate_token = args->invalidate_token,
+		.operation = NIC_SEND, .entries = entry, .len = sizeof(entry), .invalidate = args->invalidate_token,
+		.invalidate_token = args->invalidate_token, .inline_data = args->inline_data.data,
+		.inline_len = args->inline_data.len,
 	};
-	int r;
 
-	r = transfer_flags(args->flags, NICD__OP_FLAG__OP_SEND_AND_SOLICIT_EVENT, err);
-	if (r < 0)
-		return r;
 	put_local(entry, args->local_token, args->local_addr, args->length);
-	return post(request, call, &what, err);
+	return post(request, call, NIC_OP_SEND, args->flags, &what, err);
 }
 
 int method_receive(struct request *request, struct call *call, struct nicd_error *err)
@@ -205,7 +226,7 @@ int method_receive(struct request *request, struct call *call, struct nicd_error
 	struct nic_request what = { .operation = NIC_RECEIVE, .entries = entry, .len = sizeof(entry) };
 
 	put_local(entry, args->local_token, args->local_addr, args->length);
-	return post(request, call, &what, err);
+	return nic_qp_post(request_qp(request), &what, &call->work, &call->done, err);
 }
 
 void method_transfer_finish(struct call *call, const struct nicd_error *error, struct answer *answer)

@@ -26,6 +26,9 @@ int method_query_tokens(struct request *request, struct answer *answer, struct n
 /* NOT_SUPPORTED, but MR_KIND for a normal MR. */
 int method_fast_register(struct request *request, struct answer *answer, struct nicd_error *err);
 
+/* Work requests: of a success nobody is told at once, if the flags (enum nic_op_flag, checked) say so and the Qp has room for more. */
+void method_silence(struct call *call, const struct nic_qp *qp, uint32_t flags);
+
 /* Qp */
 int method_connect_qp(struct request *request, struct call *call, struct nicd_error *err);
 int method_read(struct request *request, struct call *call, struct nicd_error *err);

@@ -37,7 +37,7 @@ enum nic_type {
 };
 
 /* NDK_MR_FLAG_*, as in nicd.proto. Test remote write with nic_rights_has(), never with &. */
-enum {
+enum nic_mr_flag {
 	NIC_LOCAL_WRITE = 0x1,
 	NIC_REMOTE_READ = 0x2,
 	NIC_REMOTE_WRITE = 0x5,

@@ -165,6 +165,9 @@ struct nic_post {
 	bool solicited;           /* NIC_SEND */
 	bool invalidate;          /* NIC_SEND */
 	uint32_t invalidate_token;
+	bool fence;               /* begins when the reads that were posted on this stream before have ended; not of NIC_RECEIVE */
+	bool is_inline;           /* NIC_WRITE, NIC_SEND of one entry: its bytes are these, its local side is ignored */
+	const uint8_t *inline_data;   /* the entry's length of them, at most NICD_INLINE */
 };
 
 enum nic_cost {

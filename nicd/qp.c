@@ -459,13 +459,24 @@ static void query_done(struct nic_cmd *cmd)
 	work_end(work, true, false);
 }
 
+/* Queries are none: the admin's List asks too, and must not fill somebody's Qp. */
+static uint32_t work_count(const struct nic_qp *qp)
+{
+	return qp->posted - qp->queries - qp->receives;
+}
+
+bool nic_qp_is_half_full(const struct nic_qp *qp)
+{
+	return work_count(qp) >= NICD_QP_WORK / 2;
+}
+
 /*
- * May there be one more work request, or receive? Queries are none: the admin's List asks too, and must not fill somebody's Qp. Receives
- * wait for others, and must not keep what would make those others send from being posted.
+ * May there be one more work request, or receive? Receives wait for others, and must not keep what would make those others send from being
+ * posted.
  */
 static int work_check(const struct nic_qp *qp, bool receive, struct nicd_error *err)
 {
-	uint32_t n = receive ? qp->receives : qp->posted - qp->queries - qp->receives;
+	uint32_t n = receive ? qp->receives : work_count(qp);
 	uint32_t max = receive ? NICD_QP_RECEIVES : NICD_QP_WORK;
 
 	if (nic_qp_state(qp) != NIC_QP_CONNECTED || qp->closing)
@@ -510,6 +521,16 @@ static int check_entries(const struct nic_provider *provider, const uint8_t *ent
 	return 0;
 }
 
+/* Whoever sends bytes along says how many, twice. */
+static int check_inline(const struct nic_request *request, struct nicd_error *err)
+{
+	uint32_t max = request->is_inline ? NICD_INLINE : 0;
+
+	if (request->inline_len > max || (request->is_inline && request->inline_len != entry_u32(request->entries, 24)))
+		return nicd_refuse_at(err, NICD_R_INLINE_LENGTH, max, request->inline_len);
+	return 0;
+}
+
 int nic_qp_post(struct nic_qp *qp, const struct nic_request *request, struct nic_work *work, struct nic_done *done,
 		struct nicd_error *err)
 {
@@ -524,15 +545,20 @@ int nic_qp_post(struct nic_qp *qp, const struct nic_request *request, struct nic
 		.solicited = request->solicited,
 		.invalidate = request->invalidate,
 		.invalidate_token = request->invalidate_token,
+		.fence = request->fence,
+		.is_inline = request->is_inline,
+		.inline_data = request->inline_data,
 	};
 	struct nic_charge charge = { 0 };
 	int r = check_entries(provider, request->entries, request->len, err);
 
 	if (r == 0)
+		r = check_inline(request, err);
+	if (r == 0)
 		r = work_check(qp, receive, err);
 	if (r == 0)   /* the device keeps a copy until it is done */
 		r = nic_charge(qp->object.owner->account, &charge, receive ? NIC_SLOT_RECEIVES : NIC_SLOT_BUFFERED,
-			       receive ? 1 : request->len, err);
+			       receive ? 1 : request->len + request->inline_len, err);
 	if (r < 0)
 		return r;
 	work_begin(qp, work, &charge, done, receive ? receive_done : work_done);

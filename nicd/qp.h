@@ -84,23 +84,27 @@ struct nic_work {
 	struct nic_cmd cmd;                /* completion or counters: read cmd.completion in the callback */
 	struct nic_qp *qp;
 	struct nic_done *done;
-	struct nic_charge charge;          /* BUFFERED: the device's copy of the entries; or RECEIVES */
+	struct nic_charge charge;          /* BUFFERED: the device's copy of the entries and inline data; or RECEIVES */
 };
 
 struct nic_request {
 	enum nic_operation operation;
 	const uint8_t *entries;            /* borrowed during the call; of messages, both ways, one with a local side only */
 	size_t len;
-	bool notify, solicited, invalidate;
+	bool notify, solicited, invalidate, fence, is_inline;
 	uint32_t invalidate_token;
+	const uint8_t *inline_data;        /* borrowed, too */
+	size_t inline_len;                 /* is_inline: the entry's length; else 0 */
 };
 
 /*
  * Posts a transfer list, a message, or a receive; done reads work->cmd.completion. `work` is the caller's, until done. Receives are counted
- * apart: a Qp may have NICD_QP_RECEIVES of them. QP_STATE, TRANSFER_ENTRIES, TRANSFER_LENGTH, IN_FLIGHT, QUOTA.
+ * apart: a Qp may have NICD_QP_RECEIVES of them. QP_STATE, TRANSFER_ENTRIES, TRANSFER_LENGTH, INLINE_LENGTH, IN_FLIGHT, QUOTA.
  */
 int nic_qp_post(struct nic_qp *qp, const struct nic_request *request, struct nic_work *work, struct nic_done *done,
 		struct nicd_error *err);
+/* Is half of the work requests that it may have under way? */
+bool nic_qp_is_half_full(const struct nic_qp *qp);
 /* QP_STATE, IN_FLIGHT. */
 int nic_qp_flush(struct nic_qp *qp, struct nic_work *work, struct nic_done *done, struct nicd_error *err);
 /* Fresh counters into qp->counters; the last known ones when it is disconnected. */

@@ -92,7 +92,7 @@ enum nicd_status {
 	  "send the number of descriptors in `limit`") \
 	X(29, STRING, INVALID_PARAMETER, EINVAL, "the string is too long, empty, not UTF-8, or has a control character or '/'", \
 	  "use 1 to `limit` bytes of printable UTF-8") \
-	X(30, FLAGS, INVALID_PARAMETER, EINVAL, "the flags do not fit the call (remote write is 0x5: 0x4 alone is undefined; an export needs a remote right)", \
+	X(30, FLAGS, INVALID_PARAMETER, EINVAL, "flags that mean nothing, or do not fit the call (remote write is 0x5 of an MR and 0x30 of a work request: one bit of it alone is undefined)", \
 	  "use only the bits in `limit`, and at least one where rights are given to peers") \
 	X(31, COUNT, INVALID_PARAMETER, EINVAL, "too many or no elements in the list", "send between 1 and `limit`") \
 	X(32, NO_MEMORY, INSUFFICIENT_RESOURCES, ENOMEM, "nicd is out of memory", "try again later, or release objects") \
@@ -194,7 +194,7 @@ enum nicd_status {
 	X(130, FLUSHED, CANCELLED, ECANCELED, "the work request was cancelled by Flush, Disconnect or Close", "post it again on a connected Qp") \
 	X(131, TRANSFER_ENTRIES, INVALID_PARAMETER, EINVAL, "the transfer list is empty, too long, or not whole entries", \
 	  "send 1 to `limit` entries of 32 bytes") \
-	X(132, OP_FLAGS, NOT_SUPPORTED, EOPNOTSUPP, "these work request flags are not built yet", "use flags 0") \
+	X(132, OP_FLAGS, INVALID_PARAMETER, EINVAL, "flags that are for other work requests than this one", "use only the bits in `limit`") \
 	X(133, TRANSFER_LENGTH, INVALID_PARAMETER, EINVAL, "the transfer is longer than allowed", "split it; at most `limit` bytes") \
 	X(134, PEER_CLOSED, CONNECTION_INVALID, EPIPE, "the peer closed the connection", "connect a new Qp") \
 	X(135, LOCAL_GONE, CANCELLED, EFAULT, "the local memory was deregistered or punched while the work was under way", \

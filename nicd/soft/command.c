@@ -296,6 +296,15 @@ static void on_posted(void *userdata, const struct nicd_error *error, const stru
 	soft_pending_answer(userdata, &reply);
 }
 
+/* Only what goes out can be in the request, alone, and as long as it says. */
+static bool post_inline_is_sane(const Soft__Post *post)
+{
+	if (!post->is_inline)
+		return post->inline_data.len == 0;
+	return post->operation != SOFT__POST__OPERATION__READ && post->entries.len == NICD_TRANSFER_ENTRY_SIZE &&
+	       post->inline_data.len <= NICD_INLINE && post->inline_data.len == get_le32(post->entries.data + 24);
+}
+
 static int run_post(struct run *run)
 {
 	static const enum nic_operation operations[] = {
@@ -306,7 +315,8 @@ static int run_post(struct run *run)
 	size_t n = post->entries.len / NICD_TRANSFER_ENTRY_SIZE;
 	struct soft_post what = {
 		.notify = post->notify, .solicited = post->solicited, .invalidate = post->invalidate,
-		.invalidate_token = post->invalidate_token, .entries = post->entries.data, .n_entries = (uint32_t)n,
+		.invalidate_token = post->invalidate_token, .fence = post->fence, .is_inline = post->is_inline,
+		.inline_data = post->inline_data.data, .entries = post->entries.data, .n_entries = (uint32_t)n,
 	};
 	struct soft_pending *pending;
 
@@ -315,6 +325,8 @@ static int run_post(struct run *run)
 	if ((size_t)post->operation >= sizeof(operations) / sizeof(operations[0]))
 		return nicd_refuse_at(&run->err, NICD_R_VALUE, SOFT__POST__OPERATION__SEND, (uint64_t)post->operation);
 	what.operation = operations[post->operation];
+	if (!post_inline_is_sane(post))
+		return nicd_refuse_at(&run->err, NICD_R_INLINE_LENGTH, NICD_INLINE, post->inline_data.len);
 	pending = soft_pending_new(run->device, run->request->id);
 	if (!pending)
 		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);

@@ -411,7 +411,7 @@ static struct soft_work *post_new(struct soft_stream *s, const struct soft_post 
 	else if (what->n_entries == 0 || what->n_entries > max)
 		nicd_refuse_at(error, NICD_R_TRANSFER_ENTRIES, max, what->n_entries);
 	else if ((!s->out && !(s->out = calloc(s->ord, sizeof(*s->out)))) ||
-		 !(work = work_new(what->operation, what->entries, what->n_entries)))
+		 !(work = work_new(what)))
 		nicd_refuse(error, NICD_R_NO_MEMORY);
 	return work;
 }
@@ -429,10 +429,6 @@ void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_po
 		done(userdata, &error, &nothing);
 		return;
 	}
-	work->notify = what->operation == NIC_WRITE && what->notify;
-	work->solicited = what->solicited;
-	work->invalidate = what->invalidate;
-	work->invalidate_token = what->invalidate_token;
 	work->done = done;
 	work->userdata = userdata;
 	TAILQ_INSERT_TAIL(&s->posted, work, next);

@@ -103,6 +103,9 @@ struct soft_post {
 	bool notify;                   /* NIC_WRITE: tell the peer's owner, once it is placed */
 	bool solicited, invalidate;    /* NIC_SEND */
 	uint32_t invalidate_token;
+	bool fence;                    /* begins when the stream's earlier reads have ended */
+	bool is_inline;                /* NIC_WRITE, NIC_SEND of one entry: its local side means nothing, these are its bytes (copied) */
+	const uint8_t *inline_data;    /* as many as the entry is long, at most NICD_INLINE */
 	const uint8_t *entries;        /* NIC_SEND: one, of which the remote side means nothing */
 	uint32_t n_entries;
 };

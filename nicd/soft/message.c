@@ -64,15 +64,16 @@ enum tx_result message_frame(struct soft_stream *s, const struct tx_cursor *at, 
 	/* All of it before its first byte, then each segment again. */
 	if (n > max && at->off > 0)
 		n = max;
-	if (n)
+	if (n && !at->work->inline_data)
 		*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
-	if (n && *why)
+	if (n && !at->work->inline_data && *why)
 		return TX_FAULT;
 	if (n > max)
 		n = max;
 	header.last = at->off + n == e.length;
 	tx_frame_make(frame, &header, NULL, 0, n);
 	frame->tag = tag;
+	frame->staged = at->work->inline_data ? at->work->inline_data + at->off : NULL;
 	frame->addr = e.local_addr + at->off;
 	frame->lane = TX_LANE_WORK;
 	frame->work = at->work;
@@ -183,7 +184,7 @@ static struct soft_work *receive_new(struct soft_stream *s, const uint8_t *entry
 	struct soft_work *work;
 	struct work_entry e;
 
-	work = work_new(NIC_RECEIVE, entry, 1);
+	work = work_new(&(struct soft_post){.operation = NIC_RECEIVE, .entries = entry, .n_entries = 1});
 	if (!work) {
 		nicd_refuse(err, NICD_R_NO_MEMORY);
 		return NULL;

@@ -491,6 +491,12 @@ static void soft_qp_post(struct nic_provider *provider, const struct nic_post *w
 	post.solicited = what->solicited;
 	post.invalidate = what->invalidate;
 	post.invalidate_token = what->invalidate_token;
+	post.fence = what->fence;
+	post.is_inline = what->is_inline;
+	if (what->is_inline) {
+		post.inline_data.data = (uint8_t *)what->inline_data;
+		post.inline_data.len = get_le32(what->entries + 24);
+	}
 	post.entries.data = (uint8_t *)what->entries;
 	post.entries.len = (size_t)what->n_entries * NICD_TRANSFER_ENTRY_SIZE;
 	request.call_case = SOFT__REQUEST__CALL_POST;

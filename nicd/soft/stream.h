@@ -85,7 +85,7 @@ struct tx_frame {
 	uint32_t payload;
 	struct soft_tag *tag;      /* of the payload; valid in this turn only, or while `half_use` holds it */
 	uint64_t addr;
-	uint8_t *staged;           /* a private copy of the payload (CRC) */
+	uint8_t *staged;           /* the payload where no client writes: inline data of `work`, or a copy (CRC) */
 	enum tx_lane lane;
 	struct soft_work *work;    /* whose entry it is a part of */
 	uint32_t entry;

@@ -198,7 +198,7 @@ static bool batch_collect(struct soft_stream *s, struct tx_batch *batch, size_t 
 			break;
 		at = frame->after;
 		batch->n++;
-		batch->n_pieces += 2 + (frame->tag ? soft_tag_ranges(s->engine->tags, frame->tag) : 0);
+		batch->n_pieces += 2 + (frame->tag ? soft_tag_ranges(s->engine->tags, frame->tag) : !!frame->staged);
 		batch->bytes += frame_size(frame);
 	}
 	/* Blame falls on the frame only when all that comes before it is out. */
@@ -217,7 +217,7 @@ static void frame_checksum(struct tx_frame *frame)
 	fpdu_crc_put(frame->tail + frame->tail_len - FPDU_CRC_SIZE, crc);
 }
 
-/* Copies the payloads into the private buffer, as far as they can be read. */
+/* Copies the payloads into the private buffer, as far as they can be read; those that are private already stay where they are. */
 static void batch_stage(struct soft_stream *s, struct tx_batch *batch)
 {
 	struct soft_engine *engine = s->engine;
@@ -229,6 +229,8 @@ static void batch_stage(struct soft_stream *s, struct tx_batch *batch)
 	for (unsigned i = 0; i < batch->n; i++) {
 		struct tx_frame *frame = &batch->frames[i];
 
+		if (frame->staged)
+			continue;
 		frame->staged = engine->tx_buffer + to.iov_len;
 		if (!frame->payload)
 			continue;
@@ -238,7 +240,7 @@ static void batch_stage(struct soft_stream *s, struct tx_batch *batch)
 	if (n)
 		r = process_vm_readv(getpid(), &to, 1, engine->pieces, n, 0);
 	for (; whole < batch->n; whole++) {
-		want += batch->frames[whole].payload;
+		want += batch->frames[whole].tag ? batch->frames[whole].payload : 0;
 		if (want > (uint64_t)(r < 0 ? 0 : r))
 			break;
 	}
@@ -294,7 +296,8 @@ static bool half_begin(struct soft_stream *s, const struct tx_frame *frame, size
 		s->tx.half.staged = NULL;
 		return true;
 	}
-	soft_use_begin(s->engine->tags, &s->tx.half_use, frame->tag);
+	if (frame->tag)
+		soft_use_begin(s->engine->tags, &s->tx.half_use, frame->tag);
 	if (!frame->staged)
 		return true;
 	s->tx.half.staged = malloc(frame->payload);

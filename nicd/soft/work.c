@@ -4,6 +4,9 @@
  * for each segment -> confirmed by Read Responses -> ended (moved to s->ended, told by engine_tell, freed there). Owned
  * by their stream.
  *
+ * One with a fence begins when the reads before it are confirmed; what is posted behind it waits with it. Inline data is copied with the
+ * list, and no token is looked at for it.
+ *
  * A read is confirmed by its own response. Writes and messages are confirmed by a zero-length read behind them, because responses
  * come only after what was written before is placed. One failure ends the stream, for iWARP has no other way; only the blame
  * has to be found.
@@ -14,18 +17,26 @@
 #include "nicd/soft/bytes.h"
 #include "nicd/soft/stream.h"
 
-struct soft_work *work_new(enum nic_operation operation, const uint8_t *entries, uint32_t n_entries)
+struct soft_work *work_new(const struct soft_post *what)
 {
-	size_t size = (size_t)n_entries * NICD_TRANSFER_ENTRY_SIZE;
+	size_t size = (size_t)what->n_entries * NICD_TRANSFER_ENTRY_SIZE, extra;
 	struct soft_work *work;
 
-	if (n_entries == 0 || n_entries > NICD_TRANSFER_ENTRIES)
+	if (what->n_entries == 0 || what->n_entries > NICD_TRANSFER_ENTRIES)
 		return NULL;
-	work = malloc(sizeof(*work) + size);
+	extra = what->is_inline ? get_le32(what->entries + 24) : 0;
+	work = malloc(sizeof(*work) + size + extra);
 	if (!work)
 		return NULL;
-	*work = (struct soft_work){.operation = operation, .n_entries = n_entries, .limit = n_entries};
-	memcpy(work->entries, entries, size);
+	*work = (struct soft_work){
+		.operation = what->operation, .n_entries = what->n_entries, .limit = what->n_entries,
+		.notify = what->operation == NIC_WRITE && what->notify, .solicited = what->solicited, .fence = what->fence,
+		.invalidate = what->invalidate, .invalidate_token = what->invalidate_token,
+		.inline_data = what->is_inline ? work->entries + size : NULL,
+	};
+	memcpy(work->entries, what->entries, size);
+	if (extra)
+		memcpy(work->inline_data, what->inline_data, extra);
 	return work;
 }
 
@@ -53,6 +64,12 @@ static uint64_t entries_bytes(const struct soft_work *work, uint32_t n)
 }
 
 /* ---- frames */
+
+/* True: a frame of the list at the cursor has gone out. Those before it have begun, those behind it have not. */
+static bool cursor_inside(const struct tx_cursor *at)
+{
+	return at->entry > 0 || at->off > 0;
+}
 
 /* The next list starts where this one is out. */
 static void cursor_next(struct tx_cursor *at, struct soft_work *work)
@@ -108,7 +125,7 @@ static enum tx_result write_entry_frame(struct soft_stream *s, const struct tx_c
 					enum nicd_reason *why)
 {
 	struct rdmap_header header = {.tagged = true, .opcode = RDMAP_WRITE};
-	struct soft_tag *tag;
+	struct soft_tag *tag = NULL;
 	struct work_entry e;
 	uint32_t n;
 
@@ -117,8 +134,9 @@ static enum tx_result write_entry_frame(struct soft_stream *s, const struct tx_c
 	/* All of it before its first byte, then each segment again. */
 	if (n > s->segment && at->off > 0)
 		n = s->segment;
-	*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
-	if (*why)
+	if (!at->work->inline_data)
+		*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
+	if (!at->work->inline_data && *why)
 		return TX_FAULT;
 	if (n > s->segment)
 		n = s->segment;
@@ -127,6 +145,7 @@ static enum tx_result write_entry_frame(struct soft_stream *s, const struct tx_c
 	header.last = at->off + n == e.length;
 	tx_frame_make(frame, &header, NULL, 0, n);
 	frame->tag = n ? tag : NULL;
+	frame->staged = at->work->inline_data ? at->work->inline_data + at->off : NULL;
 	frame->addr = e.local_addr + at->off;
 	frame->lane = TX_LANE_WORK;
 	frame->work = at->work;
@@ -168,12 +187,24 @@ static enum tx_result entry_frame(struct soft_stream *s, const struct tx_cursor 
 	return write_entry_frame(s, at, frame, why);
 }
 
+/* Reads that were asked for, not those behind writes. The cursor may be ahead of what is out. */
+static bool reads_under_way(const struct soft_stream *s, const struct tx_cursor *at)
+{
+	for (uint32_t i = s->out_head; i != at->out_tail; i++) {
+		const struct soft_work *work = s->out[i % s->ord].work;
+
+		if (work && work->operation == NIC_READ)
+			return true;
+	}
+	return false;
+}
+
 enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, struct tx_frame *frame, enum nicd_reason *why)
 {
 	const struct soft_work *work = at->work;
 	enum tx_result r = TX_NOTHING;
 
-	if (!work)
+	if (!work || (work->fence && !cursor_inside(at) && reads_under_way(s, at)))
 		return TX_NOTHING;
 	if (at->entry < work->limit)
 		r = entry_frame(s, at, frame, why);
@@ -249,12 +280,6 @@ bool work_settle(struct soft_stream *s, struct nicd_error *why)
 }
 
 /* ---- the end */
-
-/* True: a frame of the list at the cursor has gone out. Those before it have begun, those behind it have not. */
-static bool cursor_inside(const struct tx_cursor *at)
-{
-	return at->entry > 0 || at->off > 0;
-}
 
 bool work_on_wire(const struct soft_stream *s)
 {

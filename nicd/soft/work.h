@@ -22,8 +22,9 @@ struct soft_work {
 	uint32_t limit;                    /* entries to send: all, or those before the one that failed here */
 	uint32_t confirmed;                /* entries that are done, from the first */
 	struct nicd_error error;           /* of the entry at `limit`, or of the end */
-	bool notify, solicited, invalidate;
+	bool notify, solicited, invalidate, fence;
 	uint32_t invalidate_token;
+	uint8_t *inline_data;              /* behind the entries; NULL: the bytes are in the memory behind the local token */
 	uint32_t msn;                      /* of its message, once that is on the wire */
 	struct soft_completion completion; /* valid when ended */
 	void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result);
@@ -38,8 +39,8 @@ struct soft_work {
 TAILQ_HEAD(soft_works, soft_work);
 
 void work_entry_get(const struct soft_work *work, uint32_t i, struct work_entry *ret);
-/* NULL: out of memory, or too many entries. */
-struct soft_work *work_new(enum nic_operation operation, const uint8_t *entries, uint32_t n_entries);
+/* NULL: out of memory, or too many entries. What it takes is copied. */
+struct soft_work *work_new(const struct soft_post *what);
 
 enum tx_result { TX_FRAME, TX_NOTHING, TX_FAULT };
 /* The next frame of posted work at this cursor. TX_FAULT: *why says what is wrong with the entry's local side. */

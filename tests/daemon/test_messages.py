@@ -161,7 +161,7 @@ def test_posting_is_refused(connected):
         terms = dict(local_token=token, local_addr=OWNER_IOVA, length=10) | bad
         with expect_refused(reason):
             p.owner.session.call(pb.Receive(qp=ref(p.inbound()), **terms))
-    for flags in (1, 2, 8, 0x40, NOTIFY, SOLICIT | 1):
+    for flags in (8, 0x80, 0x100, NOTIFY, SOLICIT | 8):
         with expect_refused("OP_FLAGS"):
             p.user.session.call(pb.Send(qp=ref(p.qp), flags=flags))
     with expect_refused("HANDLE"):

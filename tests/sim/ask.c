@@ -303,6 +303,32 @@ static void ask_connect(int client, const struct sim_request *frame, unsigned n,
 	r->ttl_ms = wild() ? 70000 : below(3) * 5000;
 }
 
+static void ask_flags(struct sim_request *r)
+{
+	if (chance(3))
+		r->flags |= FLAG_SILENT;
+	if (chance(4))
+		r->flags |= FLAG_FENCE;
+	if (wild())
+		r->flags = 1u << below(18);
+}
+
+/* The bytes in the request, mostly as many as it says. */
+static void ask_inline(struct sim_request *r)
+{
+	if (!chance(4))
+		return;
+	r->flags |= FLAG_INLINE;
+	r->n_inline = (uint32_t)r->length;
+	if (wild())
+		r->n_inline = chance(2) ? SIM_INLINE + 1 : r->n_inline + 1;
+	if (r->n_inline > SIM_INLINE + 1)
+		r->n_inline = SIM_INLINE + 1;
+	if (wild())
+		r->flags &= ~(uint32_t)FLAG_INLINE;
+	r->n_bytes += r->n_inline;
+}
+
 static void ask_transfer(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
 {
 	r->operation = wild() ? 2 : below(2);
@@ -310,11 +336,12 @@ static void ask_transfer(int client, const struct sim_request *frame, unsigned n
 	r->n_bytes = 32;
 	if ((r->call == CALL_WRITE || (r->call == CALL_TRANSFER_LIST && r->operation == WORK_WRITE)) && chance(3))
 		r->flags = FLAG_NOTIFY;
-	if (wild())
-		r->flags = 1u << below(18);
+	ask_flags(r);
 	if (r->call != CALL_TRANSFER_LIST) {
 		r->operation = 0;
 		r->length = wild() ? 65530 + below(16) : below(100);
+		if (r->call == CALL_WRITE)
+			ask_inline(r);
 		r->local_token = below(4096);
 		r->local_addr = sim_random(dice());
 		r->remote_token = (uint32_t)sim_random(dice());
@@ -370,8 +397,8 @@ static void ask_message(int client, const struct sim_request *frame, unsigned n,
 	if (r->call == CALL_RECEIVE)
 		return;
 	r->flags = chance(2) ? FLAG_SOLICIT : 0;
-	if (wild())
-		r->flags = 1u << below(18);
+	ask_flags(r);
+	ask_inline(r);
 	r->invalidate_token = chance(3) ? (uint32_t)sim_random(dice()) : 0;
 }
 

@@ -328,12 +328,14 @@ static void op_post(struct nic_provider *p, const struct nic_post *what, struct 
 	}
 	args.work = (struct sim_work){
 		.operation = operations[what->operation], .notify = what->notify, .solicited = what->solicited,
-		.invalidate = what->invalidate, .invalidate_token = what->invalidate_token };
+		.invalidate = what->invalidate, .invalidate_token = what->invalidate_token, .fence = what->fence,
+		.is_inline = what->is_inline };
 	memcpy(&args.work.local_token, what->entries, 4);
 	memcpy(&args.work.remote_token, what->entries + 4, 4);
 	memcpy(&args.work.local_addr, what->entries + 8, 8);
 	memcpy(&args.work.remote_addr, what->entries + 16, 8);
 	memcpy(&args.work.length, what->entries + 24, 4);
+	args.bytes += what->is_inline ? args.work.length : 0;
 	c.work = args.work;
 	if (c.work.operation == WORK_RECEIVE)
 		c.broken = device_work_check(device_of(p), &c);

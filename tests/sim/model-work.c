@@ -48,9 +48,30 @@ static enum sim_operation operation_of(const struct sim_request *say)
 
 static uint32_t flags_of(const struct sim_request *say)
 {
+	if (say->call == CALL_RECEIVE)
+		return 0;
 	if (say->call == CALL_SEND)
-		return FLAG_SOLICIT;
-	return operation_of(say) == WORK_WRITE ? FLAG_NOTIFY : 0;
+		return FLAG_ANY | FLAG_SOLICIT | FLAG_INLINE;
+	if (operation_of(say) != WORK_WRITE)
+		return FLAG_ANY | FLAG_LOCAL_INVALIDATE;
+	return FLAG_ANY | FLAG_NOTIFY | (say->call == CALL_WRITE ? FLAG_INLINE : 0);
+}
+
+static bool inline_fits(const struct sim_request *say)
+{
+	if (!(say->flags & FLAG_INLINE))
+		return !say->n_inline;
+	return say->n_inline <= SIM_INLINE && say->n_inline == say->length;
+}
+
+bool model_is_silent(struct model *m, int client, uint32_t id)
+{
+	const struct m_client *c = &m->clients[client];
+
+	for (unsigned i = 0; i < c->n_live; i++)
+		if (c->live[i]->say.id == id)
+			return model_is_post(c->live[i]->say.call) && (c->live[i]->say.flags & FLAG_SILENT);
+	return false;
 }
 
 /* Receives wait for others: they have a cap and a slot of their own. */
@@ -67,8 +88,8 @@ uint32_t model_begin_work(struct model *m, struct m_request *r, uint32_t *maybe)
 	if (!model_is_post(r->say.call))
 		return refused;
 	if (r->say.flags & ~flags_of(&r->say))
-		refused |= BIT(S_NOT_SUPPORTED);
-	if (!r->say.entries_ok || (r->say.call == CALL_TRANSFER_LIST && r->say.operation > WORK_WRITE))
+		refused |= BIT(S_INVALID_PARAMETER);
+	if (!r->say.entries_ok || !inline_fits(&r->say) || (r->say.call == CALL_TRANSFER_LIST && r->say.operation > WORK_WRITE))
 		refused |= BIT(S_INVALID_PARAMETER);
 	if (r->say.call != CALL_TRANSFER_LIST && r->say.length > m->terms.max_transfer)
 		refused |= BIT(S_INVALID_PARAMETER);
@@ -99,6 +120,7 @@ static void check_work(const struct sim_request *say, const struct sim_op_args *
 
 	sim_must(work->operation == operation && args->bytes == say->n_bytes, "other work than was asked for");
 	sim_must(work->notify == !!(say->flags & FLAG_NOTIFY) && work->solicited == !!(say->flags & FLAG_SOLICIT), "work with other flags");
+	sim_must(work->fence == !!(say->flags & FLAG_FENCE) && work->is_inline == !!(say->flags & FLAG_INLINE), "work without its flags");
 	sim_must(work->invalidate == !!invalidate && work->invalidate_token == invalidate, "a message that invalidates something else");
 	if (say->call == CALL_TRANSFER_LIST)
 		return;

@@ -201,6 +201,8 @@ void model_start(struct model *m, int client, uint32_t id);
 void model_named(struct model *m, int client, uint32_t request, uint64_t serial, uint64_t id);
 void model_started(struct model *m);
 void model_reply(struct model *m, int client, const struct sim_reply *reply);
+/* Its success need not be told at once. */
+bool model_is_silent(struct model *m, int client, uint32_t request);
 void model_event(struct model *m, int client, enum sim_event kind, uint64_t object, uint64_t serial, uint64_t count);
 void model_fatal(struct model *m, int client);
 

@@ -56,12 +56,12 @@ enum {
 };
 /* Rights of MRs. INVALIDATABLE is said to devices only: peers may take it away. */
 enum { RIGHT_WRITE = 1, RIGHT_REMOTE_READ = 2, RIGHT_REMOTE_WRITE = 5, RIGHT_SINK = 8, RIGHT_INVALIDATABLE = 0x100 };
-enum { SIM_FAST_PAGES = 256, SIM_INLINE = 4096, SIM_QP_WORK = 1024, SIM_QP_RECEIVES = 256 };
+enum { SIM_FAST_PAGES = 256, SIM_INLINE = 4096, SIM_HELD = 64, SIM_QP_WORK = 1024, SIM_QP_RECEIVES = 256 };
 
 /* One entry of a work request, and how the whole of it is meant. */
 struct sim_work {
 	enum sim_operation operation;
-	bool notify, solicited, invalidate;
+	bool notify, solicited, invalidate, fence, is_inline;
 	uint32_t local_token, remote_token, length, invalidate_token;
 	uint64_t local_addr, remote_addr;
 };
@@ -100,8 +100,8 @@ struct sim_request {
 	uint32_t major, minor;
 	bool fast;                      /* CreateMr */
 	uint32_t operation;
-	uint32_t n_bytes;               /* of entries */
-	uint32_t n_inline;              /* bytes that come along */
+	uint32_t n_bytes;               /* of entries and inline data */
+	uint32_t n_inline;              /* of these, inline data */
 	uint32_t pages;                 /* InitializeFastRegister */
 	bool remote_access;
 	bool entries_ok;

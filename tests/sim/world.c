@@ -121,6 +121,7 @@ static void hear(int i, unsigned field, const uint8_t *data, size_t len)
 		world->replies++;
 		trace("reply", (uint64_t)i, reply.id, reply.status);
 		trace("", reply.object, reply.serial, reply.result);
+		sim_must(!world->quiet || (!reply.status && model_is_silent(world->model, i, reply.id)), "nobody is woken for reply %u", reply.id);
 		model_reply(world->model, i, &reply);
 		break;
 	case 3:
@@ -199,7 +200,7 @@ static void hook_wake(struct client *client)
 
 	if (!world->clients[i].dead)
 		listen_to(i);
-	world->woken = true;
+	world->woken = world->clients[i].woken = true;
 	client->woken = false;   /* so that the next thing that happens is heard, too */
 }
 
@@ -482,6 +483,14 @@ static void serve(int i)
 		world_hang_up(i);
 		return;
 	}
+	/* What is there without a wake are silent successes. They wait: nothing is sent for them alone. */
+	world->quiet = true;
+	listen_to(i);
+	world->quiet = false;
+	sim_must(c->client->n_held < SIM_HELD || c->woken, "too many replies are held back");
+	if (c->client->n_held && !c->woken && !world->model->draining)
+		return;
+	c->woken = false;
 	client_prepare_output(c->client);
 	read_frames(i, c->slow ? 0 : UINT32_MAX);
 	client_flushed(c->client);

@@ -34,6 +34,7 @@ struct profile {
 struct world_client {
 	struct client *client;          /* NULL: nobody */
 	bool kicked, slow, releasing, fatal_seen;
+	bool woken;                     /* since it was last served */
 	bool dead;                      /* nobody hears it any more */
 	size_t left_bytes;              /* in its output when it ended */
 	uint64_t frames_seen;           /* of its output, parsed to the end and dropped */
@@ -64,6 +65,7 @@ struct world {
 	struct device *devices[WORLD_DEVICES];
 	struct world_opening opening;
 	bool woken;                     /* somebody, since the last look */
+	bool quiet;                     /* what is heard now has woken nobody */
 	unsigned n_device_names;
 	struct sim_fd fds[WORLD_FDS];
 	bool fd_open[WORLD_FDS];

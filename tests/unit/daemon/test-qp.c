@@ -200,12 +200,12 @@ static void test_read_write(void **state)
 	assert_done(reply);
 	assert_int_equal(c->rig->fake->post.operation, NIC_WRITE);
 	read.qp = rig_id(c, qp);
-	read.flags = NICD__OP_FLAG__OP_SILENT_SUCCESS;
+	read.flags = NICD__OP_FLAG__OP_INLINE;
 	/* mutation: ignore flags */
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_READ, &read), OP_FLAGS);
 	write.qp = rig_id(c, qp);
-	write.flags = 0x200;
-	assert_reason(rig_call(c, NICD__REQUEST__CALL_WRITE, &write), OP_FLAGS);
+	write.flags = 0x400;
+	assert_reason(rig_call(c, NICD__REQUEST__CALL_WRITE, &write), FLAGS);
 	read.flags = 0;
 	read.qp = rig_id(c, pd);
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_READ, &read), HANDLE_TYPE);
