@@ -141,6 +141,12 @@ static int run_add_tag(struct run *run)
 
 	if (add->n_ranges > NICD_RANGES)
 		return nicd_refuse_at(&run->err, NICD_R_COUNT, NICD_RANGES, add->n_ranges);
+	if (add->only_stream) {
+		terms.stream = add->stream;
+		terms.windows = soft_stream_windows(run->device->engine, add->stream);
+		if (!terms.windows)
+			return nicd_refuse(&run->err, NICD_R_QP_LOST);
+	}
 	for (size_t i = 0; i < add->n_ranges; i++) {
 		terms.ranges[i].memory = add->ranges[i]->memory;
 		terms.ranges[i].offset = add->ranges[i]->offset;

@@ -366,7 +366,7 @@ static struct soft_stream *connect_begin(struct soft_engine *engine, const struc
 
 	if (!s)
 		return NULL;
-	s->local.pd = terms->pd;
+	s->local.pd = s->remote.pd = terms->pd;
 	s->addr = terms->addr;
 	s->ticket_mark = ticket_mark(terms->ticket);
 	memcpy(s->ticket_secret, terms->ticket, sizeof(s->ticket_secret));
@@ -531,6 +531,13 @@ static void info_fill(const struct soft_stream *s, struct soft_stream_info *ret)
 		.posted = s->n_posted, .counters = s->counters,
 	};
 	memcpy(ret->peer, s->peer, sizeof(ret->peer));
+}
+
+struct soft_windows *soft_stream_windows(struct soft_engine *engine, uint64_t stream)
+{
+	struct soft_stream *s = engine_find(engine, stream);
+
+	return s && s->state == STREAM_OPEN ? &s->windows : NULL;
 }
 
 bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret)

@@ -143,6 +143,8 @@ struct soft_stream_info {
 	uint32_t posted;
 	struct nic_counters counters;
 };
+/* Where its windows go; NULL: no such stream, or it is not open. */
+struct soft_windows *soft_stream_windows(struct soft_engine *engine, uint64_t stream);
 bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret);
 /* The first one with a number above `after`. */
 bool soft_stream_next(struct soft_engine *engine, uint64_t after, struct soft_stream_info *ret);

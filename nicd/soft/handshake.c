@@ -82,6 +82,7 @@ static void handshake_admit(struct soft_stream *s, const struct mpa_frame *reque
 	}
 	s->door = s->ticket->serial;
 	soft_ticket_scope(s->ticket, &s->remote);
+	s->remote.stream = s->number;
 	s->local.pd = s->ticket->pd;
 	s->ird = min_depth(o->max_ird, request->enhanced ? request->ord : o->max_ird);
 	s->ord = min_depth(o->max_ord, request->enhanced ? request->ird : 1);

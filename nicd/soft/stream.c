@@ -84,6 +84,7 @@ void stream_destroy(struct soft_stream *s)
 		return;
 	halves_stop(s);
 	work_lost(s, NICD_R_QP_LOST, 0);
+	soft_windows_drop(s->engine->tags, &s->windows);
 	engine_unlist(s);
 	engine_uncount(s);
 	engine_unready(s);
@@ -245,6 +246,7 @@ void stream_shutdown(struct soft_stream *s)
 	note_end(s, &s->why);
 	engine_unlist(s);
 	tx_stop(s);
+	soft_windows_drop(s->engine->tags, &s->windows);
 	s->state = STREAM_DRAINING;
 	stream_timer(s, STREAM_DRAIN_MS);
 	stream_poll(s);
@@ -273,6 +275,7 @@ void stream_drop(struct soft_stream *s, enum nicd_reason reason, bool graceful)
 
 	work_lost(s, reason, 0);
 	s->told = s->tell_opened = s->tell_closed = false;
+	soft_windows_drop(s->engine->tags, &s->windows);
 	if (s->state == STREAM_CLOSED) {
 		stream_leave(s);   /* nobody is told any more that it had opened */
 	} else if (s->state <= STREAM_FAILED) {
@@ -438,7 +441,9 @@ struct soft_stream *stream_new(struct soft_engine *engine, uint64_t number, bool
 	s->inbound = inbound;
 	s->fd = -1;
 	s->state = inbound ? STREAM_ACCEPTING : STREAM_CONNECTING;
-	s->remote.by_grant = true;   /* nothing, until a ticket says more */
+	s->remote.by_grant = true;   /* nothing but its windows, until a ticket says more */
+	s->remote.stream = number;
+	LIST_INIT(&s->windows);
 	STAILQ_INIT(&s->waiters);
 	TAILQ_INIT(&s->posted);
 	TAILQ_INIT(&s->ended);

@@ -168,6 +168,7 @@ struct soft_stream {
 	char peer[64];
 
 	struct soft_scope remote, local;   /* what the peer may name; what our work requests may */
+	struct soft_windows windows;       /* that only the peer may name */
 	struct soft_ticket *ticket;        /* in: reserved, or spent */
 	bool spent;
 	uint64_t door;

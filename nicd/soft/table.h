@@ -14,18 +14,26 @@ TAILQ_HEAD(soft_populating, soft_memory);
 
 /*
  * What tags have in common: where they are and who may use them. A million tags over a few Memories have few homes. A tag that has
- * more to say (several ranges, 4 GiB and more, a door, an iova unlike its offset) has a home of its own, with ranges and length.
+ * more to say (several ranges, 4 GiB and more, a door, one stream, an iova unlike its offset) has a home of its own, with ranges and length.
  */
 struct soft_home {
 	uint32_t place;
 	uint32_t n_tags;
 	uint64_t pd, door;
 	uint32_t rights;
-	uint32_t n_ranges;               /* 0: shared */
+	uint16_t n_ranges;               /* 0: shared */
+	bool window;                     /* not shared: of one stream */
 	uint64_t length;                 /* not shared */
 	struct soft_memory *memory;      /* shared */
 	struct soft_tag_range *ranges;   /* not shared */
-	RB_ENTRY(soft_home) of_tags;     /* shared */
+	union {
+		RB_ENTRY(soft_home) of_tags;     /* shared */
+		struct {
+			LIST_ENTRY(soft_home) of_stream;
+			uint64_t stream;
+			uint32_t tag;            /* the place of the only one that it is for */
+		} only;                          /* of a window */
+	};
 };
 
 enum { SOFT_USES = 4096 };

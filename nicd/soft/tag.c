@@ -104,7 +104,7 @@ void soft_tags_stats(const struct soft_tags *tags, struct soft_tags_stats *ret)
 /* Those that a shared home can tell. */
 static bool is_ordinary(const struct soft_tag_terms *terms)
 {
-	return terms->n_ranges == 1 && terms->door == 0 && terms->length <= UINT32_MAX &&
+	return terms->n_ranges == 1 && terms->door == 0 && !terms->windows && terms->length <= UINT32_MAX &&
 	       terms->ranges[0].offset % NICD_PAGE == terms->iova % NICD_PAGE && terms->ranges[0].offset / NICD_PAGE <= UINT32_MAX;
 }
 
@@ -123,7 +123,7 @@ static uint32_t home_new(struct soft_tags *tags, const struct soft_tag_terms *te
 	return place;
 }
 
-static uint32_t home_own(struct soft_tags *tags, const struct soft_tag_terms *terms, const struct soft_tag_range *ranges)
+static uint32_t home_own(struct soft_tags *tags, uint32_t tag, const struct soft_tag_terms *terms, const struct soft_tag_range *ranges)
 {
 	struct soft_tag_range *copy = malloc(terms->n_ranges * sizeof(*copy));
 	struct soft_home *home;
@@ -136,8 +136,14 @@ static uint32_t home_own(struct soft_tags *tags, const struct soft_tag_terms *te
 	for (unsigned i = 0; i < terms->n_ranges; i++)
 		copy[i] = ranges[i];
 	home->ranges = copy;
-	home->n_ranges = terms->n_ranges;
+	home->n_ranges = (uint16_t)terms->n_ranges;
 	home->length = terms->length;
+	if (terms->windows) {
+		home->window = true;
+		home->only.stream = terms->stream;
+		home->only.tag = tag;
+		LIST_INSERT_HEAD(terms->windows, home, only.of_stream);
+	}
 	return place;
 }
 
@@ -170,6 +176,8 @@ static void home_free(struct soft_tags *tags, struct soft_home *home)
 {
 	if (home->memory)
 		RB_REMOVE(soft_homes, &tags->homes, home);
+	if (home->window)
+		LIST_REMOVE(home, only.of_stream);
 	free(home->ranges);
 	soft_pool_give(&tags->home_pool, home->place);
 }
@@ -212,8 +220,10 @@ static int rights_check(const struct soft_tag_terms *terms, struct nicd_error *e
 	if ((terms->rights & ~(NIC_RIGHTS_ALL | NIC_INVALIDATABLE)) ||
 	    ((terms->rights & 0x4) && !nic_rights_has(terms->rights, NIC_REMOTE_WRITE)))
 		return nicd_refuse_at(err, NICD_R_FLAGS, NIC_RIGHTS_ALL, terms->rights);
-	if (terms->door && !nic_rights_remote(terms->rights))
+	if ((terms->door || terms->windows) && !nic_rights_remote(terms->rights))
 		return nicd_refuse(err, NICD_R_NO_REMOTE_RIGHTS);
+	if (terms->windows && (terms->door || terms->stream == 0))
+		return nicd_refuse_at(err, NICD_R_VALUE, 0, terms->door);
 	return 0;
 }
 
@@ -254,7 +264,7 @@ static int tokens_draw(struct soft_tags *tags, struct soft_tag *tag, uint32_t pl
 {
 	struct soft_tokens *tokens = &tags->tokens;
 
-	if (terms->door == 0) {
+	if (terms->door == 0 && !terms->windows) {
 		tag->local_token = soft_tokens_draw(tokens);
 		if (tag->local_token == 0)
 			return nicd_refuse(err, NICD_R_TAGS_EXHAUSTED);
@@ -284,7 +294,7 @@ static int tag_fill(struct soft_tags *tags, struct soft_tag *tag, uint32_t place
 		tag->length = (uint32_t)terms->length;
 		tag->page = (uint32_t)(ranges[0].offset / NICD_PAGE);
 	} else {
-		tag->home = home_own(tags, terms, ranges) & 0xffffff;
+		tag->home = home_own(tags, place, terms, ranges) & 0xffffff;
 	}
 	if (!tag->home)
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
@@ -375,6 +385,15 @@ unsigned soft_tag_drop(struct soft_tags *tags, uint64_t serial, uint32_t generat
 
 	soft_tags_drop(tags, &serial, &generation, 1, &cut);
 	return cut;
+}
+
+void soft_windows_drop(struct soft_tags *tags, struct soft_windows *windows)
+{
+	uint32_t ms = LIST_EMPTY(windows) ? 0 : soft_tokens_ms(&tags->tokens);
+	struct soft_home *home;
+
+	while ((home = LIST_FIRST(windows)))
+		tag_end(tags, home->only.tag, ms);
 }
 
 /* Tokens are all over the tables; the tags themselves lie side by side as they came. */
@@ -489,9 +508,14 @@ static const struct access {
 	[SOFT_LOCAL_WRITE] = {NIC_LOCAL_WRITE, true, NICD_R_LOCAL_TOKEN, NICD_R_LOCAL_RANGE, NICD_R_LOCAL_RIGHTS},
 };
 
-/* An export's tag is for the streams that hold its grant and for nobody else, not even for those of its PD. */
+/*
+ * An export's tag is for the streams that hold its grant and for nobody else, not even for those of its PD; a window for its stream, by whatever
+ * door that came.
+ */
 static bool remote_in_scope(const struct soft_scope *scope, const struct soft_home *home)
 {
+	if (home->window)
+		return home->only.stream == scope->stream && home->pd == scope->pd;
 	if (!scope->by_grant)
 		return home->door == 0 && home->pd == scope->pd;
 	for (unsigned i = 0; i < scope->n_grants; i++)

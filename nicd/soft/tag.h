@@ -63,13 +63,18 @@ struct soft_tag {
 _Static_assert(sizeof(struct soft_tag) == 40, "with three places in indexes a tag stays below 64 bytes");
 
 struct soft_tags;
+struct soft_home;
+/* Those of one stream, for as long as it lives: embedded by the stream, kept by tag.c. */
+LIST_HEAD(soft_windows, soft_home);
+
 struct soft_tags_stats {
 	uint64_t memories, tags, quarantined;
 };
 
-/* What a stream may name: the tags of its PD, or only those of these doors (its grant list). */
+/* What a stream may name: the tags of its PD, or only those of these doors (its grant list); and its own windows. */
 struct soft_scope {
 	uint64_t pd;
+	uint64_t stream;        /* its number */
 	bool by_grant;
 	unsigned n_grants;
 	uint64_t grants[4];     /* serials of exports */
@@ -102,6 +107,8 @@ struct soft_tag_terms {
 	uint64_t serial;
 	uint32_t generation, rights;
 	uint64_t pd, door, iova, length;
+	uint64_t stream;                /* a window: for the peer of this stream alone, with no local token, */
+	struct soft_windows *windows;   /* and in its list; NULL: no window */
 	uint32_t n_ranges;
 	struct {
 		uint64_t memory, offset, length;
@@ -113,6 +120,8 @@ int soft_tag_add(struct soft_tags *tags, const struct soft_tag_terms *terms, str
 unsigned soft_tag_drop(struct soft_tags *tags, uint64_t serial, uint32_t generation);
 /* So many, one after the other; `cut` gets what each would have returned. True: one of them is not 0. */
 bool soft_tags_drop(struct soft_tags *tags, const uint64_t *serials, const uint32_t *generations, size_t n, uint32_t *cut);
+/* The stream ends: drops its windows. */
+void soft_windows_drop(struct soft_tags *tags, struct soft_windows *windows);
 struct soft_tag *soft_tag_find(struct soft_tags *tags, uint64_t serial);
 /* True: the 32-bit value is a live or quarantined token. Per-read sink STags must not be one. */
 bool soft_token_taken(const struct soft_tags *tags, uint32_t token);

@@ -142,6 +142,11 @@ bool soft_engine_cut_door(struct soft_engine *engine, uint64_t serial, uint64_t 
 	return true;
 }
 
+struct soft_windows *soft_stream_windows(struct soft_engine *engine, uint64_t stream)
+{
+	return NULL;
+}
+
 bool soft_stream_info(struct soft_engine *engine, uint64_t stream, struct soft_stream_info *ret)
 {
 	for (unsigned i = 0; i < fake.n_streams; i++) {

@@ -223,6 +223,21 @@ struct soft_tag *tag_new(struct host *host, const struct mem *mem, uint64_t pd, 
 	return tag;
 }
 
+struct soft_tag *window_new(struct host *host, const struct mem *mem, uint64_t stream, uint32_t rights, uint64_t iova, uint64_t length)
+{
+	const struct soft_tag_terms terms = {
+		.serial = ++host->serial, .generation = 1, .rights = rights, .pd = PD, .iova = iova, .length = length,
+		.stream = stream, .windows = soft_stream_windows(host->engine, stream),
+		.n_ranges = 1, .ranges = {{mem->serial, 0, length}},
+	};
+	struct soft_tag *tag;
+
+	if (!terms.windows)
+		return NULL;
+	assert_int_equal(soft_tag_add(host->tags, &terms, &tag, NULL), 0);
+	return tag;
+}
+
 uint64_t ticket_new(struct host *host, const uint8_t secret[NICD_TICKET_SIZE], uint64_t pd, uint64_t door, uint32_t uses,
 		    uint64_t ttl_ms)
 {

@@ -79,6 +79,9 @@ void fill(uint8_t *p, size_t n, uint64_t seed);
 /* The whole memory, at iova. `door` 0: of the PD. */
 struct soft_tag *tag_new(struct host *host, const struct mem *mem, uint64_t pd, uint64_t door, uint32_t rights, uint64_t iova);
 
+/* The first `length` bytes, for the peer of one stream of the host. NULL: the stream is not open. */
+struct soft_tag *window_new(struct host *host, const struct mem *mem, uint64_t stream, uint32_t rights, uint64_t iova, uint64_t length);
+
 /* Adds a ticket of which `secret` is the secret. */
 uint64_t ticket_new(struct host *host, const uint8_t secret[NICD_TICKET_SIZE], uint64_t pd, uint64_t door, uint32_t uses,
 		    uint64_t ttl_ms);
