@@ -172,12 +172,18 @@ static void home_enter(struct soft_home *home)
 		home->ranges[i].memory->tags++;
 }
 
+static void home_leave_stream(struct soft_home *home)
+{
+	if (home->window)
+		LIST_REMOVE(home, only.of_stream);
+	home->window = false;
+}
+
 static void home_free(struct soft_tags *tags, struct soft_home *home)
 {
 	if (home->memory)
 		RB_REMOVE(soft_homes, &tags->homes, home);
-	if (home->window)
-		LIST_REMOVE(home, only.of_stream);
+	home_leave_stream(home);
 	free(home->ranges);
 	soft_pool_give(&tags->home_pool, home->place);
 }
@@ -373,6 +379,7 @@ static unsigned tag_end(struct soft_tags *tags, uint32_t place, uint32_t ms)
 	soft_index_remove(&tags->by_serial, tag->serial, place);
 	soft_token_release(&tags->tokens, &tags->tokens.local, tag->local_token, place, ms);
 	soft_token_release(&tags->tokens, &tags->tokens.remote, tag->remote_token, place, ms);
+	home_leave_stream(home_at(tags, tag));   /* which may end by the cut, and drop what it has */
 	n = tag_cut(tags, tag);
 	home_leave(tags, home_at(tags, tag));
 	soft_pool_give(&tags->pool, place);
