@@ -12,6 +12,7 @@
 #include "nicd/mapping.h"
 #include "nicd/mw.h"
 #include "nicd/nic.h"
+#include "nicd/region.h"
 
 static void adapter_lost(struct nic_adapter *adapter);
 static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial, uint32_t generation);
@@ -61,7 +62,7 @@ static bool lose_qp(struct nic_adapter *adapter, struct nic_object *object)
 
 static bool lose_mr(struct nic_adapter *adapter, struct nic_object *object)
 {
-	return ((struct nic_mr *)object)->pd->adapter != adapter || nic_mr_lost((struct nic_mr *)object);
+	return nic_region(object).pd->adapter != adapter || nic_region_lost(object);
 }
 
 static bool lose_mw(struct nic_adapter *adapter, struct nic_object *object)
@@ -167,22 +168,35 @@ static void adapter_lost(struct nic_adapter *adapter)
 	nic_adapter_tell(adapter, ENDED_AT_ONCE);
 }
 
-/* The device is ahead: what stands on the tag is taken down as by the owner's own deregistering, and its owner is told. */
-static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial, uint32_t generation)
+/* Of a normal MR, which is not made so that peers may: it is taken down as by its owner's own deregistering, and its owner is told. */
+static void mr_invalidated(struct nic_adapter *adapter, struct nic_mr *mr, uint32_t generation)
 {
-	struct nic_mr *mr = (struct nic_mr *)nic_find(adapter->nic, NIC_MR, serial);
-	struct nic_mw *mw = (struct nic_mw *)nic_find(adapter->nic, NIC_MW, serial);
+	uint64_t serial = mr->object.serial;
 	struct nicd_error err;
 
-	if (mw && mw->pd->adapter == adapter)
-		nic_mw_invalidated(mw, generation);
-	if (!mr || mr->pd->adapter != adapter || mr->generation != generation || mr->state != NIC_MR_REGISTERED)
+	if (mr->generation != generation || mr->state != NIC_MR_REGISTERED)
 		return;
 	nic_object_emit(&mr->object, NIC_EVENT_REMOTE_INVALIDATED, serial, NULL);
 	mr = (struct nic_mr *)nic_find(adapter->nic, NIC_MR, serial);
 	/* Without memory it stays registered, with tokens that nobody knows any more, until it is deregistered. */
 	if (mr && mr->state == NIC_MR_REGISTERED && mr->generation == generation)
 		nic_mr_revoke(mr, NULL, NULL, &err);
+}
+
+/* The device is ahead of us. */
+static void adapter_tag_invalidated(struct nic_adapter *adapter, uint64_t serial, uint32_t generation)
+{
+	struct nic_object *object = nic_find(adapter->nic, NIC_MR, serial);
+	struct nic_mw *mw = (struct nic_mw *)nic_find(adapter->nic, NIC_MW, serial);
+
+	if (mw && mw->pd->adapter == adapter)
+		nic_mw_invalidated(mw, generation);
+	if (!object || nic_region(object).pd->adapter != adapter)
+		return;
+	if (nic_is_frmr(object))
+		nic_frmr_invalidated((struct nic_frmr *)object, generation);
+	else
+		mr_invalidated(adapter, (struct nic_mr *)object, generation);
 }
 
 bool nic_adapter_used(const struct nic_adapter *adapter)

@@ -34,7 +34,8 @@ struct nic_mr_op {
 	struct nic_done *done;          /* of the register or deregister */
 	struct nic_done *closed;
 	struct nic_receipt receipt;
-	struct nic_mr_op *outer;        /* telling, or spare: the next one */
+	struct nic_mr_op *next;         /* spare */
+	const struct nic_receipt *outer;   /* what was told before this one's */
 	unsigned n_attached;            /* registering: the first of its ranges whose memories the device does not have */
 	bool unconfirmed;               /* counted in nic->quarantined */
 	bool promised;                  /* REVOKE_UNCONFIRMED was answered: the owner is owed REVOKE_CONFIRMED */
@@ -64,14 +65,14 @@ static struct nic_mr_op *op_unspare(struct nic *nic)
 {
 	struct nic_mr_op *op = nic->spare_ops;
 
-	nic->spare_ops = op->outer;
+	nic->spare_ops = op->next;
 	nic->n_spare_ops--;
 	return op;
 }
 
 static void op_spare(struct nic *nic, struct nic_mr_op *op)
 {
-	op->outer = nic->spare_ops;
+	op->next = nic->spare_ops;
 	nic->spare_ops = op;
 	nic->n_spare_ops++;
 }
@@ -126,13 +127,13 @@ static struct nic_mr_op *op_steal(struct nic_mr *mr)
 
 	mr->op = NULL;
 	op->outer = nic->telling;
-	nic->telling = op;
+	nic->telling = &op->receipt;
 	return op;
 }
 
 static void op_end(struct nic *nic, struct nic_mr_op *op)
 {
-	assert(nic->telling == op && !op->deadline.armed);
+	assert(nic->telling == &op->receipt && !op->deadline.armed);
 	nic->telling = op->outer;
 	if (nic->n_spare_ops < OPS_SPARE)
 		op_spare(nic, op);
@@ -144,7 +145,7 @@ const struct nic_receipt *nic_mr_receipt(const struct nic *nic)
 {
 	static const struct nic_receipt none;
 
-	return nic->telling ? &nic->telling->receipt : &none;
+	return nic->telling ? nic->telling : &none;
 }
 
 /* ---- making and ending */

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "nicd/op.h"
+#include "nicd/region.h"
 
 static void mw_tagged(struct nic_cmd *cmd);
 static void mw_dropped(struct nic_cmd *cmd);
@@ -96,42 +97,11 @@ static void mw_let_go(struct nic_mw *mw)
 
 /* ---- bind: checks */
 
-/* What a window needs to know of its MR. */
-struct base {
-	struct nic_pd *pd;
-	uint64_t iova, length;
-	uint32_t rights;
-};
-
-static struct nic_mr *normal(struct nic_object *mr)
+static int check_mr(const struct nic_object *mr, const struct nic_region *base, struct nicd_error *err)
 {
-	return (struct nic_mr *)mr;
-}
-
-static struct base base_of(struct nic_object *mr)
-{
-	return (struct base){
-		.pd = normal(mr)->pd, .iova = normal(mr)->iova, .length = normal(mr)->length, .rights = normal(mr)->rights,
-	};
-}
-
-static int base_check(struct nic_object *mr, struct nicd_error *err)
-{
-	if (normal(mr)->closing)
-		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, normal(mr)->state);
-	return nic_life_check(NIC_KIND_NORMAL, normal(mr)->state, NIC_STEP_BIND_TO, err);
-}
-
-static struct nic_tenants *base_tenants(struct nic_object *mr, struct nicd_error *err)
-{
-	return nic_mr_expect(normal(mr), false, err) < 0 ? NULL : normal(mr)->tenants;
-}
-
-static unsigned base_ranges(const struct nic_mw *mw, struct nic_tag_range *ret)
-{
-	const struct nic_mr *mr = normal(mw->tenants->mr);
-
-	return nic_mr_tag_ranges(mr, mw->iova - mr->iova, mw->length, ret);
+	if (base->closing)
+		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_REGISTERED, base->state);
+	return nic_life_check(mr->kind, base->state, NIC_STEP_BIND_TO, err);
 }
 
 static int check_state(const struct nic_mw *mw, enum nic_life_step step, struct nicd_error *err)
@@ -148,7 +118,7 @@ static int check_qp(const struct nic_qp *qp, struct nicd_error *err)
 	return 0;
 }
 
-static int check_range(const struct nic_bind *what, const struct base *base, struct nicd_error *err)
+static int check_range(const struct nic_bind *what, const struct nic_region *base, struct nicd_error *err)
 {
 	uint64_t end = base->iova + base->length;   /* a registration does not wrap */
 
@@ -161,7 +131,7 @@ static int check_range(const struct nic_bind *what, const struct base *base, str
 	return 0;
 }
 
-static int check_rights(uint32_t flags, const struct base *base, uint32_t *rights, struct nicd_error *err)
+static int check_rights(uint32_t flags, const struct nic_region *base, uint32_t *rights, struct nicd_error *err)
 {
 	int r = nic_op_rights(NIC_OP_BIND, flags, rights, err);
 
@@ -177,14 +147,14 @@ static int check_rights(uint32_t flags, const struct base *base, uint32_t *right
 /* The order is the one that mw.h promises. */
 static int bind_check(const struct nic_mw *mw, const struct nic_bind *what, uint32_t *rights, struct nicd_error *err)
 {
-	const struct base base = base_of(what->mr);
+	const struct nic_region base = nic_region(what->mr);
 	int r = check_state(mw, NIC_STEP_BIND, err);
 
 	if (r < 0)
 		return r;
 	if (base.pd != mw->pd || what->qp->pd != mw->pd)
 		return nicd_refuse(err, NICD_R_PD_MISMATCH);
-	r = base_check(what->mr, err);
+	r = check_mr(what->mr, &base, err);
 	if (r == 0)
 		r = check_qp(what->qp, err);
 	if (r == 0)
@@ -207,7 +177,7 @@ static int mw_enter(struct nic_mw *mw, const struct nic_bind *what, struct nicd_
 {
 	struct nic_provider *provider = mw->pd->adapter->provider;
 	uint64_t pinned = provider->ops->cost(provider, NIC_COST_TAG, what->length);
-	struct nic_tenants *tenants = base_tenants(what->mr, err);
+	struct nic_tenants *tenants = nic_region_expect(what->mr, err);
 	int r;
 
 	if (!tenants)
@@ -280,7 +250,7 @@ static void mw_add_tag(struct nic_mw *mw, const struct nic_order *order)
 		.only_qp = true,
 	};
 
-	what.n_ranges = base_ranges(mw, ranges);
+	what.n_ranges = nic_region_tag_ranges(mw->tenants->mr, mw->iova - nic_region(mw->tenants->mr).iova, mw->length, ranges);
 	mw->ordered = true;
 	nic_cmd_begin(&mw->cmd, mw_tagged);
 	provider->ops->tag_add(provider, &what, &mw->cmd);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "nicd/mw.h"
+#include "nicd/region.h"
 
 enum { TICK = 256 };   /* deadlines, lost objects or owners told of it, and Qps of shut doors, of one nic_tick */
 
@@ -24,6 +25,8 @@ void nic_init(struct nic *nic, struct nic_env *env, const struct nic_limits *lim
 		RB_INIT(&nic->registry[i]);
 	RB_INIT(&nic->names);
 	nic_pool_init(&nic->mrs, env, sizeof(struct nic_mr));
+	nic_pool_init(&nic->frmrs, env, sizeof(struct nic_frmr));
+	nic_pool_init(&nic->frmr_ops, env, nic_frmr_op_size());
 	nic_table_pool_init(&nic->table_pages, env);
 	TAILQ_INIT(&nic->deadlines);
 	TAILQ_INIT(&nic->adapters);
@@ -46,6 +49,8 @@ void nic_deinit(struct nic *nic)
 	assert(!nic->telling);
 	nic_mr_ops_free(nic);
 	nic_pool_deinit(&nic->mrs);
+	nic_pool_deinit(&nic->frmrs);
+	nic_pool_deinit(&nic->frmr_ops);
 	nic_pool_deinit(&nic->table_pages);
 	nic_accounts_deinit(&nic->accounts);
 }
@@ -161,7 +166,7 @@ int nic_revoke(struct nic *nic, struct nic_object *object, struct nic_done *done
 	nicd_refuse(&why, NICD_R_REVOKED);
 	switch (object->type) {
 	case NIC_MR:
-		return nic_mr_revoke((struct nic_mr *)object, &why, done, err);
+		return nic_region_revoke(object, &why, done, err);
 	case NIC_MW:
 		return nic_mw_revoke((struct nic_mw *)object, &why, done, err);
 	case NIC_EXPORT:

@@ -8,6 +8,7 @@
 
 struct nic_adapter;
 struct nic_mr_op;
+struct nic_receipt;
 struct nic_deadline;
 struct nic_export;
 
@@ -22,10 +23,10 @@ struct nic {
 	struct nic_registry registry[NIC_TYPE_COUNT];
 	uint64_t count[NIC_TYPE_COUNT];       /* live objects */
 	uint64_t last_serial;
-	struct nic_pool mrs, table_pages;
+	struct nic_pool mrs, frmrs, frmr_ops, table_pages;
 	struct nic_mr_op *spare_ops;          /* of mr.c */
 	uint32_t n_spare_ops;
-	struct nic_mr_op *telling;            /* whose callbacks are being called */
+	const struct nic_receipt *telling;    /* of the one whose callbacks are being called */
 	uint64_t held_fds;
 	uint64_t quarantined;                 /* objects whose revocation is not confirmed in time */
 	TAILQ_HEAD(, nic_deadline) deadlines; /* in order: all have the same length */

@@ -8,6 +8,7 @@
 #include "nicd/mapping.h"
 #include "nicd/mw.h"
 #include "nicd/nic.h"
+#include "nicd/region.h"
 
 void nic_owner_init(struct nic_owner *owner, struct nic *nic, struct nic_account *account, uint64_t session)
 {
@@ -105,9 +106,9 @@ static bool close_mw(struct nic_object *object)
 
 static bool close_mr(struct nic_object *object)
 {
-	if (nic_mr_prepare_close((struct nic_mr *)object, NULL) < 0)
+	if (nic_region_prepare_close(object, NULL) < 0)
 		return false;
-	nic_mr_close((struct nic_mr *)object, NULL);
+	nic_region_close(object, NULL);
 	return true;
 }
 

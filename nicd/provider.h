@@ -7,8 +7,8 @@
  * Every command is asynchronous and has one kind of end: cmd->done(cmd) is called exactly once, with cmd->error and the result
  * filled in; it may be called before the op returns, and then the object that embeds the command may be gone already. A command in
  * flight belongs to the provider; the arguments (`what`) are borrowed during the call only. Commands on one object are given one after the
- * other, but a stream may be disconnected while it connects, which ends the connecting; commands of one provider take effect in the
- * order given.
+ * other, but a stream may be disconnected while it connects, which ends the connecting, and a tag may be dropped at once while a drop of it
+ * waits for its turn; commands of one provider take effect in the order given, but for those that are work of a stream.
  *
  * Every op exists: nic_provider_none (provider.c) answers NOT_SUPPORTED, and providers copy what they do not have from it.
  */

@@ -486,6 +486,23 @@ static int work_check(const struct nic_qp *qp, bool receive, struct nicd_error *
 	return 0;
 }
 
+int nic_qp_begin_work(struct nic_qp *qp, const struct nic_pd *pd, struct nicd_error *err)
+{
+	int r;
+
+	if (qp->pd != pd)
+		return nicd_refuse(err, NICD_R_PD_MISMATCH);
+	r = work_check(qp, false, err);
+	qp->posted += r == 0;
+	return r;
+}
+
+void nic_qp_end_work(struct nic_qp *qp)
+{
+	qp->posted--;
+	qp_settle(qp);
+}
+
 /* `charge` becomes the work's, released before its answer. */
 static void work_begin(struct nic_qp *qp, struct nic_work *work, const struct nic_charge *charge, struct nic_done *done,
 		       void (*fn)(struct nic_cmd *cmd))

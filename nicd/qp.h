@@ -114,7 +114,12 @@ int nic_qp_disconnect(struct nic_qp *qp, struct nic_done *done, struct nicd_erro
 /* Disconnects, waits for posted work (answered FLUSHED), ends last. */
 void nic_qp_close(struct nic_qp *qp, struct nic_done *done);
 
-/* Only for nicd/. */
+/*
+ * Only for nicd/. What the device does in the order of this Qp's work, for another object of the same PD: it is counted like a post, and the
+ * Qp waits for its end, which comes after its answer. PD_MISMATCH, QP_STATE, IN_FLIGHT.
+ */
+int nic_qp_begin_work(struct nic_qp *qp, const struct nic_pd *pd, struct nicd_error *err);
+void nic_qp_end_work(struct nic_qp *qp);   /* the Qp may be gone afterwards */
 int nic_qp_revoke(struct nic_qp *qp, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
 /* A peer came in by this door. NO_MEMORY. */
 int nic_qp_accept(struct nic_qp **ret, struct nic_export *door, uint64_t stream, const char *peer, struct nicd_error *err);

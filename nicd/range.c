@@ -81,3 +81,24 @@ int nic_ranges_reserve(const struct nic_range *ranges, unsigned n, struct nic_ad
 	}
 	return 0;
 }
+
+unsigned nic_ranges_part(const struct nic_range *ranges, unsigned n, uint64_t offset, uint64_t length, struct nic_range *ret)
+{
+	unsigned pieces = 0;
+
+	for (unsigned i = 0; i < n && length > 0; i++) {
+		uint64_t part = ranges[i].length;
+
+		if (offset >= part) {
+			offset -= part;
+			continue;
+		}
+		part -= offset;
+		if (part > length)
+			part = length;
+		ret[pieces++] = (struct nic_range){ ranges[i].memory, ranges[i].offset + offset, part };
+		offset = 0;
+		length -= part;
+	}
+	return pieces;
+}

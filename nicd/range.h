@@ -19,6 +19,8 @@ int nic_ranges_check(const struct nic_range *ranges, unsigned n, uint64_t page, 
 
 /* The parts of `ranges` that [offset, offset + length) of them all is, as a device wants them; at most n. Returns how many. */
 unsigned nic_ranges_cut(const struct nic_range *ranges, unsigned n, uint64_t offset, uint64_t length, struct nic_tag_range *ret);
+/* The same, as ranges. */
+unsigned nic_ranges_part(const struct nic_range *ranges, unsigned n, uint64_t offset, uint64_t length, struct nic_range *ret);
 
 /* Reserves attachments for them; on failure none of this call's is left. QUOTA, NO_MEMORY. */
 int nic_ranges_reserve(const struct nic_range *ranges, unsigned n, struct nic_adapter *adapter, struct nicd_error *err);

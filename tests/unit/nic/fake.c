@@ -240,11 +240,20 @@ static void apply_tag_add(struct fake *fake, const struct fake_command *command)
 	command->cmd->tags.remote_token = tag->token;
 }
 
+void fake_tag_gone(struct fake *fake, uint64_t serial)
+{
+	struct fake_thing *tag = thing_find(fake->tags, serial);
+
+	if (tag)
+		tag_remove(fake, tag);
+}
+
 static void apply_tag_drop(struct fake *fake, const struct fake_command *command)
 {
 	struct fake_thing *tag = thing_find(fake->tags, command->serial);
 
-	if (!tag)
+	/* One that was overtaken finds what it meant gone. */
+	if (!tag || (command->order && tag->generation != command->generation))
 		return;
 	must(tag->generation == command->generation, "drop of generation %u, there is %u", command->generation, tag->generation);
 	tag_remove(fake, tag);
@@ -417,7 +426,7 @@ static bool may_overlap(enum fake_op op, const struct fake_command *other)
 {
 	enum fake_op before = other->op;
 
-	if (op == FAKE_TAG_DROP && other->order)
+	if (other->order && (op == FAKE_TAG_DROP || before == FAKE_TAG_DROP))
 		return true;
 	if (op == FAKE_KEY_ADD)
 		return before == FAKE_KEY_ADD;
@@ -501,7 +510,8 @@ static void op_tag_add(struct nic_provider *p, const struct nic_tag *what, struc
 	command->door = what->door;
 	command->only_qp = what->only_qp;
 	command->order = what->order.qp;
-	memcpy(fake->ranges, what->ranges, what->n_ranges * sizeof(*what->ranges));
+	if (what->n_ranges > 0)
+		memcpy(fake->ranges, what->ranges, what->n_ranges * sizeof(*what->ranges));
 	fake->tag = *what;
 	fake->tag.ranges = fake->ranges;
 	go(fake, command);

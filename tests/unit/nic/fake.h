@@ -114,6 +114,9 @@ uint32_t fake_tag_token(const struct fake *fake, uint64_t serial);
 
 /* ---- news */
 
+/* What the device does when a peer's message invalidates this tag; the event is the test's to tell. */
+void fake_tag_gone(struct fake *fake, uint64_t serial);
+
 uint64_t fake_stream_open(struct fake *fake, uint64_t door, const char *peer);
 void fake_stream_close(struct fake *fake, uint64_t stream, enum nicd_reason why, const struct nic_counters *counters);
 void fake_expire(struct fake *fake, uint64_t door);
