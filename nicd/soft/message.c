@@ -84,6 +84,7 @@ enum tx_result message_frame(struct soft_stream *s, const struct tx_cursor *at, 
 	frame->after.entry += header.last;
 	frame->after.send_msn += header.last;
 	at->work->msn = header.msn;
+	at->work->numbered = true;
 	return TX_FRAME;
 }
 
@@ -98,6 +99,7 @@ enum tx_result message_notice_frame(const struct tx_cursor *at, struct tx_frame 
 	frame->after.notified = true;
 	frame->after.send_msn++;
 	at->work->msn = header.msn;
+	at->work->numbered = true;
 	return TX_FRAME;
 }
 
@@ -106,7 +108,7 @@ bool message_find(struct soft_stream *s, const struct rdmap_header *h, struct so
 	struct soft_work *work;
 
 	TAILQ_FOREACH(work, &s->posted, next) {
-		if (work->msn != h->msn || work->confirmed == work->n_entries)
+		if (!work->numbered || work->msn != h->msn || work->confirmed == work->n_entries)
 			continue;
 		/* The peer goes through a stream in order: what a refused notice tells of is placed. */
 		if (work->notify)

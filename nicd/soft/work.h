@@ -25,7 +25,8 @@ struct soft_work {
 	bool notify, solicited, invalidate, fence;
 	uint32_t invalidate_token;
 	uint8_t *inline_data;              /* behind the entries; NULL: the bytes are in the memory behind the local token */
-	uint32_t msn;                      /* of its message, once that is on the wire */
+	uint32_t msn;                      /* of its message, while `numbered`: once that is on the wire (0 is a number, too) */
+	bool numbered;
 	struct soft_completion completion; /* valid when ended */
 	void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result);
 	void *userdata;

@@ -7,7 +7,7 @@
 
 #include "nicd/soft/bytes.h"
 
-enum { IOVA = 0x7000000, SIZE = 1 << 20, THERE = 0x1000, STAG = 0x0a0b0c0d };
+enum { IOVA = 0x7000000, SIZE = 1 << 20, THERE = 0x1000, NO_MESSAGE = 1, STAG = 0x0a0b0c0d };
 
 static const uint8_t ticket[NICD_TICKET_SIZE] = "0123456789abcde";
 static const struct mpa_frame good_reply = {.reply = true, .revision = 2, .enhanced = true, .ird = 4, .ord = 4};
@@ -427,7 +427,7 @@ static void test_blame(void **state)
 {
 	static const struct {
 		enum rdmap_code code;
-		uint64_t to;             /* 0: no header */
+		uint64_t to;             /* 0: no header; NO_MESSAGE: that of message 0, which was never sent */
 		bool read;               /* a read list, its second request copied */
 		enum nicd_reason reason;
 		uint32_t failed;
@@ -441,6 +441,8 @@ static void test_blame(void **state)
 		{RDMAP_E_RIGHTS, 0, true, NICD_R_REMOTE_RIGHTS, 1, false},
 		{RDMAP_E_BOUNDS, 0, true, NICD_R_REMOTE_RANGE, 1, false},
 		{MPA_E_CRC, 0, false, NICD_R_REMOTE_TERMINATE, 0, true},
+		/* mutation: take work without a number for message 0 */
+		{DDP_E_NO_BUFFER, NO_MESSAGE, false, NICD_R_NO_RECEIVE, 0, true},
 	};
 	static uint8_t buf[FPDU_MAX];
 	struct world w;
@@ -456,6 +458,8 @@ static void test_blame(void **state)
 		struct posted p, behind;
 		struct rdmap_header h;
 
+		if (rows[i].to == NO_MESSAGE)
+			t.header = (struct rdmap_header){.opcode = RDMAP_SEND, .queue = QUEUE_SEND};
 		open_stream(&w);
 		post(&w.host, w.terms.stream, rows[i].read ? NIC_READ : NIC_WRITE, list, 3, &p);
 		post(&w.host, w.terms.stream, NIC_WRITE, list, 1, &behind);
