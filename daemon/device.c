@@ -95,6 +95,8 @@ static void opening_run(uv_work_t *work)
 
 /* ---- up */
 
+static void on_retry(uv_timer_t *timer);
+
 static void on_device(uv_poll_t *poll, int status, int events)
 {
 	struct device *device = poll->data;
@@ -207,6 +209,8 @@ void device_turn(struct device *device)
 		device_lost(device);
 		return;
 	}
+	if (soft_provider_is_starved(device->soft) && !uv_is_active((uv_handle_t *)&device->retry))
+		uv_timer_start(&device->retry, on_retry, SOFT_PROVIDER_STARVED_MS, 0);
 	events = UV_READABLE | (soft_provider_wants_write(device->soft) ? UV_WRITABLE : 0);
 	if (events != device->events && !uv_poll_start(device->poll, events, on_device))
 		device->events = events;
@@ -301,6 +305,10 @@ static void on_retry(uv_timer_t *timer)
 	/* The old child must be gone: its end is told, and then this is called again. */
 	if (device->state == DEVICE_WAITING && !device->softproc.pid)
 		device_open(device, false);
+	if (device->poll) {   /* it was starved */
+		device->soft->ops->push(device->soft);
+		device_turn(device);
+	}
 }
 
 /* Said once, not with each attempt. */

@@ -31,7 +31,7 @@ struct device {
 	struct device_opening *opening;     /* on a worker */
 	uv_poll_t *poll;                    /* UP */
 	int events;
-	uv_timer_t retry;
+	uv_timer_t retry;                   /* WAITING: to open it; UP: to send what the kernel could not take */
 	struct fault fault;
 	unsigned failures;                  /* in a row */
 	unsigned open_handles;

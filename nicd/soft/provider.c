@@ -30,6 +30,8 @@ enum {
 	READS = 32,          /* frames per dispatch; the caller's poll comes again */
 	FIRST_SLOTS = 256,
 	DROPS = 256,         /* of one request */
+	LOST_PER_TURN = 1024, /* commands that end in a dispatch once the device is lost */
+	LOST_SLOTS = 16,     /* empty slots cost as much as one of them */
 	DROPS_READ = 256,    /* ended in a dispatch, then the rest waits: with each of them goes an MR */
 };
 #define NO_SLOT UINT32_MAX
@@ -51,6 +53,9 @@ struct soft_provider {
 	struct nic_provider base;
 	int sock;
 	bool failed;           /* a send failed: dispatch will find the end of the socket */
+	bool starved;          /* the last send found the kernel short */
+	bool lost;             /* what was in flight is ending, up to n_ended; then the socket is closed */
+	uint32_t n_ended;      /* slots */
 	struct frame_out out;
 	struct arena arena;
 	struct slot *slots;    /* a command's id is its index + 1 */
@@ -123,7 +128,7 @@ static bool send_begin(struct soft_provider *p, struct nic_cmd *cmd, uint32_t ki
 {
 	cmd->kind = kind;
 	cmd->next.stqe_next = NULL;
-	if (p->sock < 0)
+	if (p->lost)
 		end(cmd, NICD_R_DEVICE_LOST, 0);
 	else if (slot_take(p, cmd) < 0)
 		end(cmd, NICD_R_NO_MEMORY, 0);
@@ -132,15 +137,17 @@ static bool send_begin(struct soft_provider *p, struct nic_cmd *cmd, uint32_t ki
 	return false;
 }
 
-/* A command and those that went with it. */
-static void end_all(struct nic_cmd *cmd, enum nicd_reason reason)
+/* A command and those that went with it; returns how many. */
+static unsigned end_all(struct nic_cmd *cmd, enum nicd_reason reason)
 {
 	struct nic_cmd *next;
+	unsigned n;
 
-	for (; cmd; cmd = next) {
+	for (n = 0; cmd; cmd = next, n++) {
 		next = cmd->next.stqe_next;
 		end(cmd, reason, 0);
 	}
+	return n;
 }
 
 static void send_end(struct soft_provider *p, struct nic_cmd *cmd, int r)
@@ -206,13 +213,14 @@ static void soft_push(struct nic_provider *provider)
 	struct soft_provider *p = soft_provider(provider);
 	int r;
 
-	if (p->sock < 0)
+	if (p->lost)
 		return;
 	drops_send(p);
 	if (p->failed || frame_out_empty(&p->out))
 		return;
 	r = frame_flush(&p->out, p->sock);
-	if (r == 0 || r == -EAGAIN || kernel_is_short(r))
+	p->starved = kernel_is_short(r);
+	if (r == 0 || r == -EAGAIN || p->starved)
 		return;
 	/* Commands do not end in here, where nobody expects it: the end of the socket now shows in dispatch. */
 	p->failed = true;
@@ -325,7 +333,7 @@ static void soft_tag_drop(struct nic_provider *provider, uint64_t serial, uint32
 		soft_tag_drop_ordered(p, serial, generation, order, cmd);
 		return;
 	}
-	if (p->sock < 0) {
+	if (p->lost) {
 		end(cmd, NICD_R_DEVICE_LOST, 0);
 		return;
 	}
@@ -715,22 +723,32 @@ static void on_event(struct soft_provider *p, const Soft__Event *event)
 }
 
 /* Ends all commands; new ones that their callbacks give end at once, because the socket is gone first. */
-static void lose(struct soft_provider *p)
+static void lose_begin(struct soft_provider *p)
 {
-	struct nic_cmd *drops;
+	struct nic_cmd *drops = p->drops.first;
 
-	if (p->sock < 0)
-		return;
-	close(p->sock);
-	p->sock = -1;
+	p->lost = true;
 	p->base.up = false;
+	/* Whatever the reason, dispatch is called again for as long as it is open. */
+	shutdown(p->sock, SHUT_RDWR);
 	frame_out_deinit(&p->out);
-	for (uint32_t i = 0; i < p->n_slots; i++)
-		end_all(slot_give(p, i + 1), NICD_R_DEVICE_LOST);
-	drops = p->drops.first;
 	p->drops.first = p->drops.last = NULL;
 	p->drops.n = 0;
 	end_all(drops, NICD_R_DEVICE_LOST);
+}
+
+/* True: nothing is in flight any more. */
+static bool lose_step(struct soft_provider *p, uint64_t budget)
+{
+	uint64_t spent = 0;
+
+	for (; p->n_ended < p->n_slots && spent < budget; p->n_ended++)
+		spent += 1 + LOST_SLOTS * (uint64_t)end_all(slot_give(p, p->n_ended + 1), NICD_R_DEVICE_LOST);
+	if (p->n_ended < p->n_slots)
+		return false;
+	close(p->sock);
+	p->sock = -1;
+	return true;
 }
 
 /* false: the device is not to be talked to any more. */
@@ -774,15 +792,14 @@ void soft_provider_dispatch(struct nic_provider *provider)
 		return;
 	p->n_dropped = 0;
 	max = wire_pace_begin(&p->pace, READS);
-	while (n < max && p->n_dropped < DROPS_READ && read_frame(p, &lost))
+	while (!p->lost && n < max && p->n_dropped < DROPS_READ && read_frame(p, &lost))
 		n++;
 	wire_pace_end(&p->pace, max, n);
-	if (!lost) {
+	if (lost)
+		lose_begin(p);
+	if (!p->lost)
 		soft_push(provider);
-		return;
-	}
-	lose(p);
-	if (p->base.events)
+	else if (lose_step(p, LOST_PER_TURN * LOST_SLOTS) && p->base.events)
 		p->base.events->lost(p->base.adapter);
 }
 
@@ -795,7 +812,14 @@ bool soft_provider_wants_write(const struct nic_provider *provider)
 {
 	const struct soft_provider *p = (const struct soft_provider *)provider;
 
-	return p->sock >= 0 && !p->failed && (p->drops.first || !frame_out_empty(&p->out));
+	return !p->lost && !p->failed && !p->starved && (p->drops.first || !frame_out_empty(&p->out));
+}
+
+bool soft_provider_is_starved(const struct nic_provider *provider)
+{
+	const struct soft_provider *p = (const struct soft_provider *)provider;
+
+	return !p->lost && !p->failed && p->starved;
 }
 
 static void soft_free(struct nic_provider *provider)
@@ -804,7 +828,10 @@ static void soft_free(struct nic_provider *provider)
 
 	if (!p)
 		return;
-	lose(p);
+	if (!p->lost)
+		lose_begin(p);
+	if (p->sock >= 0)
+		lose_step(p, UINT64_MAX);
 	frame_out_deinit(&p->out);
 	arena_deinit(&p->arena);
 	free(p->slots);

@@ -47,6 +47,18 @@ struct fixture {
 	uint8_t buf[NICD_FRAME_MAX + 1];
 };
 
+static int send_errno;   /* what the kernel says; 0: it sends */
+
+ssize_t __real_send(int fd, const void *data, size_t len, int flags);
+ssize_t __wrap_send(int fd, const void *data, size_t len, int flags);
+ssize_t __wrap_send(int fd, const void *data, size_t len, int flags)
+{
+	if (!send_errno)
+		return __real_send(fd, data, len, flags);
+	errno = send_errno;
+	return -1;
+}
+
 static unsigned n_done, n_lost, n_opened, n_closed, n_expired;
 static uint64_t last_stream, last_door, last_peer_read;
 static enum nicd_reason last_reason;
@@ -448,6 +460,14 @@ static void test_many(void **state)
 	free(drops);
 }
 
+static void device_cut(struct fixture *f)
+{
+	soft_control_close(f->control, on_closed, NULL);
+	uv_run(&f->loop, UV_RUN_DEFAULT);
+	soft_control_free(f->control);
+	f->control = NULL;
+}
+
 static void test_lost(void **state)
 {
 	struct fixture *f = *state;
@@ -458,10 +478,7 @@ static void test_lost(void **state)
 	locator_addr_parse("127.0.0.9:99", &connect.addr);
 	f->provider->ops->qp_connect(f->provider, &connect, &fresh(&waiting)->cmd);
 	turn(f);
-	soft_control_close(f->control, on_closed, NULL);
-	uv_run(&f->loop, UV_RUN_DEFAULT);
-	soft_control_free(f->control);
-	f->control = NULL;
+	device_cut(f);
 	/* Queued, not sent; and it gives itself again when it is told. */
 	fresh(&again)->again = f->provider;
 	f->provider->ops->stats(f->provider, &again.cmd);
@@ -483,6 +500,66 @@ static void test_lost(void **state)
 	assert_int_equal(late.cmd.error.reason, NICD_R_DEVICE_LOST);
 	soft_provider_dispatch(f->provider);
 	assert_int_equal(n_lost, 1000 + n_done - 2);
+}
+
+/* mutation: end all in the first turn; tell of the loss before the last has ended; take commands meanwhile */
+static void test_lost_in_turns(void **state)
+{
+	enum { N = 5000, PER_TURN = 1024 };
+	struct fixture *f = *state;
+	struct cmd *cmds = calloc(N, sizeof(*cmds)), late;
+	struct nic_connect connect = {.pd = 5};
+	unsigned turns = 0, before;
+
+	for (unsigned i = 0; i < N; i++) {
+		connect.qp = 40 + i;
+		f->provider->ops->qp_connect(f->provider, &connect, &fresh(&cmds[i])->cmd);
+	}
+	device_cut(f);
+	while (soft_provider_fd(f->provider) >= 0) {
+		assert_int_equal(n_lost, 0);
+		before = n_done;
+		soft_provider_dispatch(f->provider);
+		assert_true(n_done - before <= PER_TURN);
+		assert_false(f->provider->up);
+		assert_false(soft_provider_wants_write(f->provider));
+		f->provider->ops->stats(f->provider, &fresh(&late)->cmd);
+		assert_int_equal(late.done, 1);
+		assert_int_equal(late.cmd.error.reason, NICD_R_DEVICE_LOST);
+		turns++;
+	}
+	assert_true(turns > N / PER_TURN);
+	for (unsigned i = 0; i < N; i++)
+		assert_true(cmds[i].done == 1 && cmds[i].cmd.error.reason == NICD_R_DEVICE_LOST);
+	assert_int_equal(n_lost, 1000 + n_done - 1);
+	free(cmds);
+}
+
+/* Short of memory, or of descriptors in flight: the socket says all the time that it can be written to. */
+static void test_starved(void **state)
+{
+	static const int errors[] = {ENOBUFS, ENOMEM, ETOOMANYREFS};
+	struct fixture *f = *state;
+	struct cmd cmd;
+
+	for (unsigned i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		send_errno = errors[i];
+		f->provider->ops->stats(f->provider, &fresh(&cmd)->cmd);
+		f->provider->ops->push(f->provider);
+		/* mutation: poll for writing all the same, which spins */
+		assert_false(soft_provider_wants_write(f->provider));
+		assert_true(soft_provider_is_starved(f->provider));
+		soft_provider_dispatch(f->provider);
+		assert_true(soft_provider_is_starved(f->provider));
+		send_errno = 0;
+		assert_int_equal(cmd.done, 0);
+		f->provider->ops->push(f->provider);
+		assert_false(soft_provider_is_starved(f->provider));
+		turn(f);
+		/* mutation: lose the device for that */
+		assert_true(cmd.done == 1 && cmd.cmd.error.reason == NICD_R_NONE);
+	}
+	assert_true(f->provider->up);
 }
 
 static void test_free_in_flight(void **state)
@@ -797,7 +874,8 @@ static void test_slow_device(void **state)
 	assert_int_equal(n, N + 1);   /* and Hello */
 	assert_false(soft_provider_wants_write(f->provider));
 	close(f->theirs);
-	soft_provider_dispatch(f->provider);
+	while (soft_provider_fd(f->provider) >= 0)
+		soft_provider_dispatch(f->provider);
 	assert_int_equal(n_done, N);
 	f->provider->ops->free(f->provider);
 	fixture_free(f);
@@ -816,7 +894,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(facts), TEST(tag_life), TEST(fields), TEST(many), TEST(lost), TEST(free_in_flight),
+		TEST(facts), TEST(tag_life), TEST(fields), TEST(many), TEST(lost), TEST(lost_in_turns), TEST(starved), TEST(free_in_flight),
 		cmocka_unit_test(test_bad_hello), cmocka_unit_test(test_drops_together), cmocka_unit_test(test_drops_in_turns),
 		cmocka_unit_test(test_bad_device), cmocka_unit_test(test_slow_device),
 	};
