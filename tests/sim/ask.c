@@ -587,7 +587,7 @@ static void ask_add_memory(int client, const struct sim_request *frame, unsigned
 
 static void ask_create_mr(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
 {
-	r->fast = chance(2);
+	r->fast = 0;
 }
 
 static void ask_query_qp(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
@@ -638,7 +638,7 @@ static const struct asked {
 	[CALL_QUERY_EXTENSION] = { 1, T_PD, NULL, NULL, { { 0 } } },
 	[CALL_ADD_MEMORY] = { 8, T_ANY, NULL, ask_add_memory, { { 0 } } },
 	[CALL_CREATE_PD] = { 5, T_ANY, NULL, ask_create_pd, { { 0 } } },
-	[CALL_GET_PRIVILEGED_TOKEN] = { 2, T_PD, NULL, NULL, { { T_PD, NULL, CALL_CREATE_PD } } },
+	[CALL_GET_PRIVILEGED_TOKEN] = { 0, T_PD, NULL, NULL, { { T_PD, NULL, CALL_CREATE_PD } } },
 	[CALL_CREATE_MR] = { 12, T_PD, NULL, ask_create_mr, { { T_PD, NULL, CALL_CREATE_PD } } },
 	[CALL_REGISTER_MR] = { 16, T_MR, is_created, ask_register,
 			       { { T_MR, is_created, CALL_CREATE_MR }, { T_MEMORY, NULL, CALL_ADD_MEMORY } } },
@@ -646,15 +646,15 @@ static const struct asked {
 	[CALL_GET_LOCAL_TOKEN] = { 2, T_MR, has_tokens, NULL, { { 0 } } },
 	[CALL_GET_REMOTE_TOKEN] = { 3, T_MR, has_tokens, NULL, { { T_MR, NULL, CALL_REGISTER_MR } } },
 	[CALL_QUERY_TOKENS] = { 3, T_ANY, NULL, ask_tokens, { { 0 } } },
-	[CALL_INITIALIZE_FAST_REGISTER] = { 10, T_MR, is_initializable, ask_initialize, { { T_MR, is_fast, CALL_CREATE_MR } } },
-	[CALL_FAST_REGISTER] = { 24, T_MR, is_free, ask_fast_register,
+	[CALL_INITIALIZE_FAST_REGISTER] = { 0, T_MR, is_initializable, ask_initialize, { { T_MR, is_fast, CALL_CREATE_MR } } },
+	[CALL_FAST_REGISTER] = { 0, T_MR, is_free, ask_fast_register,
 				 { { T_MR, is_free, CALL_INITIALIZE_FAST_REGISTER }, { T_QP, is_connected, CALL_CONNECT_QP } } },
-	[CALL_INVALIDATE] = { 14, T_ANY, NULL, ask_invalidate, { { T_QP, is_connected, CALL_CONNECT_QP } } },
-	[CALL_CREATE_MW] = { 6, T_PD, NULL, NULL, { { T_PD, NULL, CALL_CREATE_PD } } },
-	[CALL_BIND_MW] = { 20, T_MW, is_free, ask_bind,
+	[CALL_INVALIDATE] = { 0, T_ANY, NULL, ask_invalidate, { { T_QP, is_connected, CALL_CONNECT_QP } } },
+	[CALL_CREATE_MW] = { 0, T_PD, NULL, NULL, { { T_PD, NULL, CALL_CREATE_PD } } },
+	[CALL_BIND_MW] = { 0, T_MW, is_free, ask_bind,
 			   { { T_MW, is_free, CALL_CREATE_MW }, { T_MR, is_bindable, CALL_REGISTER_MR },
 			     { T_QP, is_connected, CALL_CONNECT_QP } } },
-	[CALL_BUILD_MAPPING] = { 5, T_ANY, NULL, ask_mapping, { { T_MEMORY, NULL, CALL_ADD_MEMORY } } },
+	[CALL_BUILD_MAPPING] = { 0, T_ANY, NULL, ask_mapping, { { T_MEMORY, NULL, CALL_ADD_MEMORY } } },
 	[CALL_CONNECT_QP] = { 6, T_PD, NULL, ask_connect, { { T_PD, NULL, CALL_CREATE_PD } } },
 	[CALL_READ] = { 3, T_QP, is_connected, ask_transfer, { { T_QP, is_connected, CALL_CONNECT_QP } } },
 	[CALL_WRITE] = { 3, T_QP, is_connected, ask_transfer, { { T_QP, is_connected, CALL_CONNECT_QP } } },

@@ -24,6 +24,7 @@ struct command {
 	uint32_t entries;
 	uint64_t bytes;
 	enum nicd_reason broken; /* a receive that was no good when it was posted */
+	uint32_t generation;     /* of the tag that is dropped */
 	uint64_t order;          /* a tag as work of this stream; 0: at once */
 };
 

@@ -72,7 +72,7 @@ void device_tag_dropped(struct device *d, const struct command *c, uint32_t *loc
 {
 	const struct thing *tag = device_thing(d, THING_TAG, c->serial);
 
-	if (!tag || !tag->settled)
+	if (!tag || !tag->settled || tag->generation != c->generation)
 		return;
 	*local = tag->local;
 	*remote = tag->remote;
@@ -120,5 +120,5 @@ void device_op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t genera
 	struct sim_op_args args = { .generation = generation, .order = order ? order->qp : 0, .fence = order && order->fence };
 
 	sim_must(!tag || tag->generation == generation, "the tag of another registration is dropped");
-	device_go(device_of(p), OP_TAG_DROP, serial, cmd, &args, &(struct command){ .order = args.order });
+	device_go(device_of(p), OP_TAG_DROP, serial, cmd, &args, &(struct command){ .order = args.order, .generation = generation });
 }

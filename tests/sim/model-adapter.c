@@ -40,7 +40,12 @@ void model_adapter_lost(struct model *m, int adapter)
 	for (unsigned i = 0; i < m->n_live; i++) {
 		struct m_object *o = m->live[i];
 
-		if (o->type == T_MR && model_on(o, adapter) && (o->state == M_REGISTERED || o->state == M_ERROR))
+		if (model_on(o, adapter) && (o->state == M_VALID || o->state == M_BOUND || ((o->fast || o->type == T_MW) && o->state == M_ERROR))) {
+			if (o->state != M_ERROR)
+				model_owe(m, o, EV_REVOKED);
+			model_invalidate(m, o);
+		}
+		if (o->type == T_MR && !o->fast && model_on(o, adapter) && (o->state == M_REGISTERED || o->state == M_ERROR))
 			model_revoke_mr(m, o, o->state == M_REGISTERED);
 	}
 	for (int i = 0; i < MODEL_CLIENTS; i++) {

@@ -54,12 +54,11 @@ static uint32_t begin_create_mr(struct model *m, struct m_request *r, uint32_t *
 {
 	uint32_t refused = 0;
 
-	if (r->say.fast)
-		return BIT(S_NOT_SUPPORTED);
 	model_need(m, r, SLOT_MRS, 1, &refused, maybe);
 	if (!refused) {
 		r->object = model_new(m, T_MR, r->client, model_resolve(m, r, &r->say.ref[0]));
 		r->object->state = M_CREATED;
+		r->object->fast = r->say.fast;
 	}
 	return refused;
 }
@@ -70,21 +69,23 @@ static bool too_long(uint64_t a, uint64_t b)
 }
 
 /* The chain: every inner boundary on a page, every piece inside its memory. */
-static uint32_t check_chain(const struct sim_request *say, struct m_object *const *memories, uint64_t *total)
+uint32_t model_check_chain(const struct m_range *ranges, unsigned n, uint32_t page, uint64_t *total)
 {
 	uint32_t refused = 0;
 
 	*total = 0;
-	for (unsigned i = 0; i < say->n_ranges; i++) {
-		uint64_t offset = say->ranges[i].offset, length = say->ranges[i].length;
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t offset = ranges[i].offset, length = ranges[i].length;
+		uint32_t size;
 
-		if (!memories[i]) {
+		if (!ranges[i].memory) {
 			refused |= BIT(S_INVALID_HANDLE);
 			continue;
 		}
-		if (!length || too_long(offset, length) || offset + length > memories[i]->size)
+		size = page ? page : ranges[i].memory->page;
+		if (!length || too_long(offset, length) || offset + length > ranges[i].memory->size)
 			refused |= BIT(S_INVALID_PARAMETER);
-		else if ((i && offset % memories[i]->page) || (i + 1 < say->n_ranges && (offset + length) % memories[i]->page))
+		else if ((i && offset % size) || (i + 1 < n && (offset + length) % size))
 			refused |= BIT(S_INVALID_PARAMETER);
 		if (too_long(*total, length))
 			refused |= BIT(S_INVALID_PARAMETER);
@@ -116,7 +117,12 @@ static struct m_object *brought(struct model *m, struct m_request *r, uint32_t *
 	return o;
 }
 
-static uint64_t attach_need(const struct model *m, const struct m_object *mr)
+struct m_range model_range(struct model *m, const struct m_request *r, unsigned i)
+{
+	return (struct m_range){ model_resolve(m, r, &r->say.ranges[i].memory), r->say.ranges[i].offset, r->say.ranges[i].length };
+}
+
+uint64_t model_attach_need(const struct model *m, const struct m_object *mr, int adapter)
 {
 	uint64_t n = 0;
 
@@ -126,7 +132,7 @@ static uint64_t attach_need(const struct model *m, const struct m_object *mr)
 
 		for (unsigned j = 0; j < i; j++)
 			before |= mr->ranges[j].memory == memory;
-		if (!before && memory->attached[mr->parent->parent->adapter] == M_NOT_ATTACHED)
+		if (!before && memory->attached[adapter] == M_NOT_ATTACHED)
 			n += model_attach_cost(m, memory->size);
 	}
 	return n;
@@ -135,18 +141,21 @@ static uint64_t attach_need(const struct model *m, const struct m_object *mr)
 static uint32_t begin_register(struct model *m, struct m_request *r, uint32_t *maybe)
 {
 	const struct sim_request *say = &r->say;
-	struct m_object *mr = model_resolve(m, r, &say->ref[0]), *memories[SIM_RANGES];
+	struct m_object *mr = model_resolve(m, r, &say->ref[0]);
+	struct m_range ranges[SIM_RANGES];
 	uint64_t total = 0, length, sum = 0;
 	uint32_t refused = 0, rights = say->flags;
 	struct m_object *with;
 	enum m_state before = mr->state;
 
 	r->object = mr;
+	if (mr->fast)
+		return BIT(S_INVALID_PARAMETER);
 	with = brought(m, r, &refused, maybe);
 	for (unsigned i = 0; i < say->n_ranges; i++) {
-		memories[i] = model_resolve(m, r, &say->ranges[i].memory);
+		ranges[i] = model_range(m, r, i);
 		if (say->ranges[i].memory.kind == REF_ABSENT)
-			memories[i] = with;
+			ranges[i].memory = with;
 	}
 	if (mr->state != M_CREATED)
 		refused |= BIT(S_INVALID_DEVICE_STATE);
@@ -155,7 +164,7 @@ static uint32_t begin_register(struct model *m, struct m_request *r, uint32_t *m
 	if (!say->n_ranges || say->n_ranges > 16 || (rights & ~15u) || ((rights & 4) && !(rights & 1)))
 		refused |= BIT(S_INVALID_PARAMETER);
 	if (say->n_ranges)
-		refused |= check_chain(say, memories, &total);
+		refused |= model_check_chain(ranges, say->n_ranges, 0, &total);
 	length = say->length ? say->length : total;
 	if (say->length > total)
 		refused |= BIT(S_INVALID_PARAMETER);
@@ -163,13 +172,13 @@ static uint32_t begin_register(struct model *m, struct m_request *r, uint32_t *m
 		refused |= BIT(S_IMPLEMENTATION_LIMIT);
 	if (!say->iova || too_long(say->iova, length))
 		refused |= BIT(S_INVALID_PARAMETER);
-	if (say->n_ranges && memories[0] && say->iova % memories[0]->page != say->ranges[0].offset % memories[0]->page)
+	if (say->n_ranges && ranges[0].memory && say->iova % ranges[0].memory->page != ranges[0].offset % ranges[0].memory->page)
 		refused |= BIT(S_INVALID_PARAMETER);
 	if (rights & RIGHT_SINK)
 		rights |= RIGHT_WRITE;
 	for (unsigned i = 0; i < say->n_ranges && sum < length; i++) {
 		sum += say->ranges[i].length;
-		if (memories[i] && (rights & RIGHT_WRITE) && !memories[i]->writable)
+		if (ranges[i].memory && (rights & RIGHT_WRITE) && !ranges[i].memory->writable)
 			refused |= BIT(S_ACCESS_VIOLATION);
 	}
 	if (refused)
@@ -181,13 +190,12 @@ static uint32_t begin_register(struct model *m, struct m_request *r, uint32_t *m
 	for (unsigned i = 0; i < say->n_ranges && sum < length; i++) {
 		uint64_t part = say->ranges[i].length < length - sum ? say->ranges[i].length : length - sum;
 
-		mr->ranges[i].memory = memories[i];
-		mr->ranges[i].offset = say->ranges[i].offset;
+		mr->ranges[i] = ranges[i];
 		mr->ranges[i].length = part;
 		mr->n_ranges = i + 1;
 		sum += part;
 	}
-	model_need(m, r, SLOT_PINNED, model_tag_cost(m, length) + attach_need(m, mr), &refused, maybe);
+	model_need(m, r, SLOT_PINNED, model_tag_cost(m, length) + model_attach_need(m, mr, mr->parent->parent->adapter), &refused, maybe);
 	if (refused) {
 		mr->n_ranges = 0;
 		mr->state = before;
@@ -197,10 +205,16 @@ static uint32_t begin_register(struct model *m, struct m_request *r, uint32_t *m
 	return 0;
 }
 
-static uint32_t begin_deregister(struct model *m, struct m_request *r)
+static uint32_t begin_deregister(struct model *m, struct m_request *r, uint32_t *maybe)
 {
 	struct m_object *mr = r->object = model_resolve(m, r, &r->say.ref[0]);
+	bool left;
 
+	if (mr->fast)
+		return BIT(S_INVALID_PARAMETER);
+	if (model_has_windows(m, mr, &left))
+		return BIT(S_DEVICE_BUSY) | (mr->state != M_REGISTERED && mr->state != M_ERROR ? BIT(S_INVALID_DEVICE_STATE) : 0);
+	*maybe |= left ? BIT(S_DEVICE_BUSY) : 0;
 	if (mr->state != M_REGISTERED && mr->state != M_ERROR)
 		return BIT(S_INVALID_DEVICE_STATE);
 	model_revoke_mr(m, mr, false);
@@ -211,9 +225,13 @@ static uint32_t begin_token(struct model *m, struct m_request *r)
 {
 	struct m_object *mr = r->object = model_resolve(m, r, &r->say.ref[0]);
 
-	if (mr->state != M_REGISTERED)
+	if (mr->type == T_MW)
+		return mr->state == M_BOUND ? 0 : BIT(S_INVALID_DEVICE_STATE);
+	if (mr->state != (mr->fast ? M_VALID : M_REGISTERED) && (!mr->fast || mr->state != M_FREE))
 		return BIT(S_INVALID_DEVICE_STATE);
-	return r->say.call == CALL_GET_REMOTE_TOKEN && !model_remote_rights(mr->rights) ? BIT(S_ACCESS_DENIED) : 0;
+	if (r->say.call == CALL_GET_LOCAL_TOKEN)
+		return 0;
+	return (mr->state == M_FREE ? mr->remote_access : model_remote_rights(mr->rights)) ? 0 : BIT(S_ACCESS_DENIED);
 }
 
 static struct m_object *door_new(struct model *m, struct m_request *r, enum sim_type type, struct m_object *mr)
@@ -314,8 +332,10 @@ static uint32_t begin_close(struct model *m, struct m_request *r)
 	if (o->type == T_ADAPTER)
 		return BIT(S_INVALID_HANDLE);
 	o->closing = true;
-	if (o->type == T_MR && (o->state == M_REGISTERED || o->state == M_ERROR))
+	if (o->type == T_MR && !o->fast && (o->state == M_REGISTERED || o->state == M_ERROR))
 		model_revoke_mr(m, o, false);
+	if ((o->type == T_MW || o->fast) && (o->state == M_VALID || o->state == M_BOUND || o->state == M_ERROR))
+		model_invalidate(m, o);
 	if (o->type == T_TICKET || o->type == T_EXPORT)
 		model_kill_door(m, o, false);
 	return 0;
@@ -330,10 +350,23 @@ static void look_quota(struct model *m, const struct m_request *r, uint32_t *may
 		*maybe |= BIT(S_INSUFFICIENT_RESOURCES);
 }
 
+static uint32_t begin_revoke_fast(struct model *m, struct m_request *r, struct m_object *o)
+{
+	if (o->state == M_INVALIDATING && !o->closing)
+		return BIT(S_DEVICE_BUSY) | BIT(S_INVALID_DEVICE_STATE);
+	if (o->closing || (o->state != M_VALID && o->state != M_ERROR))
+		return BIT(S_INVALID_DEVICE_STATE);
+	model_owe(m, o, EV_REVOKED);
+	model_invalidate(m, o);
+	model_evict(m, o);
+	return 0;
+}
+
 static uint32_t begin_revoke(struct model *m, struct m_request *r, uint32_t *maybe)
 {
 	struct m_object *o = model_serial(m, r->say.serial);
 	const struct m_client *c = &m->clients[r->client];
+	bool left;
 
 	for (int i = 0; i < MODEL_CLIENTS; i++)
 		if (m->clients[i].there && m->clients[i].serial == r->say.serial &&
@@ -348,10 +381,26 @@ static uint32_t begin_revoke(struct model *m, struct m_request *r, uint32_t *may
 	if (o->client >= 0 && m->clients[o->client].dying)
 		return 0;   /* how far it is, is not known */
 	switch (o->type) {
+	case T_MW:
+		if (o->closing || (o->state != M_BOUND && o->state != M_ERROR))
+			return BIT(S_INVALID_DEVICE_STATE);
+		if (o->state == M_BOUND)
+			model_owe(m, o, EV_REVOKED);
+		model_invalidate(m, o);
+		return 0;
 	case T_MR:
+		if (o->fast)
+			return begin_revoke_fast(m, r, o);
+		if (o->closing && o->state == M_REVOKING && model_has_windows(m, o, &left)) {
+			/* Its owner has closed it, and left windows behind. */
+			o->since = m->now;
+			model_evict(m, o);
+			return 0;
+		}
 		if (o->closing || (o->state != M_REGISTERED && o->state != M_ERROR))
 			return BIT(S_INVALID_DEVICE_STATE);
 		model_revoke_mr(m, o, true);
+		model_evict(m, o);
 		return 0;
 	case T_TICKET:
 	case T_EXPORT:
@@ -424,16 +473,22 @@ uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe)
 			r->brought->n_ranges = 0;
 		return refused;
 	case CALL_DEREGISTER_MR:
-		return begin_deregister(m, r);
+		return begin_deregister(m, r, maybe);
 	case CALL_GET_LOCAL_TOKEN:
 	case CALL_GET_REMOTE_TOKEN:
 		return begin_token(m, r);
 	case CALL_QUERY_TOKENS:
 		return say->n_ids ? 0 : BIT(S_INVALID_PARAMETER);
 	case CALL_INITIALIZE_FAST_REGISTER:
+		return model_begin_initialize(m, r);
 	case CALL_FAST_REGISTER:
+		return model_begin_fast_register(m, r, maybe);
 	case CALL_INVALIDATE:
-		return say->ref[0].kind == REF_ABSENT ? BIT(S_NOT_SUPPORTED) : BIT(S_INVALID_PARAMETER);
+		return model_begin_invalidate(m, r, maybe);
+	case CALL_CREATE_MW:
+		return model_begin_create_mw(m, r, maybe);
+	case CALL_BIND_MW:
+		return model_begin_bind(m, r, maybe);
 	case CALL_CREATE_TICKET:
 		return begin_ticket(m, r, maybe);
 	case CALL_CREATE_EXPORT:

@@ -14,7 +14,8 @@ static void token_new(struct model *m, const struct m_object *o, uint32_t token)
 	for (unsigned i = 0; i < m->n_live; i++) {
 		const struct m_object *other = m->live[i];
 
-		if (other != o && other->tag && (other->local == token || other->remote == token))
+		if (other != o && ((other->tag && (other->local == token || other->remote == token)) ||
+				   (other->reserved && (other->reserved_local == token || other->reserved_remote == token))))
 			sim_must(!model_on(other, o->parent->parent->adapter), "token %x of %llx is a living one of %llx", token,
 				 (unsigned long long)o->serial, (unsigned long long)other->serial);
 	}
@@ -34,18 +35,42 @@ void model_token_rests(struct model *m, int adapter, uint32_t token)
 		m->n_released++;
 }
 
-static void check_tag(struct model *m, const struct m_object *o, int adapter, const struct sim_op_args *args)
+/* Rights that a device must know of: those with remote ones may be taken away by peers. */
+static uint32_t rights_of(const struct m_object *o)
 {
-	const struct m_object *mr = o->type == T_EXPORT ? o->mr : o;
-	uint64_t skip = o->type == T_EXPORT ? o->iova - mr->iova : 0, left = o->length;
-	unsigned n = 0;
+	return o->type == T_MW || (o->fast && model_remote_rights(o->rights)) ? o->rights | RIGHT_INVALIDATABLE : o->rights;
+}
+
+static void check_reservation(const struct m_object *o, const struct sim_op_args *args)
+{
+	sim_must(o->type == T_MR && o->state == M_INITIALIZING && !o->reserved, "tokens are reserved that nobody asked for");
+	sim_must(args->pd == o->parent->serial && !args->door && !args->order && !args->only_qp, "tokens are reserved elsewhere");
+	sim_must(!args->n_ranges && !args->rights && !args->length, "tokens that grant nothing are of something");
+}
+
+static void check_state(const struct m_object *o, const struct sim_op_args *args)
+{
+	enum m_state wanted = o->type == T_EXPORT ? M_OPENING : o->type == T_MW ? M_BIND_PENDING : o->fast ? M_VALID_PENDING : M_REGISTERING;
 
 	sim_must(!o->tag, "a tag is added twice");
+	sim_must(o->state == wanted && (o->type == T_EXPORT || args->generation > o->generation), "a tag that nobody asked for, or an old one");
+	sim_must(args->only_qp == (o->type == T_MW), "a tag for other peers than asked for");
+	if (o->type == T_MW || o->fast)
+		sim_must(o->qp && args->order == o->qp->stream && args->fence == o->fence, "a tag in the order of other work than asked for");
+	else
+		sim_must(!args->order, "a tag as work of a Qp, and nobody asked for that");
+}
+
+static void check_tag(struct model *m, const struct m_object *o, int adapter, const struct sim_op_args *args)
+{
+	const struct m_object *mr = o->type == T_EXPORT || o->type == T_MW ? o->mr : o;
+	uint64_t skip = mr == o ? 0 : o->iova - mr->iova, left = o->length;
+	unsigned n = 0;
+
+	check_state(o, args);
 	sim_must(args->pd == o->parent->serial, "a tag in another PD");
 	sim_must(args->door == (o->type == T_EXPORT ? o->serial : 0), "a tag behind another door");
-	sim_must(args->rights == o->rights && args->iova == o->iova && args->length == o->length, "a tag with other rights or another place");
-	sim_must(o->type == T_EXPORT || (o->state == M_REGISTERING && args->generation > o->generation), "a tag that nobody asked for, or an old one");
-	sim_must(o->type == T_MR || o->state == M_OPENING, "a tag for a door that is not opening");
+	sim_must(args->rights == rights_of(o) && args->iova == o->iova && args->length == o->length, "a tag with other rights or another place");
 	for (unsigned i = 0; i < mr->n_ranges && left; i++) {
 		uint64_t part = mr->ranges[i].length;
 
@@ -103,6 +128,17 @@ static struct m_object *object_of(struct model *m, enum sim_op op, int adapter, 
 		return model_stream(m, adapter, serial);
 	case OP_STATS:
 		return NULL;
+	case OP_TAG_ADD:
+		if (args->reserve && r && r->object) {
+			r->object->reservation = serial;
+			return r->object;
+		}
+		break;
+	case OP_TAG_DROP:
+		for (unsigned i = 0; i < m->n_live; i++)
+			if (m->live[i]->reservation == serial)
+				return m->live[i];
+		break;
 	default:
 		break;
 	}
@@ -112,6 +148,38 @@ static struct m_object *object_of(struct model *m, enum sim_op op, int adapter, 
 		r->object->stream = op == OP_CONNECT ? serial : 0;
 	}
 	return model_serial(m, serial);
+}
+
+/*
+ * An Invalidate is work of a Qp; whatever else drops a tag waits for no work, and overtakes one that does. Of a fast registration the overtaken one
+ * counts no more, of a window the overtaking one does not count.
+ */
+static void begin_drop(struct model *m, struct m_command *k, const struct sim_op_args *args)
+{
+	struct m_object *o = k->object;
+	const struct m_request *r = m->current;
+
+	if (k->reserve) {
+		sim_must(o->closing || model_leaving(m, o), "tokens are not reserved any more for a region that has them");
+		return;
+	}
+	if (r && r->say.call == CALL_INVALIDATE && r->object == o && !r->commands)
+		sim_must(args->order == model_resolve(m, r, &r->say.ref[1])->stream && args->fence == o->fence, "invalidated in the order of other work");
+	else
+		sim_must(!args->order, "a revocation waits for work of a Qp");
+	for (unsigned i = 0; i < m->n_commands; i++) {
+		struct m_command *other = &m->commands[i];
+
+		if (other == k || !other->live || other->object != o || (other->op != OP_TAG_DROP && other->op != OP_TAG_ADD))
+			continue;
+		sim_must(other->qp && !k->aside, "a tag is dropped twice");
+		k->aside = o->type == T_MW;
+		if (!k->aside) {
+			other->object = NULL;
+			o->inflight--;
+		}
+	}
+	sim_must(o->state == M_INVALIDATING || (k->aside && (o->closing || o->killed)) || model_leaving(m, o), "a tag is dropped that nobody revoked");
 }
 
 static void begin(struct model *m, struct m_command *k, const struct sim_op_args *args)
@@ -130,11 +198,23 @@ static void begin(struct model *m, struct m_command *k, const struct sim_op_args
 		o->attached[k->adapter] = M_DETACHING;
 		break;
 	case OP_TAG_ADD:
+		if (k->reserve) {
+			check_reservation(o, args);
+			break;
+		}
 		check_tag(m, o, k->adapter, args);
 		o->generation = args->generation;
 		o->tag = true;   /* from now on somebody may use it */
 		break;
 	case OP_TAG_DROP:
+		if (o->type == T_MW || o->fast) {
+			begin_drop(m, k, args);
+			break;
+		}
+		sim_must(!args->order, "a revocation waits for work of a Qp");
+		for (unsigned i = 0; i < m->n_live; i++)
+			sim_must(m->live[i]->mr != o || !m->live[i]->tag, "a region's tag is dropped while %llx stands on it",
+				 (unsigned long long)m->live[i]->serial);
 		sim_must(o->type == T_EXPORT || o->state == M_REVOKING || model_leaving(m, o), "a tag is dropped that nobody revoked");
 		if (o->type == T_EXPORT)
 			sim_must(o->killed || model_leaving(m, o), "an export's tag is dropped, and nobody revoked it");
@@ -181,10 +261,14 @@ void model_command(struct model *m, int adapter, unsigned number, enum sim_op op
 	sim_must(op == OP_STATS || k->object, "command %u on %llx, which is nothing that a client has", op, (unsigned long long)serial);
 	k->account = k->object ? k->object->account : -1;
 	sim_must(!m->adapters[adapter]->lost, "a command to a device that is gone");
+	k->reserve = k->object && (op == OP_TAG_ADD || op == OP_TAG_DROP) && k->object->reservation == serial;
 	if (k->object) {
 		begin(m, k, args);
 		k->object->inflight++;
 	}
+	k->qp = args && args->order ? model_stream(m, adapter, args->order) : NULL;
+	if (k->qp)
+		k->qp->inflight++;
 	if (k->request)
 		k->request->commands++;
 }
@@ -193,6 +277,59 @@ void model_command(struct model *m, int adapter, unsigned number, enum sim_op op
 bool model_let_go(uint32_t status)
 {
 	return status == S_SUCCESS || status == S_DEVICE_REMOVED;
+}
+
+static void end_tag_add(struct model *m, struct m_command *k, uint32_t status, uint32_t local, uint32_t remote)
+{
+	struct m_object *o = k->object;
+	uint32_t verdict = 0;
+
+	if (status == S_SUCCESS) {
+		token_new(m, o, local);
+		token_new(m, o, remote);
+		sim_must(!local || local != remote, "the two tokens are one");
+	}
+	if (k->reserve) {
+		model_reserved(m, o, status, local, remote);
+		return;
+	}
+	o->tag = status == S_SUCCESS;
+	if (o->type == T_MW)
+		verdict = model_bound(m, o, status, remote);
+	else if (o->fast)
+		verdict = model_fast_registered(m, o, status, local, remote);
+	else if (status == S_SUCCESS) {
+		o->local = local;
+		o->remote = remote;
+	}
+	if (k->request)
+		k->request->verdict = verdict;
+	if (o->type == T_EXPORT)
+		model_end_door(m, o, status == S_SUCCESS);
+	else if (status == S_SUCCESS && o->closing && o->state == M_REGISTERING)
+		model_revoke_mr(m, o, false);
+}
+
+static void end_tag_drop(struct model *m, struct m_command *k, uint32_t status)
+{
+	struct m_object *o = k->object;
+	bool gone = model_let_go(status);
+
+	if (k->reserve) {
+		o->stuck = !gone;
+		o->reserved &= !gone;
+		return;
+	}
+	if (gone && o->state != M_BIND_PENDING)
+		o->tag = false;
+	if (k->aside)
+		return;
+	o->stuck = !gone;
+	o->let_go = gone;
+	if (!gone && o->type == T_MR && !o->fast && !o->closing && !o->promised)
+		o->state = M_ERROR;
+	if (!gone && o->state == M_INVALIDATING && !o->closing && !o->promised && !o->killed)
+		o->state = M_ERROR;
 }
 
 static void end(struct model *m, struct m_command *k, uint32_t status, uint32_t local, uint32_t remote)
@@ -208,26 +345,10 @@ static void end(struct model *m, struct m_command *k, uint32_t status, uint32_t 
 		o->attached[k->adapter] = model_let_go(status) ? M_NOT_ATTACHED : M_DETACH_FAILED;
 		break;
 	case OP_TAG_ADD:
-		o->tag = ok;
-		if (ok) {
-			token_new(m, o, local);
-			token_new(m, o, remote);
-			sim_must(!local || local != remote, "the two tokens are one");
-			o->local = local;
-			o->remote = remote;
-		}
-		if (o->type == T_EXPORT)
-			model_end_door(m, o, ok);
-		else if (ok && o->closing)
-			model_revoke_mr(m, o, false);
+		end_tag_add(m, k, status, local, remote);
 		break;
 	case OP_TAG_DROP:
-		o->stuck = !model_let_go(status);
-		if (model_let_go(status)) {
-			o->tag = false;
-		} else if (o->type == T_MR && !o->closing && !o->promised) {
-			o->state = M_ERROR;
-		}
+		end_tag_drop(m, k, status);
 		break;
 	case OP_DOOR_ADD:
 		o->door = ok;
@@ -277,14 +398,18 @@ void model_command_end(struct model *m, unsigned number, uint32_t status, uint32
 		k->request->commands--;
 		k->request->ended = BIT(status);
 	}
-	if (!k->object)
-		return;
-	k->object->inflight--;
-	if (k->op == OP_TAG_DROP && model_let_go(status) && k->object->tag) {
+	if (k->qp)
+		k->qp->inflight--;
+	if (k->op == OP_TAG_DROP && model_let_go(status)) {
 		/* The tokens of a tag that is dropped rest, whatever the model thinks they are by now. */
 		model_token_rests(m, k->adapter, local);
 		model_token_rests(m, k->adapter, remote);
 	}
+	if (!k->object) {
+		model_settle(m);
+		return;
+	}
+	k->object->inflight--;
 	end(m, k, status, local, remote);
 	model_settle(m);
 }

@@ -89,6 +89,18 @@ static void check_due(struct model *m, struct m_request *r)
 	case CALL_REGISTER_MR:
 		due |= o->state != M_REGISTERING && !(o->closing && o->state == M_REVOKING);
 		break;
+	case CALL_INITIALIZE_FAST_REGISTER:
+		due |= o->state != M_INITIALIZING;
+		break;
+	case CALL_FAST_REGISTER:
+		due |= o->state != M_VALID_PENDING;
+		break;
+	case CALL_BIND_MW:
+		due |= o->state != M_BIND_PENDING;
+		break;
+	case CALL_INVALIDATE:
+		due |= o->state != M_INVALIDATING || (o->fast && model_late(m, o));
+		break;
 	case CALL_DEREGISTER_MR:
 		due |= o->state != M_REVOKING || model_late(m, o);
 		break;
@@ -99,7 +111,7 @@ static void check_due(struct model *m, struct m_request *r)
 		if (r->session)
 			due |= m->now - r->at >= m->terms.revoke_timeout_ns;
 		else if (!m->clients[o->client].dying)
-			due |= o->type == T_QP ? o->state != M_DISCONNECTING : o->state == M_CREATED || o->state == M_DEAD || model_late(m, o);
+			due |= o->type == T_QP ? o->state != M_DISCONNECTING : model_is_revoked(o) || model_late(m, o);
 		break;
 	case CALL_CREATE_TICKET:
 	case CALL_CREATE_EXPORT:

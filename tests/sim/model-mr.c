@@ -9,6 +9,11 @@ bool model_remote_rights(uint32_t rights)
 	return (rights & RIGHT_REMOTE_READ) || (rights & RIGHT_REMOTE_WRITE) == RIGHT_REMOTE_WRITE;
 }
 
+bool model_is_revoked(const struct m_object *o)
+{
+	return o->over || o->state == M_CREATED || o->state == M_FREE || o->state == M_DEAD;
+}
+
 bool model_late(const struct model *m, const struct m_object *o)
 {
 	return m->now - o->since >= m->terms.revoke_timeout_ns;
@@ -25,7 +30,7 @@ void model_revoke_mr(struct model *m, struct m_object *mr, bool tell)
 	if (tell)
 		model_owe(m, mr, EV_REVOKED);
 	for (unsigned i = 0; i < m->n_live; i++)
-		if (m->live[i]->mr == mr && m->live[i]->state != M_DEAD)
+		if (m->live[i]->mr == mr && m->live[i]->type == T_EXPORT && m->live[i]->state != M_DEAD)
 			model_kill_door(m, m->live[i], true);
 }
 
@@ -62,8 +67,12 @@ bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag
 
 	model_token_rests(m, adapter, tag->local);
 	model_token_rests(m, adapter, tag->remote);
-	if (!o || o->type != T_MR || o->generation != tag->generation)
+	if (!o || (o->type != T_MR && o->type != T_MW) || o->generation != tag->generation)
 		return false;
+	if (o->fast || o->type == T_MW) {
+		o->tag = false;
+		return !model_leaving(m, o) && (o->fast ? model_fast_invalidated(m, o) : model_mw_invalidated(m, o));
+	}
 	if (model_leaving(m, o))
 		o->local = o->remote = 0;
 	if (model_leaving(m, o) || o->state != M_REGISTERED)
@@ -75,6 +84,10 @@ bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag
 
 void model_tag_gone(struct model *m, int adapter, const struct m_tag *tag)
 {
+	struct m_object *o = model_serial(m, tag->serial);
+
 	model_token_rests(m, adapter, tag->local);
 	model_token_rests(m, adapter, tag->remote);
+	if (o && o->type == T_MW && o->generation == tag->generation)
+		o->tag = false;
 }

@@ -28,6 +28,8 @@ unsigned model_memory_users(const struct model *m, const struct m_object *memory
 /* ---- model-mr.c, model-door.c, model-qp.c; model_settle_…: did anything change? */
 
 bool model_remote_rights(uint32_t rights);
+/* Nothing of what was revoked is there any more. */
+bool model_is_revoked(const struct m_object *o);
 /* Its revocation takes longer than whoever waits for it does. */
 bool model_late(const struct model *m, const struct m_object *o);
 void model_revoke_mr(struct model *m, struct m_object *mr, bool tell);
@@ -42,6 +44,35 @@ void model_disconnected(struct model *m, struct m_object *qp, bool tell);
 void model_end_connect(struct model *m, struct m_object *o, bool ok);
 void model_end_disconnect(struct model *m, struct m_command *k, uint32_t status);
 bool model_settle_qp(struct model *m, struct m_object *o);
+
+/* ---- model-mw.c, model-fast.c */
+
+bool model_has_windows(const struct model *m, const struct m_object *mr, bool *maybe);
+/* They go, whatever their owner says. */
+void model_evict(struct model *m, struct m_object *mr);
+void model_invalidate(struct model *m, struct m_object *o);
+/* It is being invalidated, and the device has let it go. */
+bool model_dropped(const struct m_object *o);
+void model_qp_lost(struct model *m, struct m_object *qp);
+bool model_settle_mw(struct model *m, struct m_object *o);
+bool model_settle_fast(struct model *m, struct m_object *o);
+/* The device has answered: with which statuses may nicd? */
+uint32_t model_bound(struct model *m, struct m_object *o, uint32_t status, uint32_t remote);
+uint32_t model_fast_registered(struct model *m, struct m_object *o, uint32_t status, uint32_t local, uint32_t remote);
+void model_reserved(struct model *m, struct m_object *o, uint32_t status, uint32_t local, uint32_t remote);
+void model_fast_failed(struct m_object *o);
+bool model_mw_invalidated(struct model *m, struct m_object *o);
+bool model_fast_invalidated(struct model *m, struct m_object *o);
+void model_let_qp_go(struct m_object *o);
+uint32_t model_flags_refused(uint32_t flags, uint32_t taken);
+/* Operation flags as rights of an MR. */
+uint32_t model_rights_of(uint32_t flags);
+uint32_t model_work_refused(const struct m_object *qp, const struct m_object *pd);
+uint32_t model_begin_create_mw(struct model *m, struct m_request *r, uint32_t *maybe);
+uint32_t model_begin_bind(struct model *m, struct m_request *r, uint32_t *maybe);
+uint32_t model_begin_invalidate(struct model *m, struct m_request *r, uint32_t *maybe);
+uint32_t model_begin_initialize(struct model *m, struct m_request *r);
+uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_t *maybe);
 
 /* ---- model-command.c */
 
@@ -65,6 +96,11 @@ struct m_object *model_resolve(struct model *m, const struct m_request *r, const
 /* It begins. The statuses with which it must be refused; 0: none. */
 uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe);
 /* What it takes of the account: too much, or maybe too much. */
+/* A range that a request names; without a memory when there is none. */
+struct m_range model_range(struct model *m, const struct m_request *r, unsigned i);
+/* `page` 0: each memory's own. */
+uint32_t model_check_chain(const struct m_range *ranges, unsigned n, uint32_t page, uint64_t *total);
+uint64_t model_attach_need(const struct model *m, const struct m_object *o, int adapter);
 void model_need(struct model *m, struct m_request *r, enum sim_slot slot, uint64_t n, uint32_t *refused, uint32_t *maybe);
 uint32_t model_begin_connect(struct model *m, struct m_request *r, uint32_t *maybe);
 uint32_t model_begin_work(struct model *m, struct m_request *r, uint32_t *maybe);

@@ -34,6 +34,7 @@ void model_disconnected(struct model *m, struct m_object *qp, bool tell)
 {
 	qp->state = M_DISCONNECTED;
 	model_grant_over(m, qp);
+	model_qp_lost(m, qp);
 	if (tell)
 		model_owe(m, qp, EV_DISCONNECTED);
 }
@@ -44,7 +45,7 @@ bool model_settle_qp(struct model *m, struct m_object *o)
 		model_disconnected(m, o, false);
 		return true;
 	}
-	if (o->state == M_DISCONNECTED && (o->closing || o->inbound) && !o->inflight) {
+	if (o->state == M_DISCONNECTED && (o->closing || o->inbound) && !o->inflight && !o->holds) {
 		model_grant_over(m, o);
 		model_over(m, o);
 		return true;

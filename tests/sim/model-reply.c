@@ -56,7 +56,7 @@ static uint32_t allow_revocation(const struct model *m, const struct m_request *
 		allowed |= BIT(S_SUCCESS);
 	else if (model_late(m, o))
 		allowed |= BIT(S_REVOKE_PENDING);
-	if (o->type == T_MR && (o->state == M_ERROR || (o->closing && !done)))
+	if ((o->type == T_MR || o->type == T_MW) && (o->state == M_ERROR || o->stuck || (o->closing && !done)))
 		allowed |= BIT(S_INSUFFICIENT_RESOURCES);
 	return allowed;
 }
@@ -120,9 +120,7 @@ static uint32_t allow_revoke(struct model *m, const struct m_request *r)
 			return BIT(S_SUCCESS);
 		return o->state == M_CONNECTED || o->closing ? BIT(S_INSUFFICIENT_RESOURCES) : 0;
 	}
-	if (o->type == T_MR)
-		return allow_revocation(m, r, o, o->state == M_CREATED);
-	return allow_revocation(m, r, o, o->state == M_DEAD);
+	return allow_revocation(m, r, o, model_is_revoked(o));
 }
 
 /* What it asked about may have gone while the device was asked; of a session that is being released nobody knows. */
@@ -135,13 +133,31 @@ static uint32_t allow_who(const struct model *m, const struct m_request *r)
 	return BIT(S_SUCCESS) | (model_leaving(m, o) ? BIT(S_INVALID_HANDLE) : 0);
 }
 
+/* One that the device has not heard of yet waits for memories, and ends with its Qp and its MR, or when others could not have these. */
+static uint32_t allow_work_tag(const struct model *m, const struct m_request *r)
+{
+	if (r->commands)
+		return 0;
+	if (r->verdict)
+		return r->verdict;
+	return (r->ended & ~BIT(S_SUCCESS)) | BIT(S_CANCELLED) | BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY) | BIT(S_DEVICE_REMOVED);
+}
+
 static uint32_t allow(struct model *m, struct m_request *r)
 {
 	switch (r->say.call) {
 	case CALL_REGISTER_MR:
 		return allow_register(m, r);
+	case CALL_INITIALIZE_FAST_REGISTER:
+		if (r->object->closing)
+			return r->commands ? 0 : BIT(S_CANCELLED) | (r->ended & ~BIT(S_SUCCESS));
+		return r->object->state == M_FREE ? BIT(S_SUCCESS) : r->commands ? 0 : r->ended & ~BIT(S_SUCCESS);
+	case CALL_FAST_REGISTER:
+	case CALL_BIND_MW:
+		return allow_work_tag(m, r);
 	case CALL_DEREGISTER_MR:
-		return allow_revocation(m, r, r->object, r->object->state == M_CREATED);
+	case CALL_INVALIDATE:
+		return allow_revocation(m, r, r->object, model_is_revoked(r->object));
 	case CALL_CLOSE:
 		return r->object->over ? BIT(S_SUCCESS) : 0;
 	case CALL_REVOKE:
@@ -202,13 +218,24 @@ static void check_register(struct model *m, struct m_request *r, const struct si
 {
 	struct m_object *mr = r->object;
 
-	mr->state = M_REGISTERED;
+	if (!mr->fast)
+		mr->state = M_REGISTERED;
 	sim_must(p->result == 31 && p->object == mr->id && p->serial == mr->serial, "RegisterMr answers another MR");
 	sim_must(p->iova == mr->iova && p->length == mr->length && p->flags == mr->rights && p->generation == mr->generation,
 		 "RegisterMr answers another registration");
 	sim_must(p->local == mr->local, "not the local token that the device drew");
 	sim_must(p->remote == (model_remote_rights(mr->rights) ? mr->remote : 0), "not the remote token that the device drew");
 	r->result = mr->id;
+}
+
+static void check_bind(struct m_request *r, const struct sim_reply *p)
+{
+	const struct m_object *o = r->object;
+
+	sim_must(p->result == 31 && p->object == o->id && p->serial == o->serial, "another window is bound");
+	sim_must(p->iova == o->iova && p->length == o->length && p->flags == o->rights && p->generation == o->generation, "a window is bound elsewhere");
+	sim_must(!p->local && p->remote == o->remote && p->remote, "not the token that the device drew");
+	r->result = o->id;
 }
 
 static void check_made(struct model *m, struct m_request *r, const struct sim_reply *p)
@@ -226,16 +253,30 @@ static void check_made(struct model *m, struct m_request *r, const struct sim_re
 		sim_must(p->size == o->size && p->page == o->page && p->writable == o->writable, "another memory than was passed");
 }
 
+/* Those that may be told. */
+static void tokens_of(const struct m_object *o, uint32_t *local, uint32_t *remote)
+{
+	if (!o || o->type != T_MR)
+		return;
+	if (o->state == M_FREE) {
+		*local = o->reserved_local;
+		*remote = o->remote_access ? o->reserved_remote : 0;
+	} else if (o->state == M_REGISTERED || o->state == M_VALID) {
+		*local = o->local;
+		*remote = model_remote_rights(o->rights) ? o->remote : 0;
+	}
+}
+
 static void check_tokens(struct model *m, struct m_request *r, const struct sim_reply *p)
 {
 	sim_must(p->result == 35 && p->n_tokens == r->say.n_ids, "another number of tokens than ids");
 	for (unsigned i = 0; i < r->say.n_ids; i++) {
 		struct m_object *o = model_find(m, r->client, r->say.ids[i]);
-		bool valid = o && o->type == T_MR && o->state == M_REGISTERED;
+		uint32_t local = 0, remote = 0;
 
-		sim_must(p->locals[i] == (valid ? o->local : 0), "the local token of %llx", (unsigned long long)r->say.ids[i]);
-		sim_must(p->remotes[i] == (valid && model_remote_rights(o->rights) ? o->remote : 0), "the remote token of %llx",
-			 (unsigned long long)r->say.ids[i]);
+		tokens_of(o, &local, &remote);
+		sim_must(p->locals[i] == local, "the local token of %llx", (unsigned long long)r->say.ids[i]);
+		sim_must(p->remotes[i] == remote, "the remote token of %llx", (unsigned long long)r->say.ids[i]);
 	}
 }
 
@@ -332,7 +373,22 @@ static void succeeded(struct model *m, struct m_request *r, const struct sim_rep
 	case CALL_ADD_MEMORY:
 	case CALL_CREATE_PD:
 	case CALL_CREATE_MR:
+	case CALL_CREATE_MW:
 		check_made(m, r, p);
+		break;
+	case CALL_INITIALIZE_FAST_REGISTER:
+		sim_must(p->result == 31 && p->object == o->id && p->serial == o->serial, "another MR is initialized");
+		sim_must(p->local == o->reserved_local && p->remote == (o->remote_access ? o->reserved_remote : 0), "not the tokens that were reserved");
+		r->result = o->id;
+		break;
+	case CALL_FAST_REGISTER:
+		check_register(m, r, p);
+		break;
+	case CALL_BIND_MW:
+		check_bind(r, p);
+		break;
+	case CALL_INVALIDATE:
+		check_receipt(m, r, p, o);
 		break;
 	case CALL_REGISTER_MR:
 		check_register(m, r, p);
@@ -341,10 +397,11 @@ static void succeeded(struct model *m, struct m_request *r, const struct sim_rep
 		check_receipt(m, r, p, o);
 		break;
 	case CALL_GET_LOCAL_TOKEN:
-		sim_must(p->result == 33 && p->token == o->local, "the local token");
+		sim_must(p->result == 33 && p->token == (o->state == M_FREE ? o->reserved_local : o->local), "the local token");
 		break;
 	case CALL_GET_REMOTE_TOKEN:
-		sim_must(p->result == 33 && p->token == o->remote && p->token, "the remote token");
+		sim_must(p->result == 33 && p->token && p->token == (o->type == T_MR && o->state == M_FREE ? o->reserved_remote : o->remote),
+			 "the remote token");
 		break;
 	case CALL_QUERY_TOKENS:
 		check_tokens(m, r, p);
@@ -372,12 +429,14 @@ static void succeeded(struct model *m, struct m_request *r, const struct sim_rep
 		check_ledger(m, r, p);
 		break;
 	case CALL_REVOKE:
-		if (o && o->type == T_MR && !m->clients[o->client].dying)
+		if (o && (o->type == T_MR || o->type == T_MW) && !m->clients[o->client].dying)
 			check_receipt(m, r, p, o);
 		sim_must(p->result == 32, "no receipt");
 		break;
 	case CALL_DISCONNECT:
-		o->state = M_DISCONNECTED;   /* the device may be gone, and was not asked */
+		/* The device may be gone, and was not asked. */
+		if (o->state != M_DISCONNECTED)
+			model_disconnected(m, o, false);
 		break;
 	case CALL_FLUSH:
 		model_check_flushed(m, r, o);
@@ -386,7 +445,7 @@ static void succeeded(struct model *m, struct m_request *r, const struct sim_rep
 		if (o->type == T_QP)
 			model_check_flushed(m, r, o);
 		/* It is over: nothing of it is anywhere. */
-		sim_must(!o->inflight && (!(o->type == T_MR || o->type == T_TICKET || o->type == T_EXPORT) || !held(o)),
+		sim_must(!o->inflight && (!(o->type == T_MR || o->type == T_MW || o->type == T_TICKET || o->type == T_EXPORT) || !held(o)),
 			 "an object is closed that the device holds");
 		for (unsigned i = 0; o->type == T_PD && i < m->n_live; i++)
 			sim_must(m->live[i]->parent != o, "a PD is closed under its child");
@@ -411,7 +470,12 @@ static void refused(struct model *m, struct m_request *r, uint32_t status)
 	case CALL_ADD_MEMORY:
 	case CALL_CREATE_PD:
 	case CALL_CREATE_MR:
+	case CALL_CREATE_MW:
 		unmake(m, o);
+		break;
+	case CALL_INITIALIZE_FAST_REGISTER:
+	case CALL_FAST_REGISTER:
+		model_fast_failed(o);
 		break;
 	case CALL_REGISTER_MR:
 		if (o->state == M_REGISTERING) {
@@ -432,6 +496,7 @@ static void refused(struct model *m, struct m_request *r, uint32_t status)
 			unmake(m, o);
 		break;
 	case CALL_DEREGISTER_MR:
+	case CALL_INVALIDATE:
 	case CALL_REVOKE:
 		if (status == S_REVOKE_PENDING && o)
 			o->promised = true;

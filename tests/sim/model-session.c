@@ -34,7 +34,7 @@ void model_dying(struct model *m, int client)
 		if (m->live[i]->client == client)
 			m->live[i]->owed = 0;
 	for (unsigned i = 0; i < c->n_live; i++)
-		if (c->live[i]->started && c->live[i]->object && (c->live[i]->say.call == CALL_REVOKE || c->live[i]->say.call == CALL_DEREGISTER_MR))
+		if (c->live[i]->started && c->live[i]->object && (c->live[i]->say.call == CALL_REVOKE || c->live[i]->say.call == CALL_DEREGISTER_MR || c->live[i]->say.call == CALL_INVALIDATE))
 			c->live[i]->object->unheard = true;
 }
 
@@ -53,8 +53,9 @@ void model_gone(struct model *m, int client)
 		if (o->client != client)
 			continue;
 		sim_must(!o->inflight, "a session is gone with a command of its object %llx at the device", (unsigned long long)o->serial);
-		if (o->type == T_MR || o->type == T_EXPORT || o->type == T_TICKET)
-			sim_must(!model_holds(o, o->parent), "a session is gone, and the device has its object %llx", (unsigned long long)o->serial);
+		if (o->type == T_MR || o->type == T_MW || o->type == T_EXPORT || o->type == T_TICKET)
+			sim_must(!model_holds(o, o->parent) && (!o->reserved || !model_adapter_up(o->parent)),
+				 "a session is gone, and the device has its object %llx", (unsigned long long)o->serial);
 		for (unsigned j = 0; o->type == T_MEMORY && j < m->n_adapters; j++)
 			sim_must(o->attached[j] == M_NOT_ATTACHED || (!m->adapters[j]->up && o->attached[j] == M_ATTACHED),
 				 "a session is gone, and the device has its memory %llx", (unsigned long long)o->serial);

@@ -12,6 +12,11 @@ static void use(struct model_usage *u, enum sim_slot slot, uint64_t n, bool sure
 	u->high[slot] += n;
 }
 
+static bool is_coming(const struct m_object *o)
+{
+	return o->state == M_REGISTERING || o->state == M_VALID_PENDING || o->state == M_BUILDING;
+}
+
 static void use_memory(const struct model *m, const struct m_object *o, struct model_usage *u)
 {
 	bool sure = !model_leaving(m, o);
@@ -27,7 +32,7 @@ static void use_memory(const struct model *m, const struct m_object *o, struct m
 		}
 		/* A registration that waits for another memory has reserved this one. */
 		for (unsigned i = 0; i < m->n_live && !wanted; i++)
-			for (unsigned j = 0; m->live[i]->type == T_MR && m->live[i]->state == M_REGISTERING && j < m->live[i]->n_ranges; j++)
+			for (unsigned j = 0; m->live[i]->type == T_MR && is_coming(m->live[i]) && j < m->live[i]->n_ranges; j++)
 				wanted |= m->live[i]->ranges[j].memory == o && model_on(m->live[i], (int)a);
 		if (wanted)
 			use(u, SLOT_PINNED, model_attach_cost(m, o->size), false);
@@ -47,8 +52,14 @@ static void use_object(const struct model *m, const struct m_object *o, struct m
 		break;
 	case T_MR:
 		use(u, SLOT_MRS, 1, sure);
-		if (o->state != M_CREATED)
+		if (o->state != M_CREATED && o->state != M_INITIALIZING && o->state != M_FREE)
 			use(u, SLOT_PINNED, model_tag_cost(m, o->length), sure || model_holds(o, o->parent));
+		break;
+	case T_MW:
+		use(u, SLOT_MWS, 1, sure);
+		/* Being dropped in two ways at once: the first counts, or the second. */
+		if (o->state != M_FREE)
+			use(u, SLOT_PINNED, model_tag_cost(m, o->length), o->state == M_INVALIDATING ? o->tag : sure || model_holds(o, o->parent));
 		break;
 	case T_QP:
 		if (!o->inbound)

@@ -30,6 +30,11 @@ bool model_is_post(enum sim_call call)
 	return call == CALL_READ || call == CALL_WRITE || call == CALL_TRANSFER_LIST || call == CALL_SEND || call == CALL_RECEIVE;
 }
 
+static bool is_work(enum sim_call call)
+{
+	return (model_is_post(call) && call != CALL_RECEIVE) || call == CALL_FAST_REGISTER || call == CALL_INVALIDATE || call == CALL_BIND_MW;
+}
+
 static enum sim_operation operation_of(const struct sim_request *say)
 {
 	switch (say->call) {
@@ -70,7 +75,7 @@ bool model_is_silent(struct model *m, int client, uint32_t id)
 
 	for (unsigned i = 0; i < c->n_live; i++)
 		if (c->live[i]->say.id == id)
-			return model_is_post(c->live[i]->say.call) && (c->live[i]->say.flags & FLAG_SILENT);
+			return is_work(c->live[i]->say.call) && (c->live[i]->say.flags & FLAG_SILENT);
 	return false;
 }
 

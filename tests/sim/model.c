@@ -28,7 +28,7 @@ void model_now(struct model *m, uint64_t now)
 	for (unsigned i = 0; i < m->n_live; i++) {
 		struct m_object *o = m->live[i];
 
-		if (o->unheard && now - o->since >= m->terms.revoke_timeout_ns && (o->state == M_REVOKING || o->killed))
+		if (o->unheard && now - o->since >= m->terms.revoke_timeout_ns && (o->state == M_REVOKING || o->state == M_INVALIDATING || o->killed))
 			o->promised = true;
 	}
 }
@@ -186,7 +186,10 @@ void model_settle(struct model *m)
 			changed = model_settle_door(m, o);
 			break;
 		case T_MR:
-			changed = model_settle_mr(m, o);
+			changed = o->fast ? model_settle_fast(m, o) : model_settle_mr(m, o);
+			break;
+		case T_MW:
+			changed = model_settle_mw(m, o);
 			break;
 		case T_QP:
 			changed = model_settle_qp(m, o);

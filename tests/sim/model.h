@@ -33,6 +33,11 @@ enum m_state {
 
 enum m_attached { M_NOT_ATTACHED, M_ATTACHING, M_ATTACHED, M_DETACHING, M_DETACH_FAILED };
 
+struct m_range {
+	struct m_object *memory;
+	uint64_t offset, length;
+};
+
 struct m_object {
 	enum sim_type type;
 	bool over;                      /* it is not there any more */
@@ -60,10 +65,7 @@ struct m_object {
 	uint64_t iova, length;
 	uint32_t rights, generation, local, remote;
 	unsigned n_ranges;
-	struct {
-		struct m_object *memory;
-		uint64_t offset, length;
-	} ranges[SIM_RANGES];
+	struct m_range ranges[SIM_RANGES];
 	unsigned n_died;                /* exports, in the revocation under way */
 	uint64_t died[64];
 	uint32_t grants;                /* ended by its revocation */
@@ -77,11 +79,15 @@ struct m_object {
 	uint32_t pages, reserved_local, reserved_remote;
 	uint64_t reservation;           /* serial of the tag whose tokens grant nothing */
 	struct m_object *mapping;       /* named by what is registered */
-	/* Window */
-	struct m_object *qp;            /* whose peer may use it; NULL: it has ended */
+	struct m_object *work_of;       /* the Qp that waits for it */
+	/* Window; and MR for fast registration */
+	struct m_object *qp;            /* whose peer may use it, or whose work it is; NULL: it has ended */
+	bool fence;
+	bool let_go;                    /* the device has dropped it, and its state is about to follow */
 	/* Qp */
 	bool inbound, gone;
 	unsigned works, receives;       /* at the device */
+	unsigned holds;                 /* fast registrations that are its work */
 	uint64_t stream;
 	struct m_object *by_door;
 	struct m_object *grant;         /* Qp: its grant */
@@ -105,6 +111,7 @@ struct m_request {
 	uint64_t at;                    /* when it was started */
 	uint64_t order;                 /* and after how many others */
 	bool posted;                    /* the device had its work */
+	uint32_t verdict;               /* what may be answered, by what the device said */
 	struct sim_completion completion;
 	uint64_t result;
 	bool ok;
@@ -123,6 +130,9 @@ struct m_command {
 	int adapter;
 	bool abort;
 	bool receive;
+	bool reserve;                   /* about tokens that grant nothing */
+	bool aside;                     /* beside another one of the same object, whose end counts */
+	struct m_object *qp;            /* in the order of whose work it is */
 	uint64_t buffered;
 	int account;
 };

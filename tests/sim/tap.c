@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sees requests start. The simulation is linked with --wrap=method_find: dispatch asks here for a call's row and gets a copy of the real one
- * whose functions tell the model before they do what they do.
+ * whose functions tell the model before they do what they do. And with --wrap=client_reply_held: what wakes nobody is heard when it is said, too.
  */
 #include <string.h>
 
@@ -11,6 +11,8 @@
 
 const struct method *__real_method_find(unsigned call_case);
 const struct method *__wrap_method_find(unsigned call_case);
+void __real_client_reply_held(struct client *client, const struct Nicd__Reply *reply);
+void __wrap_client_reply_held(struct client *client, const struct Nicd__Reply *reply);
 
 static struct method rows[CALL_COUNT];
 
@@ -83,4 +85,10 @@ const struct method *__wrap_method_find(unsigned call_case)
 			rows[call_case].start = tap_start;
 	}
 	return &rows[call_case];
+}
+
+void __wrap_client_reply_held(struct client *client, const struct Nicd__Reply *reply)
+{
+	__real_client_reply_held(client, reply);
+	world_overhear(client);
 }

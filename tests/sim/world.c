@@ -204,6 +204,17 @@ static void hook_wake(struct client *client)
 	client->woken = false;   /* so that the next thing that happens is heard, too */
 }
 
+void world_overhear(struct client *client)
+{
+	int i = client_index(client);
+
+	if (world->clients[i].dead)
+		return;
+	world->quiet = true;
+	listen_to(i);
+	world->quiet = false;
+}
+
 static void hook_kick(struct client *client)
 {
 	int i = client_index(client);
@@ -484,9 +495,6 @@ static void serve(int i)
 		return;
 	}
 	/* What is there without a wake are silent successes. They wait: nothing is sent for them alone. */
-	world->quiet = true;
-	listen_to(i);
-	world->quiet = false;
 	sim_must(c->client->n_held < SIM_HELD || c->woken, "too many replies are held back");
 	if (c->client->n_held && !c->woken && !world->model->draining)
 		return;

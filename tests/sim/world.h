@@ -122,5 +122,5 @@ bool device_empty(const struct device *device);
 unsigned device_pending(const struct device *device);
 struct nic_provider *device_provider(struct device *device);
 
-/* tap.c: sees requests start. */
-void tap_begin(void);
+/* For tap.c: something was said to a client that woke nobody. */
+void world_overhear(struct client *client);
