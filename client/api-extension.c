@@ -106,21 +106,7 @@ static int extension_start(struct nicd *n, uint32_t type, const void *object, co
 	return call_submit(*call, &request, &handle, handle ? 1 : 0);
 }
 
-NICD_API int nicd_query_extension(struct nicd *n, uint32_t type, const void *object, const uint8_t *uuid, uint32_t version,
-				  struct nicd_extension *ret, unsigned *count)
-{
-	struct call *call;
-	int r = extension_start(n, type, object, uuid, version, ret, count, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_query_extension_async(struct nicd *n, uint32_t type, const void *object, const uint8_t *uuid,
-					uint32_t version, struct nicd_extension *ret, unsigned *count, nicd_callback cb,
-					void *userdata)
-{
-	struct call *call;
-	int r = extension_start(n, type, object, uuid, version, ret, count, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_query_extension,
+	   (struct nicd *n, uint32_t type, const void *object, const uint8_t *uuid,
+	    uint32_t version, struct nicd_extension *ret, unsigned *count),
+	   extension_start(n, type, object, uuid, version, ret, count, &call))

@@ -351,18 +351,5 @@ static int revoke_start(struct nicd *n, uint64_t serial, struct nicd_receipt *re
 	return call_submit(*call, &request, NULL, 0);
 }
 
-NICD_API int nicd_revoke(struct nicd *n, uint64_t serial, struct nicd_receipt *ret)
-{
-	struct call *call;
-	int r = revoke_start(n, serial, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_revoke_async(struct nicd *n, uint64_t serial, struct nicd_receipt *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = revoke_start(n, serial, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_revoke, (struct nicd *n, uint64_t serial, struct nicd_receipt *ret),
+	   revoke_start(n, serial, ret, &call))

@@ -119,36 +119,8 @@ static int receive_start(struct nicd_qp *qp, const struct nicd_message *room, st
 	return call_submit(*call, &request, &dep, 1);
 }
 
-NICD_API int nicd_qp_send(struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret)
-{
-	struct call *call;
-	int r = send_start(qp, message, ret, &call);
+CALL_TWINS(nicd_qp_send, (struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret),
+	   send_start(qp, message, ret, &call))
 
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_send_async(struct nicd_qp *qp, const struct nicd_message *message, struct nicd_completion *ret,
-				nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = send_start(qp, message, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
-
-NICD_API int nicd_qp_receive(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret)
-{
-	struct call *call;
-	int r = receive_start(qp, room, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_receive_async(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret,
-				   nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = receive_start(qp, room, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_qp_receive, (struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret),
+	   receive_start(qp, room, ret, &call))

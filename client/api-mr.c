@@ -300,21 +300,7 @@ static int mr_register(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *at
 	return r < 0 ? r : register_start(mr, &plan, register_finish, call);
 }
 
-NICD_API int nicd_mr_register(struct nicd_mr *mr, const struct nicd_mr_attr *attr)
-{
-	struct call *call;
-	int r = mr_register(mr, -1, attr, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_mr_register_async(struct nicd_mr *mr, const struct nicd_mr_attr *attr, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = mr_register(mr, -1, attr, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_mr_register, (struct nicd_mr *mr, const struct nicd_mr_attr *attr), mr_register(mr, -1, attr, &call))
 
 static int mr_register_fd(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr, struct call **call)
 {
@@ -323,22 +309,8 @@ static int mr_register_fd(struct nicd_mr *mr, int fd, const struct nicd_mr_attr 
 	return mr_register(mr, fd, attr, call);
 }
 
-NICD_API int nicd_mr_register_fd(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr)
-{
-	struct call *call;
-	int r = mr_register_fd(mr, fd, attr, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_mr_register_fd_async(struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr, nicd_callback cb,
-				       void *userdata)
-{
-	struct call *call;
-	int r = mr_register_fd(mr, fd, attr, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_mr_register_fd, (struct nicd_mr *mr, int fd, const struct nicd_mr_attr *attr),
+	   mr_register_fd(mr, fd, attr, &call))
 
 /* --------------------------------------------------------------------------------------------------------------- making */
 
@@ -504,37 +476,11 @@ static int token_start(struct nicd_mr *mr, Nicd__Request__CallCase call_case, ui
 	return call_submit_ref(*call, call_case, &mr->object);
 }
 
-NICD_API int nicd_mr_get_local_token(struct nicd_mr *mr, uint32_t *ret)
-{
-	struct call *call;
-	int r = token_start(mr, NICD__REQUEST__CALL_GET_LOCAL_TOKEN, ret, &call);
+CALL_TWINS(nicd_mr_get_local_token, (struct nicd_mr *mr, uint32_t *ret),
+	   token_start(mr, NICD__REQUEST__CALL_GET_LOCAL_TOKEN, ret, &call))
 
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_mr_get_local_token_async(struct nicd_mr *mr, uint32_t *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = token_start(mr, NICD__REQUEST__CALL_GET_LOCAL_TOKEN, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
-
-NICD_API int nicd_mr_get_remote_token(struct nicd_mr *mr, uint32_t *ret)
-{
-	struct call *call;
-	int r = token_start(mr, NICD__REQUEST__CALL_GET_REMOTE_TOKEN, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_mr_get_remote_token_async(struct nicd_mr *mr, uint32_t *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = token_start(mr, NICD__REQUEST__CALL_GET_REMOTE_TOKEN, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_mr_get_remote_token, (struct nicd_mr *mr, uint32_t *ret),
+	   token_start(mr, NICD__REQUEST__CALL_GET_REMOTE_TOKEN, ret, &call))
 
 static int query_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
@@ -576,23 +522,9 @@ static int query_start(struct nicd *n, struct nicd_mr *const *mrs, unsigned coun
 	return call_submit(*call, &request, NULL, 0);
 }
 
-NICD_API int nicd_query_tokens(struct nicd *n, struct nicd_mr *const *mrs, unsigned count, uint32_t *local_tokens,
-			       uint32_t *remote_tokens)
-{
-	struct call *call;
-	int r = query_start(n, mrs, count, local_tokens, remote_tokens, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_query_tokens_async(struct nicd *n, struct nicd_mr *const *mrs, unsigned count, uint32_t *local_tokens,
-				     uint32_t *remote_tokens, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = query_start(n, mrs, count, local_tokens, remote_tokens, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_query_tokens,
+	   (struct nicd *n, struct nicd_mr *const *mrs, unsigned count, uint32_t *local_tokens, uint32_t *remote_tokens),
+	   query_start(n, mrs, count, local_tokens, remote_tokens, &call))
 
 /* -------------------------------------------------------------------------------------------------------------- the end */
 
@@ -621,21 +553,7 @@ static int deregister_start(struct nicd_mr *mr, struct nicd_receipt *ret, struct
 	return call_submit_ref(*call, NICD__REQUEST__CALL_DEREGISTER_MR, &mr->object);
 }
 
-NICD_API int nicd_mr_deregister(struct nicd_mr *mr, struct nicd_receipt *ret)
-{
-	struct call *call;
-	int r = deregister_start(mr, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_mr_deregister_async(struct nicd_mr *mr, struct nicd_receipt *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = deregister_start(mr, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_mr_deregister, (struct nicd_mr *mr, struct nicd_receipt *ret), deregister_start(mr, ret, &call))
 
 /*
  * What the handle stands on is free to be closed: nicd answers that after this. Registrations under way still know their

@@ -146,21 +146,7 @@ static int query_start(struct nicd_qp *qp, struct nicd_qp_info *ret, struct call
 	return call_submit(*call, &request, &dep, 1);
 }
 
-NICD_API int nicd_qp_query(struct nicd_qp *qp, struct nicd_qp_info *ret)
-{
-	struct call *call;
-	int r = query_start(qp, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_query_async(struct nicd_qp *qp, struct nicd_qp_info *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = query_start(qp, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_qp_query, (struct nicd_qp *qp, struct nicd_qp_info *ret), query_start(qp, ret, &call))
 
 /* -------------------------------------------------------------------------------------------------- reading and writing */
 
@@ -235,39 +221,11 @@ static int write_start(struct nicd_qp *qp, const struct nicd_transfer *transfer,
 	return call_submit(*call, &request, &dep, 1);
 }
 
-NICD_API int nicd_qp_read(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret)
-{
-	struct call *call;
-	int r = read_start(qp, transfer, ret, &call);
+CALL_TWINS(nicd_qp_read, (struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret),
+	   read_start(qp, transfer, ret, &call))
 
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_read_async(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret,
-				nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = read_start(qp, transfer, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
-
-NICD_API int nicd_qp_write(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret)
-{
-	struct call *call;
-	int r = write_start(qp, transfer, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_write_async(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret,
-				 nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = write_start(qp, transfer, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_qp_write, (struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret),
+	   write_start(qp, transfer, ret, &call))
 
 /* ---------------------------------------------------------------------------------------------------------------- lists */
 
@@ -313,58 +271,17 @@ static int list_start(struct nicd_qp *qp, Nicd__TransferList__Operation operatio
 	return call_submit(*call, &request, &dep, 1);
 }
 
-NICD_API int nicd_qp_read_list(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret)
-{
-	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__READ, 0, list, count, ret, &call);
+CALL_TWINS(nicd_qp_read_list,
+	   (struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret),
+	   list_start(qp, NICD__TRANSFER_LIST__OPERATION__READ, 0, list, count, ret, &call))
 
-	return r < 0 ? r : call_wait(call);
-}
+CALL_TWINS(nicd_qp_write_list,
+	   (struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret),
+	   list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, 0, list, count, ret, &call))
 
-NICD_API int nicd_qp_read_list_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
-				     struct nicd_completion *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__READ, 0, list, count, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
-
-NICD_API int nicd_qp_write_list(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
-				struct nicd_completion *ret)
-{
-	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, 0, list, count, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_write_list_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
-				      struct nicd_completion *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, 0, list, count, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
-
-NICD_API int nicd_qp_write_notify(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
-				  struct nicd_completion *ret)
-{
-	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, NICD__OP_FLAG__OP_NOTIFY, list, count, ret, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_write_notify_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
-					struct nicd_completion *ret, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, NICD__OP_FLAG__OP_NOTIFY, list, count, ret, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_qp_write_notify,
+	   (struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret),
+	   list_start(qp, NICD__TRANSFER_LIST__OPERATION__WRITE, NICD__OP_FLAG__OP_NOTIFY, list, count, ret, &call))
 
 /* -------------------------------------------------------------------------------------------------------------- the end */
 
@@ -376,37 +293,9 @@ static int plain_start(struct nicd_qp *qp, Nicd__Request__CallCase call_case, st
 	return r < 0 ? r : call_submit_ref(*call, call_case, &qp->object);
 }
 
-NICD_API int nicd_qp_flush(struct nicd_qp *qp)
-{
-	struct call *call;
-	int r = plain_start(qp, NICD__REQUEST__CALL_FLUSH, &call);
+CALL_TWINS(nicd_qp_flush, (struct nicd_qp *qp), plain_start(qp, NICD__REQUEST__CALL_FLUSH, &call))
 
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_flush_async(struct nicd_qp *qp, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = plain_start(qp, NICD__REQUEST__CALL_FLUSH, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
-
-NICD_API int nicd_qp_disconnect(struct nicd_qp *qp)
-{
-	struct call *call;
-	int r = plain_start(qp, NICD__REQUEST__CALL_DISCONNECT, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_qp_disconnect_async(struct nicd_qp *qp, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = plain_start(qp, NICD__REQUEST__CALL_DISCONNECT, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_qp_disconnect, (struct nicd_qp *qp), plain_start(qp, NICD__REQUEST__CALL_DISCONNECT, &call))
 
 NICD_API int nicd_qp_close(struct nicd_qp *qp)
 {

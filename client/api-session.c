@@ -406,18 +406,4 @@ static int adapter_query_start(struct nicd *n, unsigned index, struct call **cal
 	return call_submit(*call, &request, NULL, 0);
 }
 
-NICD_API int nicd_adapter_query(struct nicd *n, unsigned index)
-{
-	struct call *call;
-	int r = adapter_query_start(n, index, &call);
-
-	return r < 0 ? r : call_wait(call);
-}
-
-NICD_API int nicd_adapter_query_async(struct nicd *n, unsigned index, nicd_callback cb, void *userdata)
-{
-	struct call *call;
-	int r = adapter_query_start(n, index, &call);
-
-	return r < 0 ? r : call_later(call, cb, userdata);
-}
+CALL_TWINS(nicd_adapter_query, (struct nicd *n, unsigned index), adapter_query_start(n, index, &call))

@@ -89,6 +89,28 @@ int call_wait(struct call *call);
 /* Returns 0: the callback is called once, by nicd_dispatch. */
 int call_later(struct call *call, nicd_callback cb, void *userdata);
 
+/*
+ * A function of the public interface, twice: `name` waits for the answer, `name`_async takes a callback for it. `params` are in parentheses;
+ * `start`, in terms of them, makes `call` and submits it.
+ */
+#define CALL_TWINS(name, params, start) \
+	NICD_API int name(CALL_PARAMS params) \
+	{ \
+		struct call *call; \
+		int r = start; \
+\
+		return r < 0 ? r : call_wait(call); \
+	} \
+\
+	NICD_API int name##_async(CALL_PARAMS params, nicd_callback cb, void *userdata) \
+	{ \
+		struct call *call; \
+		int r = start; \
+\
+		return r < 0 ? r : call_later(call, cb, userdata); \
+	}
+#define CALL_PARAMS(...) __VA_ARGS__
+
 /* For conn.c. A reply to a call that is in flight; false: nicd makes no sense. */
 bool call_reply(struct nicd *n, const Nicd__Reply *reply);
 /* Sends deferred calls that may go now. */
