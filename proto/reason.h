@@ -187,7 +187,7 @@ enum nicd_status {
 	X(125, LOCAL_RIGHTS, ACCESS_VIOLATION, EACCES, "the local MR does not allow being written", "register it with local write") \
 	X(126, REMOTE_TOKEN, REMOTE_ERROR, EREMOTEIO, "the peer knows no such token here: wrong, revoked, or behind another door", \
 	  "use the token of the grant; ask the owner whether it was revoked") \
-	X(127, REMOTE_RANGE, REMOTE_ERROR, EREMOTEIO, "the range is outside what the peer's token covers", "stay within the grant's iova and length") \
+	X(127, REMOTE_RANGE, REMOTE_RESOURCES, EREMOTEIO, "the range is outside what the peer's token covers", "stay within the grant's iova and length") \
 	X(128, REMOTE_RIGHTS, REMOTE_ERROR, EREMOTEIO, "the peer's token does not allow this operation", "look at the grant's flags") \
 	X(129, REMOTE_TERMINATE, REMOTE_ERROR, EREMOTEIO, "the peer ended the connection with an error; observed is its Terminate code", \
 	  "see the peer's journal") \

@@ -59,14 +59,14 @@ class Pool:
     def __init__(self):
         self.running = {}
 
-    def get(self, address="127.0.0.1", options=()):
-        key = address, tuple(options)
+    def get(self, address="127.0.0.1", options=(), provider="soft"):
+        key = address, tuple(options), provider
         nicd = self.running.get(key)
         if nicd is not None and not nicd.alive():
             self.drop(nicd)
             nicd = None
         if nicd is None:
-            nicd = self.running[key] = Nicd(address, options)
+            nicd = self.running[key] = Nicd(address, options, provider=provider)
             warm_up(nicd)
         return nicd
 

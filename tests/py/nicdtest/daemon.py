@@ -69,9 +69,10 @@ def sanitizer_environment(directory):
 class Nicd:
     """One nicd. `options` are further arguments; `config` the text of its configuration file."""
 
-    def __init__(self, address="127.0.0.1", options=(), config=None, start=True):
+    def __init__(self, address="127.0.0.1", options=(), config=None, start=True, provider="soft"):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="nicd-"))
         self.address = address
+        self.provider = provider
         self.options = list(options)
         self.socket = self.directory / "s"
         self.admin_socket = self.directory / "a"
@@ -86,7 +87,7 @@ class Nicd:
             self.start()
 
     def arguments(self):
-        return [str(nicd_binary()), "--rootless", "--provider", "soft", "--socket", str(self.socket), "--admin-socket",
+        return [str(nicd_binary()), "--rootless", "--provider", self.provider, "--socket", str(self.socket), "--admin-socket",
                 str(self.admin_socket), "--data-listen", f"{self.address}:0", "--soft-program", str(soft_binary()),
                 "--config", str(self.config), *self.options]
 
