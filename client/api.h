@@ -66,7 +66,4 @@ int receipt_finish(struct call *call, const Nicd__Reply *reply, int error);
 /* For calls that answer with ObjectInfo. */
 int object_info_finish(struct call *call, const Nicd__Reply *reply, int error);
 
-/* For calls that answer with a completion. */
-int qp_work_new(struct call **call, struct nicd_qp *qp, struct nicd_completion *ret);
-
 void grant_take(struct nicd_grant *grant, const Nicd__Grant *from);

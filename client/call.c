@@ -148,10 +148,10 @@ void call_table_deinit(struct call_table *table)
 
 /* -------------------------------------------------------------------------------------------------------------- the end */
 
-/* For nicd_dispatch. Nobody waits for the answer of a call without callback: it is gone. */
+/* For nicd_dispatch. Nobody waits for the answer of a call without callback, or for a silent success: it is gone. */
 static void call_queue(struct call *call)
 {
-	if (!call->cb && !call->event) {
+	if (!call->event && (!call->cb || (call->silent && call->error == 0))) {
 		call_free(call);
 		return;
 	}
@@ -477,6 +477,13 @@ void call_release(struct nicd *n)
 }
 
 /* -------------------------------------------------------------------------------------------------------- to the caller */
+
+void call_silence(struct call *call, uint32_t *flags, bool waits)
+{
+	if (waits)
+		*flags &= ~(uint32_t)NICD_OP_SILENT_SUCCESS;
+	call->silent = *flags & NICD_OP_SILENT_SUCCESS;
+}
 
 int call_wait(struct call *call)
 {

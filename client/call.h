@@ -48,6 +48,7 @@ struct call {
 	int (*finish)(struct call *call, const Nicd__Reply *reply, int error);
 	struct object *object;           /* what it is about; referenced */
 	bool makes;                      /* it makes the object */
+	bool silent;                     /* of a success nobody is told: no callback, nothing is filled in */
 	enum call_order order;
 	int fd;                          /* to be sent; owned; -1: none */
 	void *ret, *ret2;                /* the caller's, or NULL */
@@ -84,6 +85,11 @@ int call_submit_ref(struct call *call, Nicd__Request__CallCase call_case, struct
 /* An answer without asking. */
 void call_answer(struct call *call, int error);
 
+/*
+ * Of a work request, with its flags (NICD_OP_…), before it is submitted: a success may be silent, but not when somebody waits for it, who is
+ * taken the flag.
+ */
+void call_silence(struct call *call, uint32_t *flags, bool waits);
 /* Waits for the answer and returns its error; the call is gone. */
 int call_wait(struct call *call);
 /* Returns 0: the callback is called once, by nicd_dispatch. */
@@ -91,11 +97,12 @@ int call_later(struct call *call, nicd_callback cb, void *userdata);
 
 /*
  * A function of the public interface, twice: `name` waits for the answer, `name`_async takes a callback for it. `params` are in parentheses;
- * `start`, in terms of them, makes `call` and submits it.
+ * `start`, in terms of them and of `waits`, makes `call` and submits it.
  */
 #define CALL_TWINS(name, params, start) \
 	NICD_API int name(CALL_PARAMS params) \
 	{ \
+		const bool waits __attribute__((unused)) = true; \
 		struct call *call; \
 		int r = start; \
 \
@@ -104,6 +111,7 @@ int call_later(struct call *call, nicd_callback cb, void *userdata);
 \
 	NICD_API int name##_async(CALL_PARAMS params, nicd_callback cb, void *userdata) \
 	{ \
+		const bool waits __attribute__((unused)) = false; \
 		struct call *call; \
 		int r = start; \
 \

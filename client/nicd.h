@@ -42,7 +42,8 @@
  *
  *	An async call that returns 0 is accepted: its callback is called exactly once, with 0 or with the error of the
  *	call; with -ECONNRESET when the connection is lost first; with -ECANCELED from nicd_free(). One that returns an
- *	error was not accepted and its callback is never called. The callback may be NULL.
+ *	error was not accepted and its callback is never called. The callback may be NULL. (Work requests may ask for not
+ *	being told of a success: NICD_OP_SILENT_SUCCESS.)
  *
  *	Async calls are collected and leave together at nicd_flush(), nicd_dispatch() or the next waiting call: call
  *	many, then flush once. On one object they start in the order in which they were made; answers come in any order.
@@ -581,6 +582,28 @@ struct nicd_qp_info {
 NICD_API int nicd_qp_query(struct nicd_qp *qp, struct nicd_qp_info *ret);
 NICD_API int nicd_qp_query_async(struct nicd_qp *qp, struct nicd_qp_info *ret, nicd_callback cb, void *userdata);
 
+/*
+ * Flags of work requests: NDK_OP_FLAG_*. Not those of an MR (NICD_MR_…): NDK has other bits for the same right. Which request takes which is
+ * said there; others are refused with -EINVAL (OP_FLAGS, FLAGS; `limit` is what it takes).
+ */
+enum {
+	/*
+	 * A success is not told: no callback is called, and nothing is filled in. Failures are told as always, and FLUSHED, too. What `ret`
+	 * points to must live until a later call on the same Qp without this flag is answered. Calls that wait ignore it.
+	 */
+	NICD_OP_SILENT_SUCCESS = 0x1,
+	NICD_OP_READ_FENCE = 0x2,      /* begins when all reads that the Qp was given before have ended */
+	NICD_OP_SOLICIT_EVENT = 0x4,   /* send: the peer's receive says so (NDK: SEND_AND_SOLICIT_EVENT) */
+	NICD_OP_REMOTE_READ = 0x8,     /* fast registration, binding: rights */
+	NICD_OP_LOCAL_WRITE = 0x10,    /* fast registration */
+	NICD_OP_REMOTE_WRITE = 0x30,   /* fast registration, binding: two bits, of which 0x20 alone is refused */
+	NICD_OP_INLINE = 0x40,         /* one write, send: the bytes are in the request; see nicd_work_attr */
+	NICD_OP_READ_SINK = 0x80,      /* fast registration */
+	NICD_OP_READ_LOCAL_INVALIDATE = 0x100, /* read: ignored where nicd_adapter_info.flags does not have it, as NDK says */
+	NICD_OP_DEFER = 0x200,         /* a hint: more work follows at once */
+	NICD_OP_NOTIFY = 0x10000       /* nicd's own. Writes: see nicd_qp_write_notify */
+};
+
 /* One read or write. This struct will not grow: it is what the protocol sends. */
 struct nicd_transfer {
 	uint32_t local_token;   /* of an MR of the Qp's PD; with local write for reads (NDK_SGE.MemoryRegionToken) */
@@ -638,16 +661,12 @@ NICD_API int nicd_qp_write_notify(struct nicd_qp *qp, const struct nicd_transfer
 NICD_API int nicd_qp_write_notify_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
 					struct nicd_completion *ret, nicd_callback cb, void *userdata);
 
-enum {
-	NICD_OP_SOLICIT_EVENT = 0x4 /* NDK_OP_FLAG_SEND_AND_SOLICIT_EVENT */
-};
-
 /* A message to send, or room for one. This struct will not grow. */
 struct nicd_message {
 	uint32_t local_token;      /* of an MR of the Qp's PD; with local write for a receive */
 	uint32_t length;           /* bytes; 0 is allowed */
 	uint64_t local_addr;       /* within [iova, iova + length) of the MR */
-	uint32_t flags;            /* send: NICD_OP_SOLICIT_EVENT; receive: 0 */
+	uint32_t flags;            /* send: NICD_OP_…; receive: 0 */
 	uint32_t invalidate_token; /* send: a token of the peer's that becomes void when it receives the message; 0: none */
 };
 
@@ -671,8 +690,42 @@ NICD_API int nicd_qp_receive(struct nicd_qp *qp, const struct nicd_message *room
 NICD_API int nicd_qp_receive_async(struct nicd_qp *qp, const struct nicd_message *room, struct nicd_completion *ret,
 				   nicd_callback cb, void *userdata);
 
+enum {
+	NICD_WORK_READ = 0,
+	NICD_WORK_WRITE = 1,
+	NICD_WORK_SEND = 2,
+	NICD_WORK_RECEIVE = 3
+};
+
+/* Any work request, with all that it may have. */
+struct nicd_work_attr {
+	uint32_t size;
+	uint32_t operation;                    /* NICD_WORK_… */
+	uint32_t flags;                        /* NICD_OP_…; of a message together with its own; receive: 0 */
+	uint32_t count;                        /* of transfers, 1 to 1,024: a list if more than 1 */
+	const struct nicd_transfer *transfers; /* read, write */
+	const struct nicd_message *message;    /* send, receive */
+	/*
+	 * With NICD_OP_INLINE: the bytes that one write or send carries, as many as its length says and at most nicd_adapter_info.max_inline.
+	 * They are read before the call returns; the local side of the transfer or message is ignored.
+	 */
+	const void *inline_data;
+};
+
 /*
- * Cancels what is posted, receives too: those calls get -ECANCELED, then this one is answered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush).
+ * Posts a work request: the calls above are this one with some of it filled in. Read: NICD_OP_SILENT_SUCCESS, _READ_FENCE, _DEFER,
+ * _READ_LOCAL_INVALIDATE. Write: the first three, _NOTIFY, and of a single one _INLINE. Send: the first three, _SOLICIT_EVENT, _INLINE. A list
+ * has its flags once, and one completion. Errors as above, and: -EINVAL (OP_FLAGS, FLAGS; INLINE_LENGTH: more than max_inline, `limit`).
+ * NDK: NdkRead, NdkWrite, NdkSend, NdkSendAndInvalidate, NdkReceive (nc-ndkpi-ndk_fn_read, nc-ndkpi-ndk_fn_write, nc-ndkpi-ndk_fn_send,
+ * nc-ndkpi-ndk_fn_send_and_invalidate, nc-ndkpi-ndk_fn_receive); a list is nicd's own, where NDK has the DEFER flag.
+ */
+NICD_API int nicd_qp_post(struct nicd_qp *qp, const struct nicd_work_attr *attr, struct nicd_completion *ret);
+NICD_API int nicd_qp_post_async(struct nicd_qp *qp, const struct nicd_work_attr *attr, struct nicd_completion *ret,
+				nicd_callback cb, void *userdata);
+
+/*
+ * Cancels what is posted, receives too: those calls get -ECANCELED, silent ones too, in the order in which they were posted; then
+ * this one is answered. MRs stay registered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush).
  */
 NICD_API int nicd_qp_flush(struct nicd_qp *qp);
 NICD_API int nicd_qp_flush_async(struct nicd_qp *qp, nicd_callback cb, void *userdata);
