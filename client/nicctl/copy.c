@@ -273,7 +273,7 @@ static int copy_all(struct nicctl *c, bool put, int fd, const char *file, uint64
 
 	nicctl_interrupts_catch();
 	if (!copy)
-		nicctl_no_memory();
+		nicctl_no_memory(c->json);
 	copy->c = c;
 	copy->put = put;
 	copy->fd = fd;

@@ -44,56 +44,64 @@ static const struct nicctl_command nicctl_commands[] = {
 	{ "ledger", "", 0, 0, 0, 0, nicctl_ledger, 0, "all objects, descriptors, bytes and charges, by account" },
 };
 
-static const struct option nicctl_options[] = {
-	{ "socket", required_argument, NULL, 's' },
-	{ "admin", no_argument, NULL, 'A' },
-	{ "json", no_argument, NULL, 'j' },
-	{ "help", no_argument, NULL, 'h' },
-	{ "version", no_argument, NULL, 'V' },
-	{ "size", required_argument, NULL, 'S' },
-	{ "name", required_argument, NULL, 'n' },
-	{ "access", required_argument, NULL, 'a' },
-	{ "uses", required_argument, NULL, 'u' },
-	{ "ttl", required_argument, NULL, 't' },
-	{ "peers", required_argument, NULL, 'p' },
-	{ "output", required_argument, NULL, 'o' },
-	{ "count", required_argument, NULL, 'c' },
-	{ "op", required_argument, NULL, 'O' },
-	{ "depth", required_argument, NULL, 'd' },
-	{ "list", required_argument, NULL, 'l' },
-	{ "seconds", required_argument, NULL, 'T' },
-	{ "scratch", no_argument, NULL, 'x' },
-	{ "progress", no_argument, NULL, 'P' },
-	{ "no-progress", no_argument, NULL, 'Q' },
-	{ "huge", no_argument, NULL, 'H' },
-	{ "notify", no_argument, NULL, 'W' },
-	{ 0 },
-};
+/* What an option takes, and what becomes of that. */
+enum takes { TAKES_NOTHING, TAKES_TEXT, TAKES_NUMBER, TAKES_SECONDS, TAKES_BYTES, TAKES_ACCESS };
 
-/* What the help says of an option, by its bit. */
-static const char *const nicctl_option_help[] = {
-	"--socket PATH         nicd's socket (else as libnicd looks for it)",
-	"--admin               use the admin socket",
-	"--json                print JSON",
-	"--help                print this",
-	"--size N              bytes of new memory, with K, M or G",
-	"--name X              name of the export",
-	"--access r|w|rw       what peers may do",
-	"--uses N              how often peers may connect (default 1); every get, put and ping is once",
-	"--ttl SECONDS         how long the export lasts (default a day)",
-	"--peers N             how many may be connected at the same time",
-	"-o, --output FILE     where to",
-	"--count N             how many reads of each size (default 10)",
-	"--op r|w|rw           read (default), write back what was read before (and so undo what others write meanwhile), or both",
-	"--depth N             lists under way at the same time (default 1 to 16, by size)",
-	"--list N              transfers in a list (default 1)",
-	"--seconds N           how long each row is measured (default 2)",
-	"--scratch             writes may destroy what the memory holds",
-	"--progress            tell how far it is, also where stderr is no terminal",
-	"--no-progress         do not",
-	"--huge                of huge pages, if there are any free",
-	"--notify              tell the owner when all is there",
+/* The options, by their bit. `at`: the field of struct nicctl that gets the value (true of those that take none); 0: there is none. */
+static const struct nicctl_option_row {
+	const char *name;
+	enum takes takes;
+	int letter;              /* short form; 0: none */
+	size_t at;
+	uint32_t max;            /* of numbers */
+	const char *help;
+} nicctl_options[] = {
+#define ROW(bit) [__builtin_ctz(NICCTL_##bit)]
+	ROW(SOCKET) = { "socket", TAKES_TEXT, .at = offsetof(struct nicctl, socket),
+		.help = "--socket PATH         nicd's socket (else as libnicd looks for it)" },
+	ROW(ADMIN) = { "admin", TAKES_NOTHING, .at = offsetof(struct nicctl, admin),
+		.help = "--admin               use the admin socket" },
+	ROW(JSON) = { "json", TAKES_NOTHING, .at = offsetof(struct nicctl, json),
+		.help = "--json                print JSON" },
+	ROW(HELP) = { "help", TAKES_NOTHING, .letter = 'h',
+		.help = "--help                print this" },
+	ROW(SIZE) = { "size", TAKES_BYTES, .at = offsetof(struct nicctl, size),
+		.help = "--size N              bytes of new memory, with K, M or G" },
+	ROW(NAME) = { "name", TAKES_TEXT, .at = offsetof(struct nicctl, name),
+		.help = "--name X              name of the export" },
+	ROW(ACCESS) = { "access", TAKES_ACCESS, .at = offsetof(struct nicctl, access),
+		.help = "--access r|w|rw       what peers may do" },
+	ROW(USES) = { "uses", TAKES_NUMBER, .at = offsetof(struct nicctl, uses), .max = UINT32_MAX,
+		.help = "--uses N              how often peers may connect (default 1); every get, put and ping is once" },
+	ROW(TTL) = { "ttl", TAKES_SECONDS, .at = offsetof(struct nicctl, ttl_ms), .max = UINT32_MAX / 1000,
+		.help = "--ttl SECONDS         how long the export lasts (default a day)" },
+	ROW(PEERS) = { "peers", TAKES_NUMBER, .at = offsetof(struct nicctl, peers), .max = UINT32_MAX,
+		.help = "--peers N             how many may be connected at the same time" },
+	ROW(OUTPUT) = { "output", TAKES_TEXT, .letter = 'o', .at = offsetof(struct nicctl, output),
+		.help = "-o, --output FILE     where to" },
+	ROW(COUNT) = { "count", TAKES_NUMBER, .at = offsetof(struct nicctl, count), .max = 100000,
+		.help = "--count N             how many reads of each size (default 10)" },
+	ROW(OP) = { "op", TAKES_ACCESS, .at = offsetof(struct nicctl, operations),
+		.help = "--op r|w|rw           read (default), write back what was read before (and so undo what others write meanwhile), or both" },
+	ROW(DEPTH) = { "depth", TAKES_NUMBER, .at = offsetof(struct nicctl, depth), .max = 1024,
+		.help = "--depth N             lists under way at the same time (default 1 to 16, by size)" },
+	ROW(LIST) = { "list", TAKES_NUMBER, .at = offsetof(struct nicctl, list), .max = 1024,
+		.help = "--list N              transfers in a list (default 1)" },
+	ROW(SECONDS) = { "seconds", TAKES_NUMBER, .at = offsetof(struct nicctl, seconds), .max = 86400,
+		.help = "--seconds N           how long each row is measured (default 2)" },
+	ROW(SCRATCH) = { "scratch", TAKES_NOTHING, .at = offsetof(struct nicctl, scratch),
+		.help = "--scratch             writes may destroy what the memory holds" },
+	ROW(PROGRESS) = { "progress", TAKES_NOTHING,
+		.help = "--progress            tell how far it is, also where stderr is no terminal" },
+	ROW(NO_PROGRESS) = { "no-progress", TAKES_NOTHING,
+		.help = "--no-progress         do not" },
+	ROW(HUGE) = { "huge", TAKES_NOTHING,
+		.help = "--huge                of huge pages, if there are any free" },
+	ROW(NOTIFY) = { "notify", TAKES_NOTHING,
+		.help = "--notify              tell the owner when all is there" },
+#undef ROW
 };
+enum { OPTION_VERSION = 'V', OPTION_FIRST = 256 };   /* what getopt calls them, besides their letters */
 
 /* What some commands mean by an option is something else. */
 static const struct {
@@ -112,12 +120,12 @@ static const char *option_help(const struct nicctl_command *command, unsigned bi
 	for (unsigned i = 0; command && i < ARRAY_SIZE(nicctl_other_help); i++)
 		if (nicctl_other_help[i].fn == command->fn && nicctl_other_help[i].option == 1u << bit)
 			return nicctl_other_help[i].help;
-	return nicctl_option_help[bit];
+	return nicctl_options[bit].help;
 }
 
 static void print_options(const struct nicctl_command *command, unsigned options)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_option_help); i++) {
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_options); i++) {
 		if (options & 1u << i)
 			printf("  %s\n", option_help(command, i));
 	}
@@ -128,7 +136,7 @@ static void help_row(struct nicctl_table *table, const struct nicctl_command *co
 	char options[256] = "";
 	size_t len = 0;
 
-	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_option_help); i++) {
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_options); i++) {
 		const char *help = option_help(command, i), *end = strstr(help, "  ");
 
 		if ((command->options & 1u << i) && end && len < sizeof(options))
@@ -242,87 +250,58 @@ static int parse_access(struct nicctl *c, const char *what, const char *text, ui
 	return nicctl_usage(c, "%s takes r, w or rw, not '%s'", what, text);
 }
 
-static int parse_option(struct nicctl *c, int option)
+static int parse_value(struct nicctl *c, const struct nicctl_option_row *row)
 {
-	uint32_t seconds;
+	void *at = (char *)c + row->at;
+	char what[32];
 	int r;
 
-	switch (option) {
-	case 's':
-		c->given |= NICCTL_SOCKET;
-		c->socket = optarg;
+	snprintf(what, sizeof(what), "--%s", row->name);
+	switch (row->takes) {
+	case TAKES_NOTHING:
+		if (row->at)
+			*(bool *)at = true;
 		return NICCTL_OK;
-	case 'A':
-		c->given |= NICCTL_ADMIN;
-		c->admin = true;
+	case TAKES_TEXT:
+		*(const char **)at = optarg;
 		return NICCTL_OK;
-	case 'j':
-		c->given |= NICCTL_JSON;
-		return NICCTL_OK;
-	case 'h':
-		c->given |= NICCTL_HELP;
-		return NICCTL_OK;
-	case 'S':
-		c->given |= NICCTL_SIZE;
-		return parse_number(c, "--size", optarg, "KMGT", INT64_MAX, &c->size);
-	case 'n':
-		c->given |= NICCTL_NAME;
-		c->name = optarg;
-		return NICCTL_OK;
-	case 'a':
-		c->given |= NICCTL_ACCESS;
-		return parse_access(c, "--access", optarg, &c->access);
-	case 'u':
-		c->given |= NICCTL_USES;
-		return parse_u32(c, "--uses", optarg, UINT32_MAX, &c->uses);
-	case 't':
-		c->given |= NICCTL_TTL;
-		r = parse_u32(c, "--ttl", optarg, UINT32_MAX / 1000, &seconds);
+	case TAKES_NUMBER:
+		return parse_u32(c, what, optarg, row->max, at);
+	case TAKES_SECONDS:
+		r = parse_u32(c, what, optarg, row->max, at);
 		if (r == NICCTL_OK)
-			c->ttl_ms = seconds * 1000;
+			*(uint32_t *)at *= 1000;
 		return r;
-	case 'p':
-		c->given |= NICCTL_PEERS;
-		return parse_u32(c, "--peers", optarg, UINT32_MAX, &c->peers);
-	case 'o':
-		c->given |= NICCTL_OUTPUT;
-		c->output = optarg;
-		return NICCTL_OK;
-	case 'c':
-		c->given |= NICCTL_COUNT;
-		return parse_u32(c, "--count", optarg, 100000, &c->count);
-	case 'O':
-		c->given |= NICCTL_OP;
-		return parse_access(c, "--op", optarg, &c->operations);
-	case 'd':
-		c->given |= NICCTL_DEPTH;
-		return parse_u32(c, "--depth", optarg, 1024, &c->depth);
-	case 'l':
-		c->given |= NICCTL_LIST;
-		return parse_u32(c, "--list", optarg, 1024, &c->list);
-	case 'T':
-		c->given |= NICCTL_SECONDS;
-		return parse_u32(c, "--seconds", optarg, 86400, &c->seconds);
-	case 'x':
-		c->given |= NICCTL_SCRATCH;
-		c->scratch = true;
-		return NICCTL_OK;
-	case 'P':
-		c->given |= NICCTL_PROGRESS;
-		return NICCTL_OK;
-	case 'Q':
-		c->given |= NICCTL_NO_PROGRESS;
-		return NICCTL_OK;
-	case 'H':
-		c->given |= NICCTL_HUGE;
-		return NICCTL_OK;
-	case 'W':
-		c->given |= NICCTL_NOTIFY;
-		return NICCTL_OK;
+	case TAKES_BYTES:
+		return parse_number(c, what, optarg, "KMGT", INT64_MAX, at);
+	case TAKES_ACCESS:
 	default:
-		/* getopt has named it, but not with --json. */
-		return nicctl_usage(c, "%s%ssee nicctl --help", c->json ? "wrong option: " : "", c->json ? c->wrong : "");
+		return parse_access(c, what, optarg, at);
 	}
+}
+
+static int parse_option(struct nicctl *c, int option)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_options); i++) {
+		if (option != nicctl_options[i].letter && option != (int)(OPTION_FIRST + i))
+			continue;
+		c->given |= 1u << i;
+		return parse_value(c, &nicctl_options[i]);
+	}
+	/* getopt has named it, but not with --json. */
+	return nicctl_usage(c, "%s%ssee nicctl --help", c->json ? "wrong option: " : "", c->json ? c->wrong : "");
+}
+
+/* For getopt_long; `ret` has room for all, --version, and the end. */
+static void list_options(struct option *ret)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(nicctl_options); i++)
+		ret[i] = (struct option){
+			.name = nicctl_options[i].name, .has_arg = nicctl_options[i].takes ? required_argument : no_argument,
+			.val = (int)(OPTION_FIRST + i),
+		};
+	ret[ARRAY_SIZE(nicctl_options)] = (struct option){ .name = "version", .val = OPTION_VERSION };
+	ret[ARRAY_SIZE(nicctl_options) + 1] = (struct option){ 0 };
 }
 
 /* The row whose words the arguments begin with; takes them off. */
@@ -352,7 +331,7 @@ static const struct nicctl_command *find_command(struct nicctl *c)
 /* `options`: the first is named, without what its help says of it. */
 static int usage_option(struct nicctl *c, const char *verb, unsigned options)
 {
-	const char *help = nicctl_option_help[__builtin_ctz(options)];
+	const char *help = nicctl_options[__builtin_ctz(options)].help;
 	const char *end = strstr(help, "  ");
 
 	return nicctl_usage(c, "%s %s %.*s", c->command->words, verb, (int)(end ? end - help : 0), help);
@@ -435,15 +414,17 @@ void nicctl_close(struct nicctl *c)
 
 static int nicctl_run(struct nicctl *c, int argc, char **argv)
 {
+	struct option options[ARRAY_SIZE(nicctl_options) + 2];
 	int option, r = NICCTL_OK;
 
+	list_options(options);
 	/* First of all, so that a wrong option is told in the form asked for, too. */
 	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
 		c->json |= strcmp(argv[i], "--json") == 0;
 	opterr = !c->json;
-	while (r == NICCTL_OK && (option = getopt_long(argc, argv, "ho:", nicctl_options, NULL)) != -1) {
+	while (r == NICCTL_OK && (option = getopt_long(argc, argv, "ho:", options, NULL)) != -1) {
 		snprintf(c->wrong, sizeof(c->wrong), "%s; ", argv[optind - 1]);
-		if (option == 'V')
+		if (option == OPTION_VERSION)
 			return print_version(c);
 		r = parse_option(c, option);
 	}

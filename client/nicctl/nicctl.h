@@ -94,7 +94,8 @@ int nicctl_failed_info(struct nicctl *c, const struct nicd_error_info *info);
 int nicctl_fail(struct nicctl *c, int error, const char *cure, const char *format, ...) __attribute__((format(printf, 4, 5)));
 int nicctl_usage(struct nicctl *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void nicctl_notice(struct nicctl *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void nicctl_no_memory(void) __attribute__((noreturn));
+/* `json`: it is told in that form. */
+void nicctl_no_memory(bool json) __attribute__((noreturn));
 
 /* ---- table.c: what is told on stdout, as tables or as one JSON document. */
 

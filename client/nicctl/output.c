@@ -34,7 +34,7 @@ static int output_beside(struct nicctl *c, struct nicctl_output *output, const s
 	if (old && access(output->path, W_OK) < 0)
 		return nicctl_fail(c, errno, NULL, "cannot write to %s", output->path);
 	if (asprintf(&output->beside, "%s.XXXXXX", output->path) < 0)
-		nicctl_no_memory();
+		nicctl_no_memory(c->json);
 	output->fd = mkostemp(output->beside, O_CLOEXEC);
 	if (output->fd >= 0 && fchmod(output->fd, output_mode(old)) == 0)
 		return NICCTL_OK;

@@ -238,14 +238,14 @@ int nicctl_perf(struct nicctl *c)
 	int r;
 
 	if (!perf)
-		nicctl_no_memory();
+		nicctl_no_memory(c->json);
 	perf->c = c;
 	perf->table = nicctl_table_new(c, "perf", false, columns, sizeof(columns) / sizeof(columns[0]));
 	perf->transfers = calloc(c->list ? c->list : 1, sizeof(*perf->transfers));
 	perf->slots = calloc(PERF_DEPTH_MAX, sizeof(*perf->slots));
 	perf->samples = calloc(PERF_SAMPLES, sizeof(*perf->samples));
 	if (!perf->transfers || !perf->slots || !perf->samples)
-		nicctl_no_memory();
+		nicctl_no_memory(c->json);
 	r = perf_open(perf);
 	if (r == NICCTL_OK)
 		r = perf_operations(perf, &operations);

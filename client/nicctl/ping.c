@@ -53,7 +53,7 @@ int nicctl_ping(struct nicctl *c)
 	int r;
 
 	if (!ns)
-		nicctl_no_memory();
+		nicctl_no_memory(c->json);
 	r = nicctl_peer_open(c, c->args[0], &peer);
 	connected = nicctl_now_ns() - start;
 	if (r == NICCTL_OK)

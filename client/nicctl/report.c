@@ -19,9 +19,12 @@ struct report_field {
 	int json;
 };
 
-void nicctl_no_memory(void)
+/* Nothing that would be built of memory: the document is there already. */
+void nicctl_no_memory(bool json)
 {
-	fputs("nicctl: out of memory\n", stderr);
+	fputs(json ? "{\n   \"error\": [\n      {\n         \"name\": \"ENOMEM\", \"status\": \"\", \"text\": \"out of memory\", "
+		     "\"limit\": 0, \"observed\": 0, \"cure\": \"\", \"reason\": 0, \"errno\": 12, \"provider_error\": 0\n      }\n   ]\n}\n" :
+		     "nicctl: out of memory\n", stderr);
 	exit(NICCTL_REFUSED);
 }
 
@@ -32,19 +35,19 @@ static void report_json(const char *name, const struct report_field *fields, uns
 
 	if (!table || scols_table_set_name(table, name) || scols_table_enable_json(table, 1) ||
 	    scols_table_set_stream(table, stderr))
-		nicctl_no_memory();
+		nicctl_no_memory(true);
 	for (unsigned i = 0; i < n_fields; i++) {
 		struct libscols_column *column = scols_table_new_column(table, fields[i].name, 0, 0);
 
 		if (!column || scols_column_set_json_type(column, fields[i].json))
-			nicctl_no_memory();
+			nicctl_no_memory(true);
 	}
 	line = scols_table_new_line(table, NULL);
 	if (!line)
-		nicctl_no_memory();
+		nicctl_no_memory(true);
 	for (unsigned i = 0; i < n_fields; i++) {
 		if (scols_line_set_data(line, i, fields[i].value))
-			nicctl_no_memory();
+			nicctl_no_memory(true);
 	}
 	scols_print_table(table);
 	fputc('\n', stderr);
@@ -140,7 +143,7 @@ static void report_text(struct nicctl *c, const char *kind, const char *format, 
 	char *text;
 
 	if (vasprintf(&text, format, ap) < 0)
-		nicctl_no_memory();
+		nicctl_no_memory(c->json);
 	field.value = text;
 	if (c->json)
 		report_json(kind, &field, 1);

@@ -26,12 +26,12 @@ static const int table_json_types[] = {
 	[NICCTL_BOOL] = SCOLS_JSON_BOOLEAN,
 };
 
-static struct libscols_table *table_scols_new(void)
+static struct libscols_table *table_scols_new(bool json)
 {
 	struct libscols_table *scols = scols_new_table();
 
 	if (!scols)
-		nicctl_no_memory();
+		nicctl_no_memory(json);
 	return scols;
 }
 
@@ -41,18 +41,18 @@ struct nicctl_table *nicctl_table_new(struct nicctl *c, const char *name, bool r
 	struct nicctl_table *table = calloc(1, sizeof(*table));
 
 	if (!table || c->n_tables == sizeof(c->tables) / sizeof(c->tables[0]))
-		nicctl_no_memory();
-	table->scols = table_scols_new();
+		nicctl_no_memory(c->json);
+	table->scols = table_scols_new(c->json);
 	table->record = record;
 	table->json = c->json;
 	if (scols_table_set_name(table->scols, name) || scols_table_enable_json(table->scols, c->json))
-		nicctl_no_memory();
+		nicctl_no_memory(table->json);
 	for (unsigned i = 0; i < n_columns; i++) {
 		int flags = columns[i].kind == NICCTL_NUMBER ? SCOLS_FL_RIGHT : 0;
 		struct libscols_column *column = scols_table_new_column(table->scols, columns[i].name, 0, flags);
 
 		if (!column || scols_column_set_json_type(column, table_json_types[columns[i].kind]))
-			nicctl_no_memory();
+			nicctl_no_memory(table->json);
 	}
 	c->tables[c->n_tables++] = table;
 	return table;
@@ -63,13 +63,13 @@ void nicctl_row(struct nicctl_table *table)
 	table->line = scols_table_new_line(table->scols, NULL);
 	table->next = 0;
 	if (!table->line)
-		nicctl_no_memory();
+		nicctl_no_memory(table->json);
 }
 
 void nicctl_cell(struct nicctl_table *table, const char *text)
 {
 	if (scols_line_set_data(table->line, table->next++, text ? text : ""))
-		nicctl_no_memory();
+		nicctl_no_memory(table->json);
 }
 
 void nicctl_cell_number(struct nicctl_table *table, uint64_t value)
@@ -179,18 +179,18 @@ static void table_print_record(struct nicctl_table *table)
 
 	for (size_t row = 0; row < n_rows; row++) {
 		struct libscols_line *from = scols_table_get_line(table->scols, row);
-		struct libscols_table *scols = table_scols_new();
+		struct libscols_table *scols = table_scols_new(table->json);
 
 		scols_table_enable_noheadings(scols, 1);
 		if (!scols_table_new_column(scols, "name", 0, 0) || !scols_table_new_column(scols, "value", 0, 0))
-			nicctl_no_memory();
+			nicctl_no_memory(table->json);
 		for (size_t i = 0; i < n_columns; i++) {
 			struct libscols_column *column = scols_table_get_column(table->scols, i);
 			struct libscols_line *line = scols_table_new_line(scols, NULL);
 
 			if (!line || scols_line_set_data(line, 0, scols_column_get_name(column)) ||
 			    scols_line_set_data(line, 1, scols_line_get_column_data(from, column)))
-				nicctl_no_memory();
+				nicctl_no_memory(table->json);
 		}
 		if (row)
 			putchar('\n');
@@ -205,11 +205,11 @@ static char *table_json_members(struct nicctl_table *table)
 	char *text, *open, *close;
 
 	if (scols_print_table_to_string(table->scols, &text) || !text)
-		nicctl_no_memory();
+		nicctl_no_memory(table->json);
 	open = strchr(text, '{');
 	close = strrchr(text, '}');
 	if (!open || !close || close <= open)
-		nicctl_no_memory();
+		nicctl_no_memory(table->json);
 	*close = '\0';
 	while (close > open && (close[-1] == '\n' || close[-1] == ' '))
 		*--close = '\0';
