@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "nicd/mw.h"
+
 static char empty[] = "";
 
 void answer_init(struct answer *answer, uint32_t request)
@@ -152,6 +154,21 @@ void answer_mr(struct answer *answer, const struct nic_mr *mr)
 	answer->reply.mr = &answer->mr;
 	answer->reply.result_case = NICD__REPLY__RESULT_MR;
 	answer->result = mr->object.id;
+}
+
+void answer_mw(struct answer *answer, const struct nic_mw *mw)
+{
+	nicd__mr_tokens__init(&answer->mr);
+	answer->mr.id = mw->object.id;
+	answer->mr.serial = mw->object.serial;
+	answer->mr.remote_token = mw->remote_token;
+	answer->mr.iova = mw->iova;
+	answer->mr.length = mw->length;
+	answer->mr.flags = mw->rights;
+	answer->mr.generation = mw->generation;
+	answer->reply.mr = &answer->mr;
+	answer->reply.result_case = NICD__REPLY__RESULT_MR;
+	answer->result = mw->object.id;
 }
 
 void answer_receipt(struct answer *answer, uint64_t serial, const struct nic_receipt *receipt)

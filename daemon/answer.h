@@ -53,6 +53,7 @@ void answer_adapter(struct answer *answer, const struct nic_adapter *adapter, co
 void answer_memory(struct answer *answer, const struct nic_memory *memory);
 void answer_object(struct answer *answer, const struct nic_object *object);
 void answer_mr(struct answer *answer, const struct nic_mr *mr);
+void answer_mw(struct answer *answer, const struct nic_mw *mw);
 void answer_receipt(struct answer *answer, uint64_t serial, const struct nic_receipt *receipt);
 void answer_token(struct answer *answer, uint32_t token);
 void answer_qp(struct answer *answer, const struct nic_qp *qp);

@@ -88,6 +88,7 @@ struct call {
 	struct nic_charge charge_mem;   /* BUFFERED */
 	union {
 		struct nic_mr *mr;           /* object in the answer */
+		struct nic_mw *mw;
 		struct nic_qp *qp;
 		struct nic_export *door;
 		struct {

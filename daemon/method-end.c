@@ -9,6 +9,7 @@
 
 #include "daemon/util.h"
 #include "daemon/visible.h"
+#include "nicd/mw.h"
 
 static void close_memory(struct nic_object *object, struct nic_done *done)
 {
@@ -25,6 +26,11 @@ static void close_mr(struct nic_object *object, struct nic_done *done)
 	nic_mr_close(container_of(object, struct nic_mr, object), done);
 }
 
+static void close_mw(struct nic_object *object, struct nic_done *done)
+{
+	nic_mw_close(container_of(object, struct nic_mw, object), done);
+}
+
 static void close_qp(struct nic_object *object, struct nic_done *done)
 {
 	nic_qp_close(container_of(object, struct nic_qp, object), done);
@@ -39,6 +45,7 @@ static void (*const closers[NIC_TYPE_COUNT])(struct nic_object *object, struct n
 	[NIC_MEMORY] = close_memory,
 	[NIC_PD] = close_pd,
 	[NIC_MR] = close_mr,
+	[NIC_MW] = close_mw,
 	[NIC_QP] = close_qp,
 	[NIC_TICKET] = close_door,
 	[NIC_EXPORT] = close_door,
@@ -51,23 +58,31 @@ static bool end_was_reachable(const struct nic_object *object)
 
 	if (object->type == NIC_TICKET || object->type == NIC_EXPORT)
 		return true;
+	if (object->type == NIC_MW)
+		return container_of(object, struct nic_mw, object)->state != NIC_MW_FREE;
 	if (object->type != NIC_MR)
 		return false;
 	mr = container_of(object, struct nic_mr, object);
 	return mr->state != NIC_MR_CREATED && nic_rights_remote(mr->rights);
 }
 
-/* What its end did. MRs and doors live until their end is answered; of a Qp only its serial is left. */
+/* What its end did. MRs, windows and doors live until their end is answered; of a Qp only its serial is left. */
 static void end_receipt(const struct call *call, struct answer *answer)
 {
 	struct nic_env *env = call->client->host->env;
 	struct nic_receipt receipt = { .at_ns = env->wall(env) };
 	const struct nic_export *door;
+	const struct nic_mw *mw;
 
 	switch (call->ended.type) {
 	case NIC_MR:
 		answer_receipt(answer, call->ended.serial, nic_mr_receipt(call->client->host->nic));
 		return;
+	case NIC_MW:
+		mw = container_of(call->ended.object, struct nic_mw, object);
+		receipt.at_ns = mw->at_ns;
+		receipt.streams_cut = mw->streams_cut;
+		break;
 	case NIC_TICKET:
 	case NIC_EXPORT:
 		door = container_of(call->ended.object, struct nic_export, object);
@@ -105,7 +120,8 @@ void method_end_finish(struct call *call, const struct nicd_error *error, struct
 static bool close_is_deferred(const struct nic_object *object)
 {
 	return (object->type == NIC_MEMORY && container_of(object, struct nic_memory, object)->users) ||
-	       (object->type == NIC_PD && container_of(object, struct nic_pd, object)->children);
+	       (object->type == NIC_PD && container_of(object, struct nic_pd, object)->children) ||
+	       (object->type == NIC_MR && nic_tenants_check(container_of(object, struct nic_mr, object)->tenants, NULL) < 0);
 }
 
 int method_close(struct request *request, struct call *call, struct nicd_error *err)

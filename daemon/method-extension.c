@@ -44,7 +44,7 @@ static const struct extension extensions[] = {
 	/* those of many MRs at once */
 	{ UUID(0xdc777a88u, 0xa9a5u, 0x434bu, 0xa811u, 0x354594beb338ull), 1, MR, "nicd.tokens", "query_tokens" },
 	/* who can touch it */
-	{ UUID(0x27a580dcu, 0x0fc7u, 0x4757u, 0x9ea4u, 0xb4102f2c87a1ull), 1, MR | EXPORT, "nicd.who", "who" },
+	{ UUID(0x27a580dcu, 0x0fc7u, 0x4757u, 0x9ea4u, 0xb4102f2c87a1ull), 1, MR | MW | EXPORT, "nicd.who", "who" },
 	/* ends remote access, by serial */
 	{ UUID(0xe41c1d3eu, 0x327fu, 0x4c7cu, 0xad0eu, 0x519cf9b072e7ull), 1, MR | MW | QP | TICKET | EXPORT, "nicd.revoke", "revoke" },
 	/* the right to connect to a PD */

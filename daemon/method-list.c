@@ -15,6 +15,7 @@
 
 #include "daemon/util.h"
 #include "daemon/visible.h"
+#include "nicd/mw.h"
 
 enum {
 	LIST_ITEMS = 256,
@@ -63,6 +64,18 @@ static void item_mr(const struct nic_object *object, Nicd__Item *item)
 	item->iova = mr->iova;
 	item->flags = mr->rights;
 	item->count = mr->n_ranges;
+}
+
+static void item_mw(const struct nic_object *object, Nicd__Item *item)
+{
+	const struct nic_mw *mw = container_of(object, struct nic_mw, object);
+
+	item->state = (char *)nic_life_state_name(NIC_KIND_WINDOW, mw->state);
+	item->parent = mw->tenants ? mw->tenants->mr->serial : 0;
+	item->qp = mw->qp ? mw->qp->object.serial : 0;
+	item->size = mw->length;
+	item->iova = mw->iova;
+	item->flags = mw->rights;
 }
 
 static void item_traffic(const struct nic_qp *qp, Nicd__Item *item)
@@ -119,6 +132,7 @@ static void (*const describers[NIC_TYPE_COUNT])(const struct nic_object *object,
 	[NIC_MEMORY] = item_memory,
 	[NIC_PD] = item_pd,
 	[NIC_MR] = item_mr,
+	[NIC_MW] = item_mw,
 	[NIC_QP] = item_qp,
 	[NIC_TICKET] = item_door,
 	[NIC_EXPORT] = item_door,
@@ -161,14 +175,27 @@ static void item_session(struct client *client, Nicd__Item *item)
 struct walk {
 	struct client *client;
 	enum nic_type type;              /* NIC_NONE: grants and Qps, those that reach `what` */
-	const struct nic_object *what;   /* Who: the MR or export */
+	const struct nic_object *what;   /* Who: the MR, window or export */
 	uint64_t at;                     /* the last serial seen */
 	uint32_t steps;                  /* that it may still take */
 	bool more;
 };
 
-/* Does this grant or Qp reach that MR or export? */
-static bool who_reaches(const struct nic_object *who, const struct nic_object *what)
+/* Has its peer a window on that MR? To look at many of them takes steps. */
+static bool who_has_window(struct walk *walk, const struct nic_qp *qp, const struct nic_object *mr)
+{
+	const struct nic_mw *mw;
+
+	TAILQ_FOREACH(mw, &qp->windows, of_qp) {
+		if (mw->state == NIC_MW_BOUND && mw->tenants->mr == mr)
+			return true;
+		walk->steps -= walk->steps > 1;
+	}
+	return false;
+}
+
+/* Does this grant or Qp reach that MR, window or export? */
+static bool who_reaches(struct walk *walk, const struct nic_object *who, const struct nic_object *what)
 {
 	const struct nic_grant *grant;
 	const struct nic_qp *qp;
@@ -179,9 +206,12 @@ static bool who_reaches(const struct nic_object *who, const struct nic_object *w
 		       (&grant->door->object == what || (grant->door->mr && &grant->door->mr->object == what));
 	}
 	qp = container_of(who, struct nic_qp, object);
+	if (nic_qp_is_cut(qp) || what->type == NIC_EXPORT)
+		return false;
+	if (what->type == NIC_MW)
+		return container_of(what, struct nic_mw, object)->qp == qp;
 	/* Those that came by an export reach its range only, which their grant says. */
-	return what->type == NIC_MR && qp->inbound && !qp->grant && !nic_qp_is_cut(qp) &&
-	       qp->pd == container_of(what, struct nic_mr, object)->pd;
+	return (qp->inbound && !qp->grant && qp->pd == container_of(what, struct nic_mr, object)->pd) || who_has_window(walk, qp, what);
 }
 
 /* Grants and Qps in one order. */
@@ -218,7 +248,7 @@ static struct nic_object *walk_next(struct walk *walk)
 		if (!walk_step(walk))
 			return NULL;
 		walk->at = object->serial;
-		if (walk->what ? who_reaches(object, walk->what) : visible_object(walk->client, object))
+		if (walk->what ? who_reaches(walk, object, walk->what) : visible_object(walk->client, object))
 			return object;
 	}
 	return NULL;
@@ -437,7 +467,7 @@ int method_who(struct request *request, struct call *call, struct nicd_error *er
 
 	if (!what)
 		return nicd_refuse_at(err, NICD_R_SERIAL, 0, args->serial);
-	if (what->type != NIC_MR && what->type != NIC_EXPORT)
+	if (what->type != NIC_MR && what->type != NIC_MW && what->type != NIC_EXPORT)
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_MR, what->type);
 	r = list_begin(call, args->cursor, err);
 	if (r < 0)

@@ -2,6 +2,7 @@
 /* Methods of memory regions: making, registering and deregistering them, and their tokens. */
 #include "daemon/method.h"
 #include "daemon/util.h"
+#include "nicd/mw.h"
 
 enum { QUERY_AHEAD = 32 };   /* ids of QueryTokens that are fetched into the cache */
 
@@ -111,10 +112,16 @@ int method_get_local_token(struct request *request, struct answer *answer, struc
 
 int method_get_remote_token(struct request *request, struct answer *answer, struct nicd_error *err)
 {
+	struct nic_object *object = request->objects[0];
 	uint32_t token;
 	int r;
 
-	r = nic_mr_remote_token(request_mr(request), &token, err);
+	if (object->type == NIC_MW)
+		r = nic_mw_remote_token(container_of(object, struct nic_mw, object), &token, err);
+	else if (object->type == NIC_MR)
+		r = nic_mr_remote_token(request_mr(request), &token, err);
+	else
+		r = nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_MR, object->type);
 	if (r < 0)
 		return r;
 	answer_token(answer, token);

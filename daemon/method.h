@@ -29,6 +29,12 @@ int method_fast_register(struct request *request, struct answer *answer, struct 
 /* Work requests: of a success nobody is told at once, if the flags (enum nic_op_flag, checked) say so and the Qp has room for more. */
 void method_silence(struct call *call, const struct nic_qp *qp, uint32_t flags);
 
+/* MW */
+int method_create_mw(struct request *request, struct answer *answer, struct nicd_error *err);
+int method_bind_mw(struct request *request, struct call *call, struct nicd_error *err);
+void method_bind_mw_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
+int method_invalidate(struct request *request, struct call *call, struct nicd_error *err);   /* finish: method_end_finish */
+
 /* Qp */
 int method_connect_qp(struct request *request, struct call *call, struct nicd_error *err);
 int method_read(struct request *request, struct call *call, struct nicd_error *err);

@@ -163,6 +163,8 @@ static int bind_check(const struct nic_mw *mw, const struct nic_bind *what, uint
 		r = check_range(what, &base, err);
 	if (r == 0 && !mw->pd->adapter->provider->up)
 		return nicd_refuse(err, NICD_R_NO_ADAPTER);
+	if (r == 0 && what->qp->n_windows >= NICD_QP_WINDOWS)   /* they go in one turn when it ends */
+		return nicd_refuse_at(err, NICD_R_QP_WINDOWS, NICD_QP_WINDOWS, what->qp->n_windows + 1);
 	return r;
 }
 
@@ -190,7 +192,17 @@ static int mw_enter(struct nic_mw *mw, const struct nic_bind *what, struct nicd_
 	TAILQ_INSERT_HEAD(&tenants->windows, mw, of_mr);
 	mw->qp = what->qp;
 	TAILQ_INSERT_HEAD(&mw->qp->windows, mw, of_qp);
+	mw->qp->n_windows++;
 	return 0;
+}
+
+static void mw_leave_qp(struct nic_mw *mw)
+{
+	if (!mw->qp)
+		return;
+	TAILQ_REMOVE(&mw->qp->windows, mw, of_qp);
+	mw->qp->n_windows--;
+	mw->qp = NULL;
 }
 
 /* The device holds nothing of it any more. Held by the caller; its MR and others may be gone afterwards. */
@@ -204,9 +216,7 @@ static void mw_leave(struct nic_mw *mw)
 	mw_nic(mw)->quarantined -= mw->unconfirmed;
 	mw->unconfirmed = mw->evicted = false;
 	nic_account_give(mw->object.owner->account, NIC_SLOT_PINNED, mw->pinned);
-	if (mw->qp)
-		TAILQ_REMOVE(&mw->qp->windows, mw, of_qp);
-	mw->qp = NULL;
+	mw_leave_qp(mw);
 	mw->tenants = NULL;
 	TAILQ_REMOVE(&tenants->windows, mw, of_mr);
 	nic_tenants_window_gone(tenants, mw->streams_cut);
@@ -515,8 +525,7 @@ static void mw_gone(struct nic_mw *mw, enum nic_event event, const struct nicd_e
 /* What is under way is answered by the device, which ends it with the Qp. */
 void nic_mw_qp_gone(struct nic_mw *mw, const struct nicd_error *why)
 {
-	TAILQ_REMOVE(&mw->qp->windows, mw, of_qp);
-	mw->qp = NULL;
+	mw_leave_qp(mw);
 	if (mw->state == NIC_MW_BOUND || mw->state == NIC_MW_ERROR)
 		mw_gone(mw, NIC_EVENT_REVOKED, why);
 }

@@ -53,8 +53,8 @@ int nic_mw_new(struct nic_mw **ret, struct nic_pd *pd, struct nicd_error *err);
 
 /*
  * Checks everything before it takes or sends anything; refusals are returned at once and then done is not called. The order of
- * checks: MW_STATE, PD_MISMATCH, MR_STATE, QP_STATE, OP_FLAGS, FLAGS (no right), WINDOW_RIGHTS, LENGTH_ZERO, IOVA_OVERFLOW, WINDOW_RANGE,
- * NO_ADAPTER; last what must be taken: QUOTA, NO_MEMORY. done: success; QP_LOST or FLUSHED: the Qp ended first; REVOKED; what the device says.
+ * checks: MW_STATE, PD_MISMATCH, MR_STATE, QP_STATE, FLAGS or OP_FLAGS, WINDOW_RIGHTS, LENGTH_ZERO, IOVA_OVERFLOW, WINDOW_RANGE,
+ * NO_ADAPTER; last what must be taken: QP_WINDOWS, QUOTA, NO_MEMORY. done: success; QP_LOST or FLUSHED: the Qp ended first; REVOKED; what the device says.
  */
 int nic_mw_bind(struct nic_mw *mw, const struct nic_bind *what, struct nic_done *done, struct nicd_error *err);
 /*

@@ -31,6 +31,7 @@ struct nic_qp {
 	RB_ENTRY(nic_qp) by_stream;        /* in adapter->streams while `streaming` */
 	TAILQ_ENTRY(nic_qp) of_door;
 	TAILQ_HEAD(, nic_mw) windows;      /* that its peer may use, or is to */
+	uint32_t n_windows;
 	struct nic_export *by_door;        /* inbound: until it has left the door */
 	struct nic_pd *pd;                 /* referenced */
 	uint64_t stream;                   /* number at the provider: the serial of outbound ones */

@@ -23,6 +23,7 @@ enum {
 	NICD_TRANSFER_ENTRIES = 1024,
 	NICD_TRANSFER_ENTRY_SIZE = 32,
 	NICD_QP_WORK = 1024,         /* work requests in flight of one Qp */
+	NICD_QP_WINDOWS = 4096,      /* bound for the peer of one Qp */
 	NICD_QP_RECEIVES = 256,      /* posted receives of one Qp */
 	NICD_QUERY_IDS = 4096,
 	NICD_STRING = 255,           /* bytes of a name */

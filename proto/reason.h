@@ -168,6 +168,8 @@ enum nicd_status {
 	X(95, EXTENSION, NOT_SUPPORTED, EOPNOTSUPP, "this object has no such extension, or not in this version; limit is the highest version", \
 	  "ask without a uuid for those there are") \
 	X(96, MAPPING_OR_RANGES, INVALID_PARAMETER, EINVAL, "a fast registration names either a mapping or ranges", "give one of the two") \
+	X(97, QP_WINDOWS, INSUFFICIENT_RESOURCES, ENOSPC, "the Qp has as many windows bound as it may", \
+	  "invalidate some of them, or bind to another Qp") \
 	/* ---- doors */ \
 	X(100, NAME_TAKEN, INVALID_PARAMETER, EEXIST, "the account has an export of this name", "close that one, or use another name") \
 	X(101, LOCATOR, INVALID_PARAMETER, EINVAL, "the locator is damaged or not one", "copy it whole: it starts with nicd1: and has a checksum") \

@@ -128,10 +128,9 @@ def test_account_is_the_uid(nicd, session):
 
 def test_not_built_yet(session):
     # mutation: let one of these succeed or end the session
-    pd, mr_pd = session.create_pd(), session.create_pd()
-    mr = session.create_mr(mr_pd)
+    pd = session.create_pd()
     for call in (pb.Resume(secret=session.hello.resume_secret),
                  pb.GetPrivilegedToken(pd=pb.Ref(id=pd.id)), pb.CreateMr(pd=pb.Ref(id=pd.id), fast_register=True),
-                 pb.CreateMw(pd=pb.Ref(id=pd.id)), pb.BindMw(mr=pb.Ref(id=mr.id)), pb.BuildMapping()):
+                 pb.BuildMapping()):
         with expect_refused("NOT_SUPPORTED"):
             session.call(call)

@@ -50,7 +50,7 @@ COLUMNS = {
     "Bind": lambda mr, memory: pb.BindMw(mr=ref(mr)),
     "Close": lambda mr, memory: pb.Close(object=ref(mr)),
 }
-WRONG_KIND = {"InitializeFastRegister": "MR_KIND", "FastRegister": "MR_KIND", "Invalidate": "MR_KIND", "Bind": "NOT_SUPPORTED"}
+WRONG_KIND = {"InitializeFastRegister": "MR_KIND", "FastRegister": "MR_KIND", "Invalidate": "MR_KIND", "Bind": "HANDLE"}
 OK = None
 TABLE = {
     "CREATED": {"GetLocalToken": "MR_STATE", "GetRemoteToken": "MR_STATE", "Register": OK, "Deregister": "MR_STATE", "Close": OK},
@@ -62,7 +62,7 @@ TABLE = {
     "CREATED again": {"GetLocalToken": "MR_STATE", "GetRemoteToken": "MR_STATE", "Register": OK, "Deregister": "MR_STATE",
                       "Close": OK},
 }
-STATUS = {"MR_STATE": pb.INVALID_DEVICE_STATE, "MR_KIND": pb.INVALID_PARAMETER, "NOT_SUPPORTED": pb.NOT_SUPPORTED}
+STATUS = {"MR_STATE": pb.INVALID_DEVICE_STATE, "MR_KIND": pb.INVALID_PARAMETER, "NOT_SUPPORTED": pb.NOT_SUPPORTED, "HANDLE": pb.INVALID_HANDLE}
 
 
 def bring_to(session, state, mr, memory, batch):

@@ -357,8 +357,6 @@ static void test_to_come(void **state)
 	Nicd__FastRegister fast = NICD__FAST_REGISTER__INIT;
 	Nicd__Invalidate invalidate = NICD__INVALIDATE__INIT;
 	Nicd__GetPrivilegedToken privileged = NICD__GET_PRIVILEGED_TOKEN__INIT;
-	Nicd__CreateMw create_mw = NICD__CREATE_MW__INIT;
-	Nicd__BindMw bind = NICD__BIND_MW__INIT;
 	Nicd__BuildMapping mapping = NICD__BUILD_MAPPING__INIT;
 	Nicd__Resume resume = NICD__RESUME__INIT;
 
@@ -377,9 +375,6 @@ static void test_to_come(void **state)
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_GET_PRIVILEGED_TOKEN, &privileged), NOT_SUPPORTED);
 	privileged.pd = rig_id(c, mr);
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_GET_PRIVILEGED_TOKEN, &privileged), HANDLE_TYPE);
-	assert_reason(rig_call(c, NICD__REQUEST__CALL_CREATE_MW, &create_mw), NOT_SUPPORTED);
-	bind.mw = rig_id(c, UINT64_C(6) << 56 | 5);
-	assert_reason(rig_call(c, NICD__REQUEST__CALL_BIND_MW, &bind), NOT_SUPPORTED);
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_BUILD_MAPPING, &mapping), NOT_SUPPORTED);
 	assert_reason(rig_call(c, NICD__REQUEST__CALL_RESUME, &resume), NOT_SUPPORTED);
 }
