@@ -69,9 +69,10 @@ static uint32_t yours(const struct nic_limits *limits, enum nic_slot slot, uint6
 	return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
 }
 
-void answer_fill_adapter(Nicd__AdapterInfo *info, const struct nic_adapter *adapter, const struct nic_limits *limits, char *text)
+void answer_fill_adapter(Nicd__AdapterInfo *info, const struct nic_adapter *adapter, const struct nic_owner *owner, char *text)
 {
 	const struct nic_provider *provider = adapter->provider;
+	const struct nic_limits *limits = &owner->account->limits;
 
 	nicd__adapter_info__init(info);
 	info->id = adapter->object.id;
@@ -106,12 +107,13 @@ void answer_fill_adapter(Nicd__AdapterInfo *info, const struct nic_adapter *adap
 	info->device_max_pd = provider->max_pd;
 	info->device_max_qp = provider->max_qp;
 	info->device_max_pinned_bytes = provider->max_pinned;
+	info->privileged_token = owner->privileged;
 	info->up = provider->up;
 }
 
-void answer_adapter(struct answer *answer, const struct nic_adapter *adapter, const struct nic_limits *limits)
+void answer_adapter(struct answer *answer, const struct nic_adapter *adapter, const struct nic_owner *owner)
 {
-	answer_fill_adapter(&answer->adapter, adapter, limits, answer->text);
+	answer_fill_adapter(&answer->adapter, adapter, owner, answer->text);
 	answer->reply.adapter = &answer->adapter;
 	answer->reply.result_case = NICD__REPLY__RESULT_ADAPTER;
 	answer->result = answer->adapter.id;

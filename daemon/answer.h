@@ -49,7 +49,7 @@ void answer_refuse(struct answer *answer, const struct nicd_error *error);
 void answer_error(Nicd__Error *ret, const struct nicd_error *error);
 
 /* One result each. */
-void answer_adapter(struct answer *answer, const struct nic_adapter *adapter, const struct nic_limits *limits);
+void answer_adapter(struct answer *answer, const struct nic_adapter *adapter, const struct nic_owner *owner);
 void answer_memory(struct answer *answer, const struct nic_memory *memory);
 void answer_object(struct answer *answer, const struct nic_object *object);
 void answer_mr(struct answer *answer, const struct nic_mr *mr);
@@ -62,4 +62,4 @@ void answer_completion(struct answer *answer, const struct nic_cmd *cmd);
 void answer_door(struct answer *answer, const struct nic_export *door);
 
 /* Pieces that Hello uses too. `text` is where the data address is printed and has room for 64 bytes. */
-void answer_fill_adapter(Nicd__AdapterInfo *info, const struct nic_adapter *adapter, const struct nic_limits *limits, char *text);
+void answer_fill_adapter(Nicd__AdapterInfo *info, const struct nic_adapter *adapter, const struct nic_owner *owner, char *text);

@@ -39,7 +39,7 @@ static int hello_adapters(struct client *client, struct answer *answer, struct n
 		size_t i = answer->hello.n_adapters++;
 
 		answer->hello.adapters[i] = &infos[i];
-		answer_fill_adapter(&infos[i], container_of(object, struct nic_adapter, object), &client->owner.account->limits,
+		answer_fill_adapter(&infos[i], container_of(object, struct nic_adapter, object), &client->owner,
 				    texts + i * HELLO_TEXT);
 	}
 	return 0;
@@ -79,7 +79,6 @@ int method_hello(struct request *request, struct answer *answer, struct nicd_err
 
 int method_query_adapter(struct request *request, struct answer *answer, struct nicd_error *err)
 {
-	answer_adapter(answer, container_of(request->objects[0], struct nic_adapter, object),
-		       &request->client->owner.account->limits);
+	answer_adapter(answer, container_of(request->objects[0], struct nic_adapter, object), &request->client->owner);
 	return 0;
 }
