@@ -75,7 +75,9 @@ class Results:
     def _cells(self):
         yield "## Every call in every state\n"
         yield ("The states and what leads from one to the other are `nicd/life.h`, from which nicd itself works; each cell was driven on a real\n"
-               "nicd. CLOSED: the object's close has begun, or is over. A name: success, and the state that follows when the device has answered.\n")
+               "nicd. CLOSED: the object's close has begun, or is over. A name: success, and the state that follows when the device has answered. What comes\n"
+               "from elsewhere (the device's answers, a peer's message, the end of a Qp, a lost device) is held against the same table by\n"
+               "`tests/spin` and `tests/unit/nic`.\n")
         for kind in KINDS:
             states = TABLE.states(kind)
             yield f"### {kind.title}\n"

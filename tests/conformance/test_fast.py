@@ -99,6 +99,22 @@ def test_new_token_each_time(o):
         seen.add(tokens.remote_token)
 
 
+@rule("fast-register.token-when", "invalidate.behind")
+def test_behind_each_other(o):
+    # mutation: show the reserved token, or that of the one before, while the device has not answered; start before what it names is there
+    mr = o.fast()
+    batch = o.session.batch()
+    registered = batch.add(o.fast_message(mr))
+    for message in (pb.GetRemoteToken(mr=ref(mr)), pb.GetLocalToken(mr=ref(mr)), pb.Invalidate(object=ref(mr), qp=ref(o.qp))):
+        batch.add(message)
+    batch.add(pb.Invalidate(object=ref(registered), qp=ref(o.qp)))
+    first, *early, last = batch.run()
+    assert first.mr.remote_token and not last.HasField("error"), last
+    for reply in early:
+        assert check_refused(reply, "MR_STATE").status == pb.INVALID_DEVICE_STATE
+    assert state_of(o.session, mr) == "FREE"
+
+
 @rule("fast-register.mapping")
 def test_of_a_mapping(o):
     # mutation: begin at the mapping's first byte and not in its first page
