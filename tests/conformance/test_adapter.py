@@ -5,7 +5,7 @@ import pytest
 from nicdtest import limits
 from nicdtest.memory import Buffer
 from nicdtest.pb import LOCAL_WRITE, REMOTE_READ, pb
-from nicdtest.wire import expect_refused, ref
+from nicdtest.wire import check_refused, expect_refused, ref
 
 from parts import PAGE, Owned
 from rules import rule
@@ -81,6 +81,13 @@ def test_limits_hold(pair):
         o.refused(pb.InitializeFastRegister(mr=ref(mr), adapter_page_count=info.max_fast_pages + 1), "PAGE_COUNT", pb.IMPLEMENTATION_LIMIT)
         o.session.call(o.register_message(o.mr(), [(0, PAGE)] * info.max_ranges))
         o.refused(o.register_message(o.mr(), [(0, PAGE)] * (info.max_ranges + 1)), "COUNT")
+        user, one = o.pair.user.session, (0, 0, 1)
+        assert o.pair.transfer(pb.TransferList.WRITE, [one] * info.max_transfer_entries).entries == info.max_transfer_entries
+        for entries, reason in (([one] * (info.max_transfer_entries + 1), "TRANSFER_ENTRIES"),
+                                ([(0, 0, 2 ** 32 - 1), one] if info.max_transfer_length == 2 ** 32 - 1 else
+                                 [(0, 0, info.max_transfer_length + 1)], "TRANSFER_LENGTH")):
+            reply, = user.wait([user.start(o.pair.list_message(pb.TransferList.WRITE, entries))])
+            check_refused(reply, reason)
 
 
 @rule("caps.yours")
