@@ -44,7 +44,7 @@ def test_bytes(o, tokens, length):
 @rule("read.remote-size")
 def test_past_the_end(o, tokens, provider):
     # mutation: carry what there is
-    for at, length in ((SIZE, 1), (SIZE - 1, 2), (0, SIZE + 1)):
+    for at, length in ((SIZE, 1), (SIZE - 1, 2), (SIZE - PAGE, PAGE + 1)):
         reply = o.peer_refused(pb.Read, tokens.remote_token, at, length, why=provider.expect("remote_errors")["range"])
         assert reply.error.status == pb.REMOTE_RESOURCES
 
