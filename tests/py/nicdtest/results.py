@@ -22,7 +22,8 @@ class Totals:
             if case.find("failure") is not None or case.find("error") is not None:
                 failed += 1
             elif skipped is not None:
-                self.skipped.append(f"{name}: {(skipped.get('message') or skipped.text or '').strip()}")
+                why = skipped.get("message") or skipped.text or case.findtext("system-out") or ""
+                self.skipped.append(f"{name}: {why.strip()}")
             else:
                 self.passed += 1
         self.failed += failed
