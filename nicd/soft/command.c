@@ -11,6 +11,8 @@
 
 #include "nicd/soft/bytes.h"
 #include "nicd/soft/device-private.h"
+#include "nicd/soft/key.h"
+#include "nicd/soft/mapping.h"
 #include "nicd/soft/pool.h"
 
 /* A reply and the message inside it. */
@@ -20,6 +22,7 @@ struct answer {
 		Soft__HelloReply hello;
 		Soft__Tags tags;
 		Soft__Dropped dropped;
+		Soft__Key key;
 		Soft__Completion completion;
 		Soft__Stream stream;
 		Soft__ListReply list;
@@ -182,6 +185,55 @@ static int run_drop_tag(struct run *run)
 		run->answer.dropped.n_more_streams_cut = drop->n_more_serials;
 		run->answer.dropped.more_streams_cut = cut;
 	}
+	return RUN_NOW;
+}
+
+static int run_add_mapping(struct run *run)
+{
+	const Soft__AddMapping *add = run->request->add_mapping;
+	struct soft_tag_terms terms = {
+		.serial = add->serial, .iova = add->address, .length = add->length, .n_ranges = (uint32_t)add->n_ranges,
+	};
+
+	if (add->n_ranges > NICD_RANGES)
+		return nicd_refuse_at(&run->err, NICD_R_COUNT, NICD_RANGES, add->n_ranges);
+	for (size_t i = 0; i < add->n_ranges; i++) {
+		terms.ranges[i].memory = add->ranges[i]->memory;
+		terms.ranges[i].offset = add->ranges[i]->offset;
+		terms.ranges[i].length = add->ranges[i]->length;
+	}
+	return soft_mapping_add(run->device->tags, add->owner, &terms, &run->err);
+}
+
+static int run_drop_mapping(struct run *run)
+{
+	struct soft_pending *pending = soft_pending_new(run->device, run->request->id);
+
+	if (!pending)
+		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+	if (soft_mapping_drop(run->device->tags, run->request->drop_mapping->serial, answer_done, pending))
+		answer_done(pending);
+	return RUN_LATER;
+}
+
+static int run_add_key(struct run *run)
+{
+	const Soft__AddKey *add = run->request->add_key;
+	struct nic_ptok value;
+	int r = soft_key_add(run->device->tags, add->serial, add->owner, &value, &run->err);
+
+	if (r < 0)
+		return r;
+	soft__key__init(&run->answer.key);
+	run->answer.key.privileged = value.v;
+	run->answer.reply.result_case = SOFT__REPLY__RESULT_KEY;
+	run->answer.reply.key = &run->answer.key;
+	return RUN_NOW;
+}
+
+static int run_drop_key(struct run *run)
+{
+	soft_key_drop(run->device->tags, run->request->drop_key->serial);
 	return RUN_NOW;
 }
 
@@ -535,6 +587,10 @@ static const struct command {
 	[SOFT__REQUEST__CALL_LIST] = {run_list},
 	[SOFT__REQUEST__CALL_STATS] = {run_stats},
 	[SOFT__REQUEST__CALL_RECEIVE] = {run_receive},
+	[SOFT__REQUEST__CALL_ADD_MAPPING] = {run_add_mapping},
+	[SOFT__REQUEST__CALL_DROP_MAPPING] = {run_drop_mapping},
+	[SOFT__REQUEST__CALL_ADD_KEY] = {run_add_key},
+	[SOFT__REQUEST__CALL_DROP_KEY] = {run_drop_key},
 };
 
 static int run_checked(struct run *run, struct wire_packet *packet)

@@ -119,7 +119,7 @@ static void deliver_ended(struct soft_stream *s)
 		if (work->completion.invalidated && events->invalidated)
 			events->invalidated(events->userdata, s->number, work->tag, work->generation);
 		work->done(work->userdata, &work->error, &work->completion);
-		free(work);
+		work_free(s, work);
 	}
 }
 
@@ -429,6 +429,7 @@ void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_po
 		done(userdata, &error, &nothing);
 		return;
 	}
+	work_enter_mappings(s, work);
 	work->done = done;
 	work->userdata = userdata;
 	TAILQ_INSERT_TAIL(&s->posted, work, next);

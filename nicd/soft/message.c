@@ -65,7 +65,7 @@ enum tx_result message_frame(struct soft_stream *s, const struct tx_cursor *at, 
 	if (n > max && at->off > 0)
 		n = max;
 	if (n && !at->work->inline_data)
-		*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
+		*why = work_check(s, &e, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
 	if (n && !at->work->inline_data && *why)
 		return TX_FAULT;
 	if (n > max)
@@ -191,11 +191,12 @@ static struct soft_work *receive_new(struct soft_stream *s, const uint8_t *entry
 		nicd_refuse(err, NICD_R_NO_MEMORY);
 		return NULL;
 	}
+	work_enter_mappings(s, work);
 	work_entry_get(work, 0, &e);
 	if (e.length)
-		why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr, e.length, SOFT_LOCAL_WRITE, &tag);
+		why = work_check(s, &e, e.local_addr, e.length, SOFT_LOCAL_WRITE, &tag);
 	if (why) {
-		free(work);
+		work_free(s, work);
 		nicd_refuse(err, why);
 		return NULL;
 	}

@@ -225,7 +225,7 @@ static enum rdmap_code response_check(struct soft_stream *s, const struct rdmap_
 	if (h->to != sink->received)
 		return DDP_E_BOUNDS;
 	work_entry_get(sink->work, sink->entry, &e);
-	if (soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr + sink->received, n, SOFT_LOCAL_WRITE, tag)) {
+	if (work_check(s, &e, e.local_addr + sink->received, n, SOFT_LOCAL_WRITE, tag)) {
 		struct soft_work *work = sink->work;
 		uint32_t entry = sink->entry;
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* The inside of struct soft_tags, for memory.c and tag.c only. */
+/* The inside of struct soft_tags, for key.c, mapping.c, memory.c and tag.c only. */
 #include <sys/queue.h>
 
+#include "nicd/soft/key.h"
+#include "nicd/soft/mapping.h"
 #include "nicd/soft/pool.h"
 #include "nicd/soft/tag.h"
 #include "nicd/soft/token.h"
@@ -44,6 +46,8 @@ struct soft_tags {
 	struct soft_pool pool, home_pool;    /* struct soft_tag, struct soft_home */
 	struct soft_homes homes;
 	LIST_HEAD(, soft_use) uses[SOFT_USES];   /* by tag */
+	struct soft_keys keys;
+	struct soft_mappings mappings;
 	uint32_t n_tags;
 	uint32_t reset;                      /* the place up to which a reset has come */
 	struct soft_memories memories;
@@ -55,3 +59,10 @@ struct soft_tags {
 
 /* Starts unmapping one. No tag may be left. True: there are more. */
 bool soft_memories_reset_step(struct soft_tags *tags);
+
+/* A tag without tokens, which is in no index: checked like any other, and its Memories held, until soft_tag_bare_end, which cuts whoever is in it. */
+int soft_tag_bare(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_tag *ret, struct nicd_error *err);
+void soft_tag_bare_end(struct soft_tags *tags, struct soft_tag *tag);
+/* Of soft_tag_check what is about the tag: its rights, then its range. */
+enum nicd_reason soft_tag_allows(const struct soft_tags *tags, struct soft_tag *tag, uint64_t addr, uint64_t len, enum soft_access access,
+				 struct soft_tag **ret);

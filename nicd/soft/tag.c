@@ -60,11 +60,14 @@ struct soft_tags *soft_tags_new(void (*random)(void *buf, size_t len), uint64_t 
 	if (!tags)
 		return NULL;
 	if (soft_tokens_init(&tags->tokens, random, now, local_of, remote_of, tags) < 0 ||
-	    soft_index_init(&tags->by_serial, FIRST_TAGS, serial_of, tags) < 0) {
+	    soft_index_init(&tags->by_serial, FIRST_TAGS, serial_of, tags) < 0 || soft_keys_init(&tags->keys) < 0) {
+		soft_index_deinit(&tags->by_serial);
 		soft_tokens_deinit(&tags->tokens);
 		free(tags);
 		return NULL;
 	}
+	tags->tokens.keys = &tags->keys;
+	soft_mappings_init(&tags->mappings);
 	soft_pool_init(&tags->pool, sizeof(struct soft_tag));
 	soft_pool_init(&tags->home_pool, sizeof(struct soft_home));
 	RB_INIT(&tags->homes);
@@ -83,6 +86,8 @@ void soft_tags_free(struct soft_tags *tags)
 	soft_tags_reset(tags);
 	while (soft_memory_step(tags))
 		;
+	soft_mappings_deinit(&tags->mappings);
+	soft_keys_deinit(&tags->keys);
 	soft_pool_deinit(&tags->pool);
 	soft_pool_deinit(&tags->home_pool);
 	soft_index_deinit(&tags->by_serial);
@@ -356,6 +361,30 @@ static struct soft_use *use_of(struct soft_tags *tags, const struct soft_tag *ta
 	return use;
 }
 
+int soft_tag_bare(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_tag *ret, struct nicd_error *err)
+{
+	struct soft_tag_range ranges[NICD_RANGES];
+	struct soft_tag tag = {.serial = terms->serial, .iova = terms->iova};
+	int r = terms_check(tags, terms, ranges, err);
+
+	if (r < 0)
+		return r;
+	tag.home = home_own(tags, 0, terms, ranges) & 0xffffff;
+	if (!tag.home)
+		return nicd_refuse(err, NICD_R_NO_MEMORY);
+	home_enter(home_at(tags, &tag));
+	*ret = tag;
+	return 0;
+}
+
+static unsigned tag_cut(struct soft_tags *tags, const struct soft_tag *tag);
+
+void soft_tag_bare_end(struct soft_tags *tags, struct soft_tag *tag)
+{
+	tag_cut(tags, tag);
+	home_leave(tags, home_at(tags, tag));
+}
+
 /* Each cut may end other uses of the same tag, and of others; it cannot begin a new one, for the tokens are gone already. */
 static unsigned tag_cut(struct soft_tags *tags, const struct soft_tag *tag)
 {
@@ -451,6 +480,8 @@ bool soft_tags_reset_step(struct soft_tags *tags)
 	if (tags->n_tags > 0)
 		return true;
 	tags->reset = 0;
+	soft_keys_drop_all(tags);
+	soft_mappings_drop_all(tags);
 	return soft_memories_reset_step(tags);
 }
 
@@ -531,21 +562,13 @@ static bool remote_in_scope(const struct soft_scope *scope, const struct soft_ho
 	return false;
 }
 
-enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token, uint64_t addr,
-				uint64_t len, enum soft_access access, struct soft_tag **ret)
+enum nicd_reason soft_tag_allows(const struct soft_tags *tags, struct soft_tag *tag, uint64_t addr, uint64_t len, enum soft_access access,
+				 struct soft_tag **ret)
 {
 	const struct access *a = &accesses[access];
-	uint32_t place = soft_index_find(a->local ? &tags->tokens.local : &tags->tokens.remote, token);
-	const struct soft_home *home;
-	struct soft_tag *tag;
+	const struct soft_home *home = home_at(tags, tag);
 	uint64_t length;
 
-	if (!place)
-		return a->token;
-	tag = tag_at(tags, place);
-	home = home_at(tags, tag);
-	if (a->local ? home->pd != scope->pd : !remote_in_scope(scope, home))
-		return a->token;
 	if (!nic_rights_has(home->rights, a->rights))
 		return a->denied;
 	length = home->memory ? tag->length : home->length;
@@ -555,11 +578,39 @@ enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope 
 	return NICD_R_NONE;
 }
 
+/* A privileged key is nothing to a peer, whatever else has its number. */
+static bool peer_says_key(const struct soft_tags *tags, uint32_t token)
+{
+	return soft_keys_have(&tags->keys, token);
+}
+
+enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token, uint64_t addr,
+				uint64_t len, enum soft_access access, struct soft_tag **ret)
+{
+	const struct access *a = &accesses[access];
+	const struct soft_home *home;
+	struct soft_tag *tag;
+	uint32_t place;
+
+	if (!a->local && peer_says_key(tags, token))
+		return a->token;
+	place = soft_index_find(a->local ? &tags->tokens.local : &tags->tokens.remote, token);
+	if (!place)
+		return a->token;
+	tag = tag_at(tags, place);
+	home = home_at(tags, tag);
+	if (a->local ? home->pd != scope->pd : !remote_in_scope(scope, home))
+		return a->token;
+	return soft_tag_allows(tags, tag, addr, len, access, ret);
+}
+
 struct soft_tag *soft_tag_invalidatable(struct soft_tags *tags, const struct soft_scope *scope, uint32_t token)
 {
 	uint32_t place = soft_index_find(&tags->tokens.remote, token);
 	const struct soft_home *home = place ? home_at(tags, tag_at(tags, place)) : NULL;
 
+	if (peer_says_key(tags, token))
+		return NULL;
 	return home && remote_in_scope(scope, home) && (home->rights & NIC_INVALIDATABLE) ? tag_at(tags, place) : NULL;
 }
 

@@ -140,6 +140,8 @@ uint32_t soft_tokens_draw(struct soft_tokens *tokens)
 /* 0 always is. */
 bool soft_tokens_taken(const struct soft_tokens *tokens, uint32_t token)
 {
+	if (tokens->keys && soft_keys_have(tokens->keys, token))
+		return true;
 	return token == 0 || soft_index_find(&tokens->local, token) || soft_index_find(&tokens->remote, token) ||
 	       soft_index_find(&tokens->resting, token);
 }

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "nicd/soft/index.h"
+#include "nicd/soft/key.h"
 
 enum {
 	SOFT_QUARANTINE_MS = 10000,
@@ -24,6 +24,7 @@ struct soft_released {
 };
 struct soft_tokens {
 	struct soft_index local, remote;
+	const struct soft_keys *keys;    /* which are drawn from the same numbers */
 	/*
 	 * Released ones, oldest first, in a ring that holds as many as can be in quarantine, and an index of it; both are mapped
 	 * from the start and cost what was used of them. The place of a released token is where it is in the ring, and 1.

@@ -15,6 +15,8 @@
 #include <string.h>
 
 #include "nicd/soft/bytes.h"
+#include "nicd/soft/key.h"
+#include "nicd/soft/mapping.h"
 #include "nicd/soft/stream.h"
 
 struct soft_work *work_new(const struct soft_post *what)
@@ -49,6 +51,55 @@ void work_entry_get(const struct soft_work *work, uint32_t i, struct work_entry 
 	ret->local_addr = get_le64(p + 8);
 	ret->remote_addr = get_le64(p + 16);
 	ret->length = get_le32(p + 24);
+	ret->mapping = get_le32(p + 28);
+}
+
+/* ---- the privileged key */
+
+static uint8_t *entry_at(struct soft_work *work, uint32_t i)
+{
+	return work->entries + (size_t)i * NICD_TRANSFER_ENTRY_SIZE;
+}
+
+/* The last word of an entry is zero when it comes, and ours from then on. */
+void work_enter_mappings(const struct soft_stream *s, struct soft_work *work)
+{
+	struct soft_tags *tags = s->engine->tags;
+	const struct soft_key *key = soft_key_of(tags, s->local.pd);
+
+	for (uint32_t i = 0; i < work->n_entries; i++) {
+		uint8_t *entry = entry_at(work, i);
+		uint32_t place = 0;
+
+		if (key && soft_key_is(tags, key, get_le32(entry))) {
+			place = work->inline_data ? 0 : soft_mapping_enter(tags, key->owner, get_le64(entry + 8));
+			put_le32(entry, 0);
+			work->privileged |= place != 0;
+			place = place ? place : WORK_NOWHERE;
+		}
+		put_le32(entry + 28, place);
+	}
+}
+
+void work_free(const struct soft_stream *s, struct soft_work *work)
+{
+	for (uint32_t i = 0; work->privileged && i < work->n_entries; i++) {
+		uint32_t place = get_le32(entry_at(work, i) + 28);
+
+		if (place && place != WORK_NOWHERE)
+			soft_mapping_leave(s->engine->tags, place);
+	}
+	free(work);
+}
+
+enum nicd_reason work_check(const struct soft_stream *s, const struct work_entry *e, uint64_t addr, uint64_t len, enum soft_access access,
+			    struct soft_tag **ret)
+{
+	if (!e->mapping)
+		return soft_tag_check(s->engine->tags, &s->local, e->local_token, addr, len, access, ret);
+	if (e->mapping == WORK_NOWHERE)
+		return NICD_R_LOCAL_RANGE;
+	return soft_mapping_check(s->engine->tags, e->mapping, addr, len, access, ret);
 }
 
 static uint64_t entries_bytes(const struct soft_work *work, uint32_t n)
@@ -111,7 +162,7 @@ static enum tx_result read_entry_frame(struct soft_stream *s, const struct tx_cu
 	struct work_entry e;
 
 	work_entry_get(at->work, at->entry, &e);
-	*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr, e.length, SOFT_LOCAL_WRITE, &tag);
+	*why = work_check(s, &e, e.local_addr, e.length, SOFT_LOCAL_WRITE, &tag);
 	if (*why)
 		return TX_FAULT;
 	if (read_frame(s, at, &e, frame) != TX_FRAME)
@@ -135,7 +186,7 @@ static enum tx_result write_entry_frame(struct soft_stream *s, const struct tx_c
 	if (n > s->segment && at->off > 0)
 		n = s->segment;
 	if (!at->work->inline_data)
-		*why = soft_tag_check(s->engine->tags, &s->local, e.local_token, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
+		*why = work_check(s, &e, e.local_addr + at->off, n, SOFT_LOCAL_READ, &tag);
 	if (!at->work->inline_data && *why)
 		return TX_FAULT;
 	if (n > s->segment)

@@ -12,6 +12,7 @@ struct tx_frame;
 
 struct work_entry {
 	uint32_t local_token, remote_token, length;
+	uint32_t mapping;                  /* place of the one that the privileged key opens; WORK_NOWHERE; 0: local_token counts */
 	uint64_t local_addr, remote_addr;
 };
 
@@ -23,6 +24,7 @@ struct soft_work {
 	uint32_t confirmed;                /* entries that are done, from the first */
 	struct nicd_error error;           /* of the entry at `limit`, or of the end */
 	bool notify, solicited, invalidate, fence;
+	bool privileged;                   /* it has entered mappings */
 	uint32_t invalidate_token;
 	uint8_t *inline_data;              /* behind the entries; NULL: the bytes are in the memory behind the local token */
 	uint32_t msn;                      /* of its message, while `numbered`: once that is on the wire (0 is a number, too) */
@@ -39,9 +41,20 @@ struct soft_work {
 };
 TAILQ_HEAD(soft_works, soft_work);
 
+enum { WORK_NOWHERE = UINT32_MAX };        /* the key was said, and no mapping is there */
+
 void work_entry_get(const struct soft_work *work, uint32_t i, struct work_entry *ret);
 /* NULL: out of memory, or too many entries. What it takes is copied. */
 struct soft_work *work_new(const struct soft_post *what);
+/*
+ * Of work for this stream: where an entry names the privileged key of the PD, the mapping that it opens is entered, and the key is forgotten. Work
+ * keeps its mappings until work_free.
+ */
+void work_enter_mappings(const struct soft_stream *s, struct soft_work *work);
+void work_free(const struct soft_stream *s, struct soft_work *work);
+/* The access check of an entry's local side. */
+enum nicd_reason work_check(const struct soft_stream *s, const struct work_entry *e, uint64_t addr, uint64_t len, enum soft_access access,
+			    struct soft_tag **ret);
 
 enum tx_result { TX_FRAME, TX_NOTHING, TX_FAULT };
 /* The next frame of posted work at this cursor. TX_FAULT: *why says what is wrong with the entry's local side. */
