@@ -30,21 +30,6 @@ struct bench {
 
 /* ---- frames */
 
-static void add_query(struct frame *frame, uint32_t id, uint64_t mr)
-{
-	Nicd__Ref ref = NICD__REF__INIT;
-	Nicd__GetLocalToken get = NICD__GET_LOCAL_TOKEN__INIT;
-	Nicd__Request request = NICD__REQUEST__INIT;
-
-	ref.of_case = NICD__REF__OF_ID;
-	ref.id = mr;
-	get.mr = &ref;
-	request.id = id;
-	request.call_case = NICD__REQUEST__CALL_GET_LOCAL_TOKEN;
-	request.get_local_token = &get;
-	frame_add(frame, &request);
-}
-
 static void add_register(struct bench *b, struct frame *frame, uint32_t id, uint64_t mr)
 {
 	Nicd__Ref mr_ref = NICD__REF__INIT, memory_ref = NICD__REF__INIT;
@@ -175,7 +160,7 @@ static double query_ours(struct bench *b)
 	static double t[TRIPS];
 	struct frame *f = ring(b, 0);
 
-	add_query(f, 1, b->mr[0]);
+	frame_add_query(f, 1, b->mr[0]);
 	for (unsigned i = 0; i < TRIPS; i++) {
 		uint64_t start = bench_now();
 		frame_send(b->peer.sock, f, -1);
@@ -268,7 +253,7 @@ static double flood(struct bench *b, unsigned frames, unsigned per_frame, unsign
 static void fill_queries(struct bench *b, struct frame *f, unsigned frame, unsigned per_frame)
 {
 	for (unsigned i = 0; i < per_frame; i++)
-		add_query(f, frame * per_frame + i + 1, b->mr[i % BATCH]);
+		frame_add_query(f, frame * per_frame + i + 1, b->mr[i % BATCH]);
 }
 
 static double pipelined_ours(struct bench *b)

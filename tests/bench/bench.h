@@ -39,6 +39,7 @@ struct frame {
 	uint8_t data[65536];
 };
 void frame_add(struct frame *frame, Nicd__Request *request);
+void frame_add_query(struct frame *frame, uint32_t id, uint64_t mr);   /* GetLocalToken */
 void frame_send(int sock, const struct frame *frame, int fd);
 
 /* peer.c: a session that speaks the protocol with as little of its own as possible. */

@@ -22,6 +22,21 @@ void frame_add(struct frame *frame, Nicd__Request *request)
 	frame->len += nicd__request__pack(request, frame->data + frame->len);
 }
 
+void frame_add_query(struct frame *frame, uint32_t id, uint64_t mr)
+{
+	Nicd__Ref ref = NICD__REF__INIT;
+	Nicd__GetLocalToken get = NICD__GET_LOCAL_TOKEN__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+
+	ref.of_case = NICD__REF__OF_ID;
+	ref.id = mr;
+	get.mr = &ref;
+	request.id = id;
+	request.call_case = NICD__REQUEST__CALL_GET_LOCAL_TOKEN;
+	request.get_local_token = &get;
+	frame_add(frame, &request);
+}
+
 void frame_send(int sock, const struct frame *frame, int fd)
 {
 	union {

@@ -156,21 +156,6 @@ static void make(struct peer *peer, uint64_t pd, uint64_t memory, uint32_t from,
 
 /* ---- asking for tokens */
 
-static void add_query(struct frame *frame, uint32_t id, uint64_t mr)
-{
-	Nicd__Ref ref = NICD__REF__INIT;
-	Nicd__GetLocalToken get = NICD__GET_LOCAL_TOKEN__INIT;
-	Nicd__Request request = NICD__REQUEST__INIT;
-
-	ref.of_case = NICD__REF__OF_ID;
-	ref.id = mr;
-	get.mr = &ref;
-	request.id = id;
-	request.call_case = NICD__REQUEST__CALL_GET_LOCAL_TOKEN;
-	request.get_local_token = &get;
-	frame_add(frame, &request);
-}
-
 static uint32_t draw(void)
 {
 	static uint64_t seed = 1;
@@ -191,7 +176,7 @@ static uint64_t query_one(struct peer *peer, uint64_t id)
 	static struct frame frame;
 
 	frame.len = 0;
-	add_query(&frame, 1, id);
+	frame_add_query(&frame, 1, id);
 	uint64_t start = bench_now();
 	frame_send(peer->sock, &frame, -1);
 	while (!peer_replies(peer, false))
@@ -219,7 +204,7 @@ static double query_batched(struct scale *s)
 	for (unsigned i = 0; i < 16; i++) {
 		frames[i].len = 0;
 		for (unsigned k = 0; k < PER_FRAME; k++)
-			add_query(&frames[i], k + 1, s->ids[draw() % s->n]);
+			frame_add_query(&frames[i], k + 1, s->ids[draw() % s->n]);
 	}
 	cpu = bench_cpu(s->daemon.pid);
 	for (unsigned i = 0; i < FRAMES; i++) {
@@ -229,7 +214,7 @@ static double query_batched(struct scale *s)
 			for (unsigned f = 0; f < 16; f++) {
 				frames[f].len = 0;
 				for (unsigned k = 0; k < PER_FRAME; k++)
-					add_query(&frames[f], k + 1, s->ids[draw() % s->n]);
+					frame_add_query(&frames[f], k + 1, s->ids[draw() % s->n]);
 			}
 		frame_send(s->peer.sock, &frames[i % 16], -1);
 		while (n < PER_FRAME)

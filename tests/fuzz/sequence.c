@@ -183,27 +183,6 @@ static void fill(struct player *p, const struct method *method, ProtobufCMessage
 	}
 }
 
-static enum nic_type makes(Nicd__Request__CallCase call)
-{
-	switch (call) {
-	case NICD__REQUEST__CALL_ADD_MEMORY:
-		return NIC_MEMORY;
-	case NICD__REQUEST__CALL_CREATE_PD:
-		return NIC_PD;
-	case NICD__REQUEST__CALL_CREATE_MR:
-	case NICD__REQUEST__CALL_REGISTER_MR:
-		return NIC_MR;
-	case NICD__REQUEST__CALL_CONNECT_QP:
-		return NIC_QP;
-	case NICD__REQUEST__CALL_CREATE_TICKET:
-		return NIC_TICKET;
-	case NICD__REQUEST__CALL_CREATE_EXPORT:
-		return NIC_EXPORT;
-	default:
-		return NIC_NONE;
-	}
-}
-
 /* ---- clients */
 
 static void player_start(struct player *p, uint8_t how)
@@ -300,7 +279,7 @@ static void add_request(struct player *p, uint8_t op, uint8_t call, struct opera
 	protobuf_c_message_init(args, p->args[p->n]);
 	fill(p, method_find(f->id), p->args[p->n], o);
 	request = rig_add(p->c, p->next++, (Nicd__Request__CallCase)f->id, p->args[p->n]);
-	p->makes[p->n++] = makes(request->call_case);
+	p->makes[p->n++] = rig_makes(request->call_case);
 	/* Mostly one where one belongs; any kind, anywhere, when the operand says so. */
 	if (request->call_case == NICD__REQUEST__CALL_ADD_MEMORY ? fd < 0xf0 : fd >= 0xf0) {
 		request->fds = 1;

@@ -497,3 +497,26 @@ uint64_t rig_serial_of(struct rig_client *c, uint64_t id)
 {
 	return nic_table_find(&c->client->owner.ids, id)->serial;
 }
+
+enum nic_type rig_makes(Nicd__Request__CallCase call)
+{
+	switch (call) {
+	case NICD__REQUEST__CALL_ADD_MEMORY:
+		return NIC_MEMORY;
+	case NICD__REQUEST__CALL_CREATE_PD:
+		return NIC_PD;
+	case NICD__REQUEST__CALL_CREATE_MW:
+		return NIC_MW;
+	case NICD__REQUEST__CALL_CREATE_MR:
+	case NICD__REQUEST__CALL_REGISTER_MR:
+		return NIC_MR;
+	case NICD__REQUEST__CALL_CONNECT_QP:
+		return NIC_QP;
+	case NICD__REQUEST__CALL_CREATE_TICKET:
+		return NIC_TICKET;
+	case NICD__REQUEST__CALL_CREATE_EXPORT:
+		return NIC_EXPORT;
+	default:
+		return NIC_NONE;
+	}
+}

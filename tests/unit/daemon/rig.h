@@ -110,3 +110,5 @@ const Nicd__Reply *rig_register(struct rig_client *c, uint64_t mr, uint64_t memo
 uint64_t rig_region(struct rig_client *c, uint32_t flags);
 const Nicd__Reply *rig_close(struct rig_client *c, uint64_t id);
 uint64_t rig_serial_of(struct rig_client *c, uint64_t id);
+/* What the result of this call is; NIC_NONE: nothing that others could name. */
+enum nic_type rig_makes(Nicd__Request__CallCase call);

@@ -151,27 +151,6 @@ static Nicd__Request__CallCase some_call(struct dice *dice)
 	return (Nicd__Request__CallCase)id;
 }
 
-static enum nic_type makes(Nicd__Request__CallCase call)
-{
-	switch (call) {
-	case NICD__REQUEST__CALL_ADD_MEMORY:
-		return NIC_MEMORY;
-	case NICD__REQUEST__CALL_CREATE_PD:
-		return NIC_PD;
-	case NICD__REQUEST__CALL_CREATE_MR:
-	case NICD__REQUEST__CALL_REGISTER_MR:
-		return NIC_MR;
-	case NICD__REQUEST__CALL_CONNECT_QP:
-		return NIC_QP;
-	case NICD__REQUEST__CALL_CREATE_TICKET:
-		return NIC_TICKET;
-	case NICD__REQUEST__CALL_CREATE_EXPORT:
-		return NIC_EXPORT;
-	default:
-		return NIC_NONE;
-	}
-}
-
 /* Returns whether it brings a descriptor. */
 static bool play_request(struct player *p, struct dice *dice, struct frame *frame, unsigned i)
 {
@@ -183,7 +162,7 @@ static bool play_request(struct player *p, struct dice *dice, struct frame *fram
 	memset(&frame->args[i], 0, sizeof(frame->args[i]));
 	protobuf_c_message_init(field->descriptor, &frame->args[i].message);
 	fill(p, dice, frame, i, method_find(call));
-	frame->makes[i] = makes(call);
+	frame->makes[i] = rig_makes(call);
 	if (call == NICD__REQUEST__CALL_REGISTER_MR)
 		fill_register(p, dice, frame, i);
 	if (call == NICD__REQUEST__CALL_CREATE_EXPORT) {
