@@ -97,8 +97,8 @@ class Subject:
         create = {"NORMAL": pb.CreateMr(pd=ref(self.pd)), "FAST": pb.CreateMr(pd=ref(self.pd), fast_register=True),
                   "WINDOW": pb.CreateMw(pd=ref(self.pd))}[kind.name]
         self.it = self.session.call(create).object
-        # What the window is bound to.
-        self.mr = None
+        self.tokens = None   # of the last call that told some
+        self.mr = None       # what the window is bound to
         if kind.name == "WINDOW":
             self.mr = self.session.register(self.session.create_mr(self.pd), [(self.memory, 0, SIZE)], IOVA, 0, LOCAL_WRITE)
 
@@ -137,7 +137,8 @@ class Subject:
 
     def run(self, step):
         for message in self.messages(step):
-            self.session.call(message)
+            reply = self.session.call(message)
+            self.tokens = reply.mr if reply.HasField("mr") else self.tokens
 
     # The way to each state: calls that are answered, then those that are still under way when the cell's call comes.
 

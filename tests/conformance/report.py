@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from cells import KINDS, TABLE, describe
+from cells import CLOSED, KINDS, NEWS, TABLE, describe
 from providers import FACTS, PROVIDERS
 from rules import PAGES, RULES
 
@@ -22,6 +22,15 @@ what NDKPI leaves open.
 Who says so: **NDK**: the page. **ND2**: NDKPI is silent or vague, ND2 is not. **nicd**: neither says anything, nicd defines it.
 **differs**: nicd does something else on purpose; why is in [Deliberate differences](#deliberate-differences).
 Result: **ok**: all cases of the rule passed. **FAILS**: one did not, or the rule has no case.
+"""
+
+
+CELLS_HEAD = """\
+The states and what leads from one to the other are `nicd/life.h`, from which nicd itself works; each cell was driven on a real nicd.
+CLOSED: the object's close has begun, or is over. A name: success, and the state that follows when the device has answered. The last four
+rows are what comes from elsewhere: the device has done or refused what was asked of it, the object's tag is gone by itself (a peer's
+message, the end of its Qp), or the device is lost, and the state that this leads to at once; "-": cannot be; (unit): no client can bring
+it about from outside, `tests/unit/nic` does.
 """
 
 
@@ -74,10 +83,7 @@ class Results:
 
     def _cells(self):
         yield "## Every call in every state\n"
-        yield ("The states and what leads from one to the other are `nicd/life.h`, from which nicd itself works; each cell was driven on a real\n"
-               "nicd. CLOSED: the object's close has begun, or is over. A name: success, and the state that follows when the device has answered. What comes\n"
-               "from elsewhere (the device's answers, a peer's message, the end of a Qp, a lost device) is held against the same table by\n"
-               "`tests/spin` and `tests/unit/nic`.\n")
+        yield CELLS_HEAD
         for kind in KINDS:
             states = TABLE.states(kind)
             yield f"### {kind.title}\n"
@@ -89,7 +95,17 @@ class Results:
                     failing = [p.name for p in PROVIDERS if not self.cells.get((kind.name, state, step, p.name), False)]
                     cells.append(describe(kind, state, step) + (f" **FAILS on {', '.join(failing)}**" if failing else ""))
                 yield f"| {step} | {' | '.join(cells)} |"
+            for step in NEWS:
+                yield f"| {step} | {' | '.join(self._news(kind, state, step) for state in states)} |"
             yield ""
+
+    def _news(self, kind, state, step):
+        outcome = TABLE.outcome.get((kind.name, state, step))
+        if not outcome:
+            return "" if state == CLOSED else "-"
+        results = {p.name: self.cells.get((kind.name, state, step, p.name)) for p in PROVIDERS}
+        failing = [name for name, ok in results.items() if ok is False]
+        return outcome + (" (unit)" if None in results.values() else "") + (f" **FAILS on {', '.join(failing)}**" if failing else "")
 
     def _facts(self):
         yield "## What providers do differently\n"
