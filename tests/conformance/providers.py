@@ -14,8 +14,8 @@ Value = collections.namedtuple("Value", "value why")
 FACTS = {
     "adapter_flags": Fact("NDK_ADAPTER_INFO.AdapterFlags", {
         "soft": Value(pb.RDMA_READ_SINK_NOT_REQUIRED | pb.LOOPBACK,
-                      "nicd-soft draws an STag of its own for each read's sink, so an MR needs no flag for it; two Qps of one device may be "
-                      "connected to each other. Bytes of a message are not placed in order, and there is no CQ")}),
+                      "nicd-soft draws an STag of its own for each read's sink, so an MR needs no flag for it; two Qps of one device may "
+                      "be connected to each other. Bytes of a message are not placed in order, and there is no CQ")}),
     "read_local_invalidate": Fact("NDK_OP_FLAG_RDMA_READ_LOCAL_INVALIDATE is carried out", {
         "soft": Value(False, "the adapter flag is not set, so the operation flag is ignored, as NdkRead says")}),
     "remote_errors": Fact("what an initiator hears when the peer's memory does not allow what it asked for", {

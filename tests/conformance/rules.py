@@ -13,7 +13,8 @@ NDK, ND2, NICD = "NDK", "ND2", "nicd"
 
 PAGES = [
     Page("OPEN_NDK_ADAPTER", "nc-ndisndk-open_ndk_adapter_handler", [
-        Rule("open.version", NDK, "another major version, or a lowest minor above the provider's: BAD_VERSION; a lower or equal one succeeds, and "
+        Rule("open.version", NDK, "another major version, or a lowest minor above the provider's: BAD_VERSION; a lower or equal one "
+             "succeeds, and "
              "the highest minor is told"),
         Rule("open.many", NDK, "an adapter may be opened many times"),
     ]),
@@ -25,7 +26,8 @@ PAGES = [
     Page("NdkQueryAdapterInfo", "nc-ndkpi-ndk_fn_query_adapter_info, ns-ndkinfo-ndk_adapter_info", [
         Rule("info.frmr-pages", NDK, "FRMRPageCount is at least 16, and can be had"),
         Rule("info.flags", NDK, "AdapterFlags are what the provider does"),
-        Rule("info.sizes", NDK, "MaxRegistrationSize, MaxWindowSize, MaxTransferLength, MaxInlineDataSize and the read limits are told"),
+        Rule("info.sizes", NDK, "MaxRegistrationSize, MaxWindowSize, MaxTransferLength, MaxInlineDataSize and the read limits are "
+             "told"),
         Rule("info.limits-hold", NDK, "one more than is told is refused; what is told can be had"),
     ]),
     Page("NDIS_NDK_CAPABILITIES", "ns-ntddndis-_ndis_ndk_capabilities", [
@@ -34,7 +36,8 @@ PAGES = [
     Page("NdkQueryExtension", "nc-ndkpi-ndk_fn_query_extension_interface", [
         Rule("extension.every-object", NDK, "every object can be asked"),
         Rule("extension.unknown", NDK, "an unknown GUID, or a version above what there is: NOT_SUPPORTED"),
-        Rule("extension.list", NICD, "asked without a uuid, an object tells all it has", "there is no way to ask which GUIDs an object knows",
+        Rule("extension.list", NICD, "asked without a uuid, an object tells all it has", "there is no way to ask which GUIDs an "
+             "object knows",
              "who looks for a feature should not have to guess uuids"),
     ]),
     Page("NdkCreatePd", "nc-ndkpi-ndk_fn_create_pd", [
@@ -43,7 +46,8 @@ PAGES = [
     ]),
     Page("NdkCreateMr", "nc-ndkpi-ndk_fn_create_mr", [
         Rule("create-mr.registers-nothing", NDK, "makes an object and registers nothing"),
-        Rule("create-mr.kind", NDK, "FastRegister TRUE: for fast registration only; FALSE: for normal registration only. The choice is for ever"),
+        Rule("create-mr.kind", NDK, "FastRegister TRUE: for fast registration only; FALSE: for normal registration only. The choice "
+             "is for ever"),
         Rule("create-mr.resources", NDK, "INSUFFICIENT_RESOURCES when there are no more; no object then"),
     ]),
     Page("NdkRegisterMr", "nc-ndkpi-ndk_fn_register_mr", [
@@ -54,7 +58,8 @@ PAGES = [
         Rule("register-mr.length", NDK, "Length is at most the bytes of the chain"),
         Rule("register-mr.zero", ND2, "a length of 0: INVALID_PARAMETER"),
         Rule("register-mr.zero-based", NDK, "no zero-based addresses: 0 is refused"),
-        Rule("register-mr.rights", NDK, "local read is always there; remote write (0x5) implies local write; bit 0x4 alone is no value"),
+        Rule("register-mr.rights", NDK, "local read is always there; remote write (0x5) implies local write; bit 0x4 alone is no "
+             "value"),
         Rule("register-mr.rights-hold", NDK, "a peer can do what the rights allow, and nothing else"),
         Rule("register-mr.read-sink", NDK, "READ_SINK may go with any other flag and never makes it fail; it gives no remote right"),
         Rule("register-mr.once", ND2, "one buffer per MR: registering again needs a deregistration first, and then gives new tokens"),
@@ -72,13 +77,16 @@ PAGES = [
     ]),
     Page("NdkGetLocalTokenFromMr", "nc-ndkpi-ndk_fn_get_local_token_from_mr", [
         Rule("local-token.when", NDK, "after registering, or initializing for fast registration, has ended without error"),
-        Rule("local-token.error", NICD, "before and after that: INVALID_DEVICE_STATE, never 0 or a stale token", "the function returns a UINT32 and "
+        Rule("local-token.error", NICD, "before and after that: INVALID_DEVICE_STATE, never 0 or a stale token", "the function "
+             "returns a UINT32 and "
              "has no way to fail", "a token of another state is a mistake that should be seen"),
         Rule("local-token.scope", NDK, "names local memory in work requests of the same PD only"),
     ]),
     Page("NdkGetRemoteTokenFromMr", "nc-ndkpi-ndk_fn_get_remote_token_from_mr", [
-        Rule("remote-token.own", NDK, "the token of one's own MR, for a peer to use (the page's \"remote MR\" and \"local token\" are mistaken)"),
-        Rule("remote-token.no-rights", NICD, "of an MR without remote rights: ACCESS_DENIED", "no word on it: providers return 0, the local token, or "
+        Rule("remote-token.own", NDK, "the token of one's own MR, for a peer to use (the page's \"remote MR\" and \"local token\" "
+             "are mistaken)"),
+        Rule("remote-token.no-rights", NICD, "of an MR without remote rights: ACCESS_DENIED", "no word on it: providers return 0, "
+             "the local token, or "
              "something that does not work", "a token that opens nothing should not look like one that does"),
         Rule("remote-token.not-local", NDK, "is not a local token: neither works in the other's place"),
     ]),
@@ -92,7 +100,8 @@ PAGES = [
     Page("NdkFastRegister", "nc-ndkpi-ndk_fn_fast_register", [
         Rule("fast-register.reach", NDK, "then peers reach the pages by the token, at BaseVirtualAddress, with the rights asked for"),
         Rule("fast-register.token", NDK, "each one has a new remote token; the one before it does not work any more"),
-        Rule("fast-register.token-when", NICD, "the reply is the call's return and its completion in one, and brings the token; until then there is none",
+        Rule("fast-register.token-when", NICD, "the reply is the call's return and its completion in one, and brings the token; "
+             "until then there is none",
              "the new token can be read when the call returns, before the completion",
              "nobody should tell a peer a token that does not work yet (ibv_bind_mw(3) says so of windows)"),
         Rule("fast-register.mapping", NDK, "the pages are those of a logical address mapping (NdkBuildLam)"),
@@ -116,7 +125,8 @@ PAGES = [
         Rule("invalidate.normal", NDK, "never of an MR registered with NdkRegisterMr"),
         Rule("invalidate.twice", NDK, "of what is FREE fails"),
         Rule("invalidate.kills", ND2, "a peer that uses the token afterwards loses its connection"),
-        Rule("invalidate.behind", NICD, "behind a FastRegister that is still under way in the same frame, by its result; else INVALID_DEVICE_STATE",
+        Rule("invalidate.behind", NICD, "behind a FastRegister that is still under way in the same frame, by its result; else "
+             "INVALID_DEVICE_STATE",
              "may be posted as soon as FastRegister was: the Qp's order makes it right",
              "a state that is not settled has no other calls; result_of needs no round trip either"),
         Rule("invalidate.connected", NDK, "on a Qp that is not connected: CONNECTION_INVALID"),
@@ -150,12 +160,14 @@ PAGES = [
              "physical and bus addresses are nothing for a client"),
     ]),
     Page("NdkReleaseLam", "nc-ndkpi-ndk_fn_release_lam", [
-        Rule("release-lam.users", NICD, "is answered when nothing uses the mapping any more", "the consumer must wait until all work that uses it is done",
+        Rule("release-lam.users", NICD, "is answered when nothing uses the mapping any more", "the consumer must wait until all "
+             "work that uses it is done",
              "a client that does not wait must harm nobody"),
         Rule("release-lam.memory", NDK, "the memory is what it was"),
     ]),
     Page("NdkGetPrivilegedMemoryRegionToken", "nc-ndkpi-ndk_fn_get_privileged_memory_region_token", [
-        Rule("privileged.policy", NICD, "only if policy allows it: else ACCESS_DENIED", "cannot fail", "consumers of NDK are in the kernel; nicd's are not"),
+        Rule("privileged.policy", NICD, "only if policy allows it: else ACCESS_DENIED", "cannot fail", "consumers of NDK are in the "
+             "kernel; nicd's are not"),
         Rule("privileged.local", NDK, "local read and write by logical addresses, without registration"),
         Rule("privileged.never-remote", NDK, "never remote access"),
         Rule("privileged.one", NDK, "one per PD"),
@@ -168,14 +180,17 @@ PAGES = [
         Rule("close.never-fails", NDK, "never fails, in whatever state the object is"),
         Rule("close.handle", NDK, "the object is not to be used once its close has begun: every call says INVALID_HANDLE"),
         Rule("close.last", NDK, "is answered once, after all other requests of the object"),
-        Rule("close.deregisters", NICD, "of a registered MR deregisters it", "the consumer deregisters first", "nothing may stay with the device when its owner is gone"),
+        Rule("close.deregisters", NICD, "of a registered MR deregisters it", "the consumer deregisters first", "nothing may stay "
+             "with the device when its owner is gone"),
     ]),
     Page("Object lifetimes", "ndkpi-object-lifetime-requirements", [
-        Rule("life.pd-first", NDK, "closing a PD before its MRs is legal: the answer comes after the last of them has gone, and they work until then"),
+        Rule("life.pd-first", NDK, "closing a PD before its MRs is legal: the answer comes after the last of them has gone, and "
+             "they work until then"),
         Rule("life.mr-before-window", NDK, "closing an MR before the windows bound to it is legal, likewise"),
         Rule("life.in-flight", NDK, "closing a Qp with work in flight cancels it; the close is answered last"),
         Rule("life.qp-not-mr", NDK, "a connection's end does not deregister MRs"),
-        Rule("life.window-of-qp", NICD, "the end of its Qp frees a window", "the QP is no antecedent of a window", "it is for the peer of that Qp alone"),
+        Rule("life.window-of-qp", NICD, "the end of its Qp frees a window", "the QP is no antecedent of a window", "it is for the "
+             "peer of that Qp alone"),
     ]),
     Page("Completions", "ndkpi-completion-handling-requirements", [
         Rule("completion.one", NDK, "one completion for each request"),
@@ -215,7 +230,8 @@ PAGES = [
         Rule("disconnect.flushes", NDK, "flushes, and ends the connection"),
     ]),
     Page("NDK_OP_FLAG", "nc-ndkpi-ndk_fn_fast_register, -bind, -invalidate, -read, -write, -send", [
-        Rule("flags.undefined", NICD, "an undefined bit is refused", "no word on it", "what is ignored today could mean something tomorrow"),
+        Rule("flags.undefined", NICD, "an undefined bit is refused", "no word on it", "what is ignored today could mean something "
+             "tomorrow"),
         Rule("flags.silent-success", NDK, "SILENT_SUCCESS: failures still complete"),
         Rule("flags.read-fence", NDK, "READ_FENCE: begins when earlier reads of the Qp have ended"),
         Rule("flags.inline", NDK, "INLINE: the bytes are taken when the request is made, up to MaxInlineDataSize"),

@@ -106,8 +106,8 @@ def test_extensions(pair):
     # mutation: leave out an object; an empty list in place of NOT_SUPPORTED
     with Owned(pair) as o, Buffer(PAGE) as buffer:
         mr = o.normal(REMOTE_READ | LOCAL_WRITE)
-        things = [o.session.hello.adapters[0], o.session.add_memory(buffer.fd), o.pd, mr, o.fast(), o.window(), o.mapping(), o.qp, pair.door,
-                  o.session.export(mr, "x", REMOTE_READ)]
+        things = [o.session.hello.adapters[0], o.session.add_memory(buffer.fd), o.pd, mr, o.fast(), o.window(), o.mapping(), o.qp,
+                  pair.door, o.session.export(mr, "x", REMOTE_READ)]
         for thing in things:
             found = o.session.call(pb.QueryExtension(object=ref(thing))).extensions.extensions
             assert found

@@ -31,5 +31,6 @@ def test_the_table_is_current(request):
     if request.config.getoption("--update"):
         report.FILE.write_text(text)
     committed = report.FILE.read_text() if report.FILE.exists() else ""
-    changes = "\n".join(difflib.unified_diff(committed.splitlines(), text.splitlines(), "CONFORMANCE.md", "what was found out", lineterm="", n=0))
+    changes = "\n".join(difflib.unified_diff(committed.splitlines(), text.splitlines(), "CONFORMANCE.md", "what was found out",
+                                             lineterm="", n=0))
     assert not changes, f"CONFORMANCE.md is stale: tests/run --update conformance\n{changes}"
