@@ -131,13 +131,14 @@ struct nicd_error_info {
 
 /*
  * The failure of the last call on `n` or its handles that failed; in a callback, of the call it is about. Valid until
- * the next call. Never NULL; `error` is 0 when nothing has failed yet. For nicd_open() see nicd_open_attr.error.
+ * the next call. Never NULL; `error` is 0 when nothing has failed yet. For nicd_open() see nicd_open_attr.error. NDK: what a call
+ * returns, and NDK_RESULT_EX (ns-ndkpi-_ndk_result_ex) with its ProviderErrorCode.
  */
 NICD_API const struct nicd_error_info *nicd_last_error(struct nicd *n);
 
 /*
  * One line for people, without newline: "MEMORY_NOT_SEALED: the memfd could be … (limit 2, observed 0): fcntl(…) …".
- * Writes at most `size` bytes with the NUL, returns the length of the whole (like snprintf).
+ * Writes at most `size` bytes with the NUL, returns the length of the whole (like snprintf). NDKPI has none: its errors are numbers.
  */
 NICD_API int nicd_error_print(const struct nicd_error_info *error, char *text, size_t size);
 
@@ -200,12 +201,15 @@ struct nicd_session_info {
 	uint8_t resume_secret[32];
 };
 
-/* Lives as long as `n`. */
+/* Lives as long as `n`. NDKPI has none: there the consumer is the kernel. */
 NICD_API const struct nicd_session_info *nicd_session(struct nicd *n);
 
 /* ---------------------------------------------------------------------------------------------------------------- event loop */
 
-/* The socket, to poll only; -1 when the connection is lost. The caller must not read, write or close it. */
+/*
+ * The socket, to poll only; -1 when the connection is lost. The caller must not read, write or close it. NDKPI has none of these: its
+ * callbacks come at any time at DISPATCH_LEVEL, these only from nicd_dispatch().
+ */
 NICD_API int nicd_get_fd(struct nicd *n);
 /* POLLIN, with POLLOUT while something is to be sent. Ask before each poll. */
 NICD_API int nicd_get_events(struct nicd *n);
@@ -265,7 +269,7 @@ struct nicd_event {
 };
 typedef void (*nicd_event_callback)(struct nicd *n, const struct nicd_event *event, void *userdata);
 
-/* Called in nicd_dispatch(). Without one, events are dropped. */
+/* Called in nicd_dispatch(). Without one, events are dropped. NDKPI has none: there each object has callbacks of its own. */
 NICD_API void nicd_set_event_callback(struct nicd *n, nicd_event_callback cb, void *userdata);
 
 /* ---------------------------------------------------------------------------------------------------------------- adapters */
@@ -348,7 +352,7 @@ NICD_API int nicd_query_extension_async(struct nicd *n, uint32_t type, const voi
  * Hands over a memfd (hugetlb too) with F_SEAL_SHRINK and all its pages present. It is borrowed: nicd gets a copy, and
  * keeps it until the memory is closed and the last MR on it is gone. malloc'd memory, files, pipes and sockets cannot
  * be handed over. Errors: -EINVAL with reason MEMORY_NOT_MEMFD, MEMORY_NOT_SEALED, MEMORY_EMPTY, MEMORY_SPARSE; -EBADF;
- * -EOPNOTSUPP (MEMORY_KIND). NDK has no such call: there the consumer brings locked MDLs.
+ * -EOPNOTSUPP (MEMORY_KIND). NDKPI has none: there the consumer brings locked MDLs.
  */
 NICD_API int nicd_memory_add(struct nicd *n, int fd, struct nicd_memory **ret);
 NICD_API int nicd_memory_add_async(struct nicd *n, int fd, struct nicd_memory **ret, nicd_callback cb, void *userdata);
@@ -376,7 +380,7 @@ enum {
  * administrator reserves (vm.nr_hugepages for 2 MiB; for 1 GiB best at boot, hugepagesz=1G hugepages=N); no privilege
  * or memlock limit is needed. Errors: -ENOMEM, -ENOSPC; -ENOMEM with the name HUGE_PAGES: `limit` pages are free and
  * `observed` are needed; HUGE_PAGES_SIZE: the kernel has none of that size; HUGE_PAGES_GROUP: enough are free, but the
- * cgroup may not have them; those of nicd_memory_add().
+ * cgroup may not have them; those of nicd_memory_add(). NDKPI has none.
  */
 NICD_API int nicd_buffer_new(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret);
 NICD_API int nicd_buffer_new_async(struct nicd *n, size_t size, uint32_t flags, struct nicd_buffer **ret, nicd_callback cb,
@@ -475,7 +479,8 @@ NICD_API int nicd_mr_new_async(struct nicd_pd *pd, const struct nicd_mr_attr *at
 
 /*
  * What the last registration answered; all 0 before it, and after deregistering. They don't ask nicd: when somebody
- * else has revoked the MR, NICD_EVENT_REVOKED tells, and these stay.
+ * else has revoked the MR, NICD_EVENT_REVOKED tells, and these stay. The tokens are those of NdkGetLocalTokenFromMr and NdkGetRemoteTokenFromMr
+ * (nc-ndkpi-ndk_fn_get_local_token_from_mr, nc-ndkpi-ndk_fn_get_remote_token_from_mr).
  */
 NICD_API uint32_t nicd_mr_local_token(const struct nicd_mr *mr);  /* lkey, for work requests in the same PD */
 NICD_API uint32_t nicd_mr_remote_token(const struct nicd_mr *mr); /* rkey (STag), for peers; 0 without remote rights */
@@ -579,6 +584,7 @@ struct nicd_qp_info {
 	uint64_t door;          /* serial of the ticket or export that let the peer in, or 0 */
 	char peer[64];          /* address and port */
 };
+/* How it stands now; when it is disconnected, how it stood last. NDKPI has none: it keeps no counters of a Qp that a consumer could ask for. */
 NICD_API int nicd_qp_query(struct nicd_qp *qp, struct nicd_qp_info *ret);
 NICD_API int nicd_qp_query_async(struct nicd_qp *qp, struct nicd_qp_info *ret, nicd_callback cb, void *userdata);
 
@@ -642,7 +648,10 @@ NICD_API int nicd_qp_write(struct nicd_qp *qp, const struct nicd_transfer *trans
 NICD_API int nicd_qp_write_async(struct nicd_qp *qp, const struct nicd_transfer *transfer, struct nicd_completion *ret,
 				 nicd_callback cb, void *userdata);
 
-/* 1 to 1,024 reads, or writes, with one completion. Otherwise as above; -EINVAL (TRANSFER_ENTRIES). */
+/*
+ * 1 to 1,024 reads, or writes, with one completion. Otherwise as above; -EINVAL (TRANSFER_ENTRIES). NDK: many NdkRead or NdkWrite with the flag
+ * DEFER (nc-ndkpi-ndk_fn_read, nc-ndkpi-ndk_fn_write).
+ */
 NICD_API int nicd_qp_read_list(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count, struct nicd_completion *ret);
 NICD_API int nicd_qp_read_list_async(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
 				     struct nicd_completion *ret, nicd_callback cb, void *userdata);
@@ -654,7 +663,7 @@ NICD_API int nicd_qp_write_list_async(struct nicd_qp *qp, const struct nicd_tran
 /*
  * Writes a list as above, and then tells the owner of the ticket or export that the Qp came in by: it gets NICD_EVENT_NOTIFIED, after all
  * of the list is placed. nicd's own: on the wire it is an empty Send with Solicited Event. A peer that is not nicd takes it for a message;
- * without a receive it ends the connection (-ENOBUFS, NO_RECEIVE).
+ * without a receive it ends the connection (-ENOBUFS, NO_RECEIVE). NDKPI has none: there the peer polls the memory, or is sent a message.
  */
 NICD_API int nicd_qp_write_notify(struct nicd_qp *qp, const struct nicd_transfer *list, unsigned count,
 				  struct nicd_completion *ret);
@@ -748,7 +757,8 @@ struct nicd_ticket_attr {
 /*
  * NDK's own model: whoever holds the locator may connect to the MR's PD and then use every remote token of that PD. The
  * locator carries token, iova, length and rights of `mr`. State REGISTERED with remote rights. `attr` may be NULL.
- * Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS), -EINVAL (VALUE).
+ * Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS), -EINVAL (VALUE). NDKPI has none: there the consumer listens and accepts, and tells its
+ * peers tokens by itself.
  */
 NICD_API int nicd_ticket_create(struct nicd_mr *mr, const struct nicd_ticket_attr *attr, struct nicd_ticket **ret);
 NICD_API int nicd_ticket_create_async(struct nicd_mr *mr, const struct nicd_ticket_attr *attr, struct nicd_ticket **ret,
@@ -777,7 +787,7 @@ struct nicd_export_attr {
  * Gives a range of an MR a name and a token of its own over exactly that range and these rights. Whoever holds the
  * locator may connect and touch only this export. State REGISTERED. It dies with the registration, and stays, dead,
  * until it is closed. Errors: -EBUSY (MR_STATE), -EACCES (NO_REMOTE_RIGHTS, RIGHTS_EXCEED), -EEXIST (NAME_TAKEN),
- * -EINVAL (STRING, FLAGS, RANGE_…, VALUE).
+ * -EINVAL (STRING, FLAGS, RANGE_…, VALUE). NDKPI has none.
  */
 NICD_API int nicd_export_create(struct nicd_mr *mr, const struct nicd_export_attr *attr, struct nicd_export **ret);
 NICD_API int nicd_export_create_async(struct nicd_mr *mr, const struct nicd_export_attr *attr, struct nicd_export **ret,
@@ -815,7 +825,7 @@ struct nicd_item {
 };
 
 /*
- * What there is of one type: of the caller's account, or of all for the admin role. Asks nothing yet:
+ * What there is of one type: of the caller's account, or of all for the admin role. NDKPI has none. Asks nothing yet:
  *
  *	while ((count = nicd_list_fetch(list)) > 0)
  *		while ((item = nicd_list_next(list)))
@@ -842,7 +852,7 @@ NICD_API void nicd_list_free(struct nicd_list *list);
 /*
  * Ends remote access by serial: of an MR (like nicd_mr_deregister, with its exports), export, ticket, Qp, or all of a
  * session. Own account, or any for the admin role. `ret` may be NULL. -ENOENT: no such serial that you may see;
- * -EINPROGRESS as for nicd_mr_deregister().
+ * -EINPROGRESS as for nicd_mr_deregister(). NDKPI has none: memory is its owner's alone.
  */
 NICD_API int nicd_revoke(struct nicd *n, uint64_t serial, struct nicd_receipt *ret);
 NICD_API int nicd_revoke_async(struct nicd *n, uint64_t serial, struct nicd_receipt *ret, nicd_callback cb, void *userdata);
@@ -890,7 +900,7 @@ struct nicd_ledger_totals {
 
 /*
  * Every object, fd, pinned byte and charge, by account: of the caller's, or of all for the admin role. Works like a
- * list; the totals are those of the last page fetched.
+ * list; the totals are those of the last page fetched. NDKPI has none.
  */
 NICD_API int nicd_ledger_new(struct nicd *n, struct nicd_ledger **ret);
 NICD_API int nicd_ledger_fetch(struct nicd_ledger *ledger);
