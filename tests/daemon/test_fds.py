@@ -8,7 +8,7 @@ import pytest
 
 from nicdtest import limits, memory
 from nicdtest.daemon import Nicd, wait_until
-from nicdtest.fuse import FLUSH, RELEASE, SlowFile
+from nicdtest.fuse import FLUSH, RELEASE, slow_file_new
 from nicdtest.memory import Buffer
 from nicdtest.paths import BUILD
 from nicdtest.pb import REMOTE_READ, pb
@@ -31,7 +31,7 @@ def test_a_file_server_that_never_answers(own_nicd):
     work(nicd)
     wait_until(lambda: not nicd.debts(fds=False))
     nicd.remember_fds()
-    with SlowFile() as slow:
+    with slow_file_new() as slow:
         fds = [os.open(slow.path, os.O_RDWR) for _ in range(6)]
         nicd.ledger()
         slow.freeze()

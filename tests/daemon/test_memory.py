@@ -9,6 +9,7 @@ import pytest
 from nicdtest import limits, memory
 from nicdtest.daemon import wait_until
 from nicdtest.pb import LOCAL_WRITE, READ_SINK, REMOTE_READ, REMOTE_WRITE, pb
+from nicdtest.root import lacking
 from nicdtest.wire import Refused, check_error, check_refused, expect_refused
 
 
@@ -17,7 +18,7 @@ def make(name):
     try:
         return maker(), reasons, figures
     except OSError as error:
-        pytest.fail(f"this kernel, or this user, makes no {name}: {error}")
+        lacking(name, error)
 
 
 def refused_by_the_kernel(name, fd):

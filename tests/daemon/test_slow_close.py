@@ -7,7 +7,7 @@ import time
 import pytest
 
 from nicdtest.daemon import wait_until
-from nicdtest.fuse import SlowFile
+from nicdtest.fuse import slow_file_new
 from nicdtest.memory import Buffer
 from nicdtest.pb import pb
 from nicdtest.wire import expect_refused, ref
@@ -15,11 +15,7 @@ from nicdtest.wire import expect_refused, ref
 
 @pytest.fixture
 def slow_file():
-    try:
-        slow = SlowFile()
-    except OSError as error:
-        pytest.fail(f"this machine mounts no FUSE file: {error}")
-    with slow:
+    with slow_file_new() as slow:
         yield slow
 
 

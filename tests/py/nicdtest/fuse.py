@@ -8,6 +8,8 @@ import struct
 import tempfile
 import threading
 
+from nicdtest.root import lacking
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
 GETATTR, OPEN, READ, RELEASE, FLUSH, INIT = 3, 14, 15, 18, 25, 26
@@ -91,3 +93,11 @@ class SlowFile:
 
     def __exit__(self, *exc):
         self.close()
+
+
+def slow_file_new():
+    """One, or the end of the test."""
+    try:
+        return SlowFile()
+    except OSError as error:
+        lacking("FUSE file", error)
