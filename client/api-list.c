@@ -91,6 +91,7 @@ static struct nicd_item list_item(const Nicd__Item *from, char **at)
 		.until_ns = from->until_ns,
 		.inbound = from->inbound,
 		.alive = from->alive,
+		.qp = from->qp,
 	};
 }
 

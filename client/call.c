@@ -248,22 +248,25 @@ void call_abort(struct nicd *n)
 
 /* ---------------------------------------------------------------------------------------------------------- the way out */
 
-/*
- * The Refs of a request, in the order of field numbers: the body's first field if it is one, and those of RegisterMr's
- * ranges.
- */
+/* The Refs of a request, in the order of field numbers, with those of its ranges; NULL: left out. */
 static unsigned call_refs(const Nicd__Request *request, Nicd__Ref *refs[CALL_DEPS])
 {
 	const ProtobufCMessage *body = &request->hello->base;   /* whichever it is */
-	const ProtobufCFieldDescriptor *first = body->descriptor->fields;
 	unsigned n = 0;
 
-	if (body->descriptor->n_fields > 0 && first->type == PROTOBUF_C_TYPE_MESSAGE && first->label != PROTOBUF_C_LABEL_REPEATED &&
-	    first->descriptor == &nicd__ref__descriptor)
-		refs[n++] = *(Nicd__Ref *const *)((const uint8_t *)body + first->offset);
-	if (request->call_case == NICD__REQUEST__CALL_REGISTER_MR)
-		for (size_t i = 0; i < request->register_mr->n_ranges && n < CALL_DEPS; i++)
-			refs[n++] = request->register_mr->ranges[i]->memory;
+	for (unsigned i = 0; i < body->descriptor->n_fields && n < CALL_DEPS; i++) {
+		const ProtobufCFieldDescriptor *field = &body->descriptor->fields[i];
+		const uint8_t *at = (const uint8_t *)body + field->offset;
+
+		if (field->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		if (field->descriptor == &nicd__ref__descriptor)
+			refs[n++] = *(Nicd__Ref *const *)(const void *)at;
+		else if (field->descriptor == &nicd__range__descriptor && field->label == PROTOBUF_C_LABEL_REPEATED)
+			for (size_t j = 0; j < *(const size_t *)(const void *)((const uint8_t *)body + field->quantifier_offset) &&
+					   n < CALL_DEPS; j++)
+				refs[n++] = (*(Nicd__Range **const *)(const void *)at)[j]->memory;
+	}
 	return n;
 }
 

@@ -100,6 +100,7 @@ struct nicd_memory; /* a memfd that was handed over */
 struct nicd_buffer; /* a memfd made here, mapped, and handed over */
 struct nicd_pd;     /* protection domain (NDK_PD) */
 struct nicd_mr;     /* memory region (NDK_MR) */
+struct nicd_mw;     /* memory window (NDK_MW) */
 struct nicd_qp;     /* queue pair: a connection to a peer (NDK_QP) */
 struct nicd_ticket; /* the right to connect to a PD */
 struct nicd_export; /* a named range of an MR, and the right to connect to it */
@@ -230,14 +231,14 @@ NICD_API int nicd_dispatch(struct nicd *n, int timeout_ms);
 /* ---------------------------------------------------------------------------------------------------------------- events */
 
 enum {
-	NICD_EVENT_REVOKED = 1,          /* MR, ticket or export: ended by another than you, or its MR is gone */
+	NICD_EVENT_REVOKED = 1,          /* MR, window, ticket or export: ended by another than you, or its MR or Qp is gone */
 	NICD_EVENT_REVOKE_CONFIRMED = 2, /* follows -EINPROGRESS: the device can no longer touch the memory */
 	NICD_EVENT_EXPIRED = 3,          /* ticket or export */
 	NICD_EVENT_DISCONNECTED = 4,     /* Qp; `error` says why */
 	NICD_EVENT_CONNECTED = 5,        /* ticket or export: a peer came in; `serial` is its Qp: see nicd_qp_open */
 	NICD_EVENT_DEVICE_STATE = 6,     /* adapter: see nicd_adapter_query */
 	NICD_EVENT_RESYNC = 7,           /* news were dropped because they were not read in time: ask nicd_list_new */
-	NICD_EVENT_REMOTE_INVALIDATED = 8, /* MR: a peer's message invalidated it; it is no longer registered */
+	NICD_EVENT_REMOTE_INVALIDATED = 8, /* MR, window: a peer's message invalidated it; it is FREE */
 	NICD_EVENT_NOTIFIED = 9          /* ticket or export: a peer says that what it wrote is there; `serial` is its Qp, `count` … */
 };
 
@@ -732,6 +733,57 @@ NICD_API int nicd_qp_post(struct nicd_qp *qp, const struct nicd_work_attr *attr,
 NICD_API int nicd_qp_post_async(struct nicd_qp *qp, const struct nicd_work_attr *attr, struct nicd_completion *ret,
 				nicd_callback cb, void *userdata);
 
+/* ------------------------------------------------------------------------------------------------------------ windows */
+
+/* What to bind. */
+struct nicd_bind_attr {
+	uint32_t size;
+	uint32_t flags;          /* NICD_OP_REMOTE_READ, _REMOTE_WRITE, at least one; _SILENT_SUCCESS, _READ_FENCE, _DEFER */
+	struct nicd_mr *mr;      /* registered, of the window's PD. It needs no remote right; remote write needs its local write */
+	struct nicd_qp *qp;      /* connected, of the window's PD: its peer, and nobody else, may use the window */
+	uint64_t iova;           /* as peers address the MR: from nicd_mr_iova(mr) on */
+	uint64_t length;         /* bytes, > 0; iova + length within the MR */
+};
+
+/* Makes a window, FREE. Errors: -EDQUOT (QUOTA). NDK: NdkCreateMw (nc-ndkpi-ndk_fn_create_mw). */
+NICD_API int nicd_mw_new(struct nicd_pd *pd, struct nicd_mw **ret);
+NICD_API int nicd_mw_new_async(struct nicd_pd *pd, struct nicd_mw **ret, nicd_callback cb, void *userdata);
+/*
+ * FREE → BOUND, as work of the Qp: after what was posted on it before and has not read its memory yet, with NICD_OP_READ_FENCE also after
+ * its reads. Then the functions below say by which token and where the peer reaches the window. An MR may have many windows, which may
+ * overlap; a Qp 4,096. The MR cannot be deregistered before they are gone (-EBUSY, WINDOW_BOUND), and closing it waits for them.
+ *
+ * Errors, all before anything is sent to the device: -EBUSY (MW_STATE: it is bound; MR_STATE: the MR is not registered), -EINVAL (PD_MISMATCH,
+ * FLAGS: no right, LENGTH_ZERO, WINDOW_RANGE), -EOVERFLOW, -EACCES (WINDOW_RIGHTS: remote write without the MR's local write), -ENOTCONN
+ * (QP_STATE), -ENOSPC (QP_WINDOWS), -EDQUOT. After that: -ECONNRESET, -ECANCELED: the Qp ended first. NDK: NdkBind (nc-ndkpi-ndk_fn_bind).
+ */
+NICD_API int nicd_mw_bind(struct nicd_mw *mw, const struct nicd_bind_attr *attr);
+NICD_API int nicd_mw_bind_async(struct nicd_mw *mw, const struct nicd_bind_attr *attr, nicd_callback cb, void *userdata);
+/*
+ * What the last bind answered; all 0 before it, and after nicd_mw_invalidate. They don't ask nicd: when the Qp ends, or somebody else revokes
+ * the window, NICD_EVENT_REVOKED tells, when the peer invalidates it NICD_EVENT_REMOTE_INVALIDATED, and these stay; it is FREE then.
+ */
+NICD_API uint32_t nicd_mw_remote_token(const struct nicd_mw *mw); /* rkey (STag), for the peer */
+NICD_API uint64_t nicd_mw_iova(const struct nicd_mw *mw);
+NICD_API uint64_t nicd_mw_length(const struct nicd_mw *mw);       /* bytes */
+NICD_API uint32_t nicd_mw_flags(const struct nicd_mw *mw);        /* NICD_MR_REMOTE_READ, _REMOTE_WRITE */
+NICD_API uint32_t nicd_mw_generation(const struct nicd_mw *mw);   /* counts binds */
+NICD_API uint64_t nicd_mw_serial(const struct nicd_mw *mw);       /* 0 until making it is answered */
+/* Asks nicd. State BOUND, else -EBUSY (MW_STATE). NDK: NdkGetRemoteTokenFromMw (nc-ndkpi-ndk_fn_get_remote_token_from_mw). */
+NICD_API int nicd_mw_get_remote_token(struct nicd_mw *mw, uint32_t *ret);
+NICD_API int nicd_mw_get_remote_token_async(struct nicd_mw *mw, uint32_t *ret, nicd_callback cb, void *userdata);
+/*
+ * BOUND → FREE, as work of this Qp, which may be another one of the PD. Success says that the peer can no longer touch the memory by
+ * the window. `flags`: NICD_OP_SILENT_SUCCESS, _READ_FENCE, _DEFER. `ret` may be NULL. Errors: -EBUSY (MW_STATE: not bound), -EINVAL
+ * (PD_MISMATCH), -ENOTCONN (QP_STATE), -EIO (DEVICE_FAILED: try again). NDK: NdkInvalidate (nc-ndkpi-ndk_fn_invalidate).
+ */
+NICD_API int nicd_mw_invalidate(struct nicd_mw *mw, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret);
+NICD_API int nicd_mw_invalidate_async(struct nicd_mw *mw, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret,
+				      nicd_callback cb, void *userdata);
+/* Any state; invalidates first, at once. NDK: NdkCloseMw (nc-ndkpi-ndk_fn_close_object). */
+NICD_API int nicd_mw_close(struct nicd_mw *mw);
+NICD_API int nicd_mw_close_async(struct nicd_mw *mw, nicd_callback cb, void *userdata);
+
 /*
  * Cancels what is posted, receives too: those calls get -ECANCELED, silent ones too, in the order in which they were posted; then
  * this one is answered. MRs stay registered. NDK: NdkFlush (nc-ndkpi-ndk_fn_flush).
@@ -807,7 +859,7 @@ struct nicd_item {
 	uint32_t type;           /* NICD_TYPE_… */
 	uint64_t serial;
 	uint64_t session;        /* serial */
-	uint64_t parent;         /* serial. Qp, MR: PD; export, ticket: MR; grant: export */
+	uint64_t parent;         /* serial. Qp, MR: PD; export, ticket, window (bound): MR; grant: export */
 	const char *account;
 	const char *state;
 	const char *name;        /* export, adapter, label of a session; "" */
@@ -822,6 +874,7 @@ struct nicd_item {
 	uint64_t since_ns;       /* CLOCK_REALTIME, ns */
 	uint64_t until_ns;       /* 0: no end */
 	uint32_t inbound, alive; /* 1 or 0 */
+	uint64_t qp;             /* window: serial of the Qp whose peer may use it */
 };
 
 /*
@@ -833,7 +886,7 @@ struct nicd_item {
  */
 NICD_API int nicd_list_new(struct nicd *n, uint32_t type, struct nicd_list **ret);
 /*
- * Who can touch this MR or export (a serial): its grants, and inbound Qps of its PD. fetch: -ENOENT when there is no
+ * Who can touch this MR, window or export (a serial): its grants, inbound Qps of its PD, and Qps whose peers have a window. fetch: -ENOENT when there is no
  * such.
  */
 NICD_API int nicd_list_who(struct nicd *n, uint64_t serial, struct nicd_list **ret);
@@ -850,7 +903,7 @@ NICD_API const struct nicd_item *nicd_list_next(struct nicd_list *list);
 NICD_API void nicd_list_free(struct nicd_list *list);
 
 /*
- * Ends remote access by serial: of an MR (like nicd_mr_deregister, with its exports), export, ticket, Qp, or all of a
+ * Ends remote access by serial: of an MR (like nicd_mr_deregister, with its exports and windows), window, export, ticket, Qp, or all of a
  * session. Own account, or any for the admin role. `ret` may be NULL. -ENOENT: no such serial that you may see;
  * -EINPROGRESS as for nicd_mr_deregister(). NDKPI has none: memory is its owner's alone.
  */

@@ -35,6 +35,7 @@ CELL(since, nicctl_cell_time(table, item->since_ns))
 CELL(until, nicctl_cell_time(table, item->until_ns))
 CELL(inbound, nicctl_cell_bool(table, item->inbound))
 CELL(alive, nicctl_cell_bool(table, item->alive))
+CELL(qp, nicctl_cell_serial(table, item->qp))
 
 /* Of any type, for who. */
 static void list_type(struct nicctl_table *table, const struct nicd_item *item)
@@ -92,6 +93,18 @@ static const struct list_kind list_kinds[] = {
 		{ { "ACCOUNT", NICCTL_TEXT }, list_account },
 		{ { "SESSION", NICCTL_NUMBER }, list_session },
 		{ { "PD", NICCTL_NUMBER }, list_parent },
+		{ { "STATE", NICCTL_TEXT }, list_state },
+		{ { "SIZE", NICCTL_NUMBER }, list_size },
+		{ { "IOVA", NICCTL_TEXT }, list_iova },
+		{ { "ACCESS", NICCTL_TEXT }, list_access },
+		{ { "FLAGS", NICCTL_TEXT }, list_flags },
+	} },
+	[NICD_TYPE_MW] = { "mws", {
+		{ { "SERIAL", NICCTL_NUMBER }, list_serial },
+		{ { "ACCOUNT", NICCTL_TEXT }, list_account },
+		{ { "SESSION", NICCTL_NUMBER }, list_session },
+		{ { "MR", NICCTL_NUMBER }, list_parent },
+		{ { "QP", NICCTL_NUMBER }, list_qp },
 		{ { "STATE", NICCTL_TEXT }, list_state },
 		{ { "SIZE", NICCTL_NUMBER }, list_size },
 		{ { "IOVA", NICCTL_TEXT }, list_iova },

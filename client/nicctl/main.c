@@ -24,6 +24,7 @@ static const struct nicctl_command nicctl_commands[] = {
 	{ "memory list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MEMORY, "memory that was handed over" },
 	{ "pd list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_PD, "protection domains" },
 	{ "mr list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MR, "memory regions" },
+	{ "mw list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MW, "memory windows" },
 	{ "qp list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_QP, "connections to and from peers" },
 	{ "ticket list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_TICKET, "rights to connect to a PD" },
 	{ "export list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_EXPORT, "exported memory" },
@@ -39,8 +40,8 @@ static const struct nicctl_command nicctl_commands[] = {
 	{ "perf", "LOCATOR", 1, 1,
 	  NICCTL_SIZE | NICCTL_DEPTH | NICCTL_LIST | NICCTL_SECONDS | NICCTL_COUNT | NICCTL_OP | NICCTL_SCRATCH, 0, nicctl_perf, 0,
 	  "measures reads; writes only with --op, which write back what was read, or with --scratch" },
-	{ "revoke", "SERIAL", 1, 1, 0, 0, nicctl_revoke, 0, "ends remote access of an MR, export, ticket, qp or session" },
-	{ "who", "SERIAL", 1, 1, 0, 0, nicctl_who, 0, "who can touch this MR or export" },
+	{ "revoke", "SERIAL", 1, 1, 0, 0, nicctl_revoke, 0, "ends remote access of an MR, window, export, ticket, qp or session" },
+	{ "who", "SERIAL", 1, 1, 0, 0, nicctl_who, 0, "who can touch this MR, window or export" },
 	{ "ledger", "", 0, 0, 0, 0, nicctl_ledger, 0, "all objects, descriptors, bytes and charges, by account" },
 };
 

@@ -756,6 +756,99 @@ static void test_extensions(void **state)
 	assert_int_equal(nicd_query_extension(n, NICD_TYPE_MR, w->owner.mr, NULL, 0, NULL, NULL), -EINVAL);
 }
 
+struct window_news {
+	uint64_t connected;
+	unsigned revoked;
+	void *object;
+};
+
+static void on_window(struct nicd *n, const struct nicd_event *event, void *userdata)
+{
+	struct window_news *news = userdata;
+
+	if (event->kind == NICD_EVENT_CONNECTED)
+		news->connected = event->serial;
+	if (event->kind == NICD_EVENT_REVOKED) {
+		news->revoked++;
+		news->object = event->object;
+	}
+}
+
+static int read_window(const struct world *w, const struct nicd_mw *mw)
+{
+	struct nicd_transfer t = transfer(w, 0, 0, 64);
+
+	t.remote_token = nicd_mw_remote_token(mw);
+	t.remote_addr = nicd_mw_iova(mw);
+	return nicd_qp_read(w->qp, &t, NULL);
+}
+
+/* mutation: bind_submit with two deps exchanged; invalidate_finish that keeps the token */
+static void test_window(void **state)
+{
+	struct world *w = *state;
+	struct nicd *n = w->owner.n;
+	struct nicd_receipt receipt = { .size = sizeof(receipt) };
+	struct nicd_bind_attr attr = { .size = sizeof(attr), .flags = NICD_OP_REMOTE_READ, .mr = w->owner.mr, .length = 64 };
+	struct window_news news = { 0 };
+	struct ended bound = { 0 }, ended = { 0 };
+	uint32_t token = 0;
+	struct nicd_qp *inbound;
+	struct nicd_mw *mw;
+
+	nicd_set_event_callback(n, on_window, &news);
+	connect_export(w, 4096, 4096, NICD_MR_REMOTE_READ);
+	while (!news.connected)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	must(n, nicd_qp_open(n, news.connected, &inbound));
+	must(n, nicd_mw_new(w->owner.pd, &mw));
+	assert_true(nicd_mw_serial(mw) > 0);
+	assert_int_equal(nicd_mw_get_remote_token(mw, &token), -EBUSY);
+	assert_int_equal(nicd_mw_bind(mw, &attr), -EINVAL);
+	attr.qp = inbound;
+	assert_int_equal(nicd_mw_bind(mw, &attr), -EINVAL);
+	attr.iova = nicd_mr_iova(w->owner.mr) + 100;
+	must(n, nicd_mw_bind(mw, &attr));
+	must(n, nicd_mw_get_remote_token(mw, &token));
+	assert_int_equal(token, nicd_mw_remote_token(mw));
+	assert_int_equal(nicd_mw_iova(mw), attr.iova);
+	assert_int_equal(nicd_mw_length(mw), 64);
+	assert_int_equal(nicd_mw_flags(mw), NICD_MR_REMOTE_READ);
+	assert_int_equal(nicd_mw_generation(mw), 1);
+	memcpy(w->owner.bytes + 100, "window", 7);
+	must(w->peer.n, read_window(w, mw));
+	assert_string_equal(w->peer.bytes, "window");
+	assert_int_equal(nicd_mr_deregister(w->owner.mr, NULL), -EBUSY);
+	must(n, nicd_mw_invalidate(mw, inbound, 0, &receipt));
+	assert_int_equal(receipt.serial, nicd_mw_serial(mw));
+	assert_true(receipt.at_ns > 0);
+	assert_int_equal(nicd_mw_remote_token(mw), 0);
+
+	/* One after the other without waiting, the second silently. */
+	must(n, nicd_mw_bind_async(mw, &attr, on_ended, &bound));
+	must(n, nicd_mw_invalidate_async(mw, inbound, 0, NULL, on_ended, &ended));
+	attr.flags |= NICD_OP_SILENT_SUCCESS;
+	must(n, nicd_mw_bind_async(mw, &attr, on_ended, &bound));
+	while (!ended.called)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	must(n, nicd_mw_get_remote_token(mw, &token));
+	assert_int_equal(bound.called, 1);
+	must(n, bound.error);
+	must(n, ended.error);
+	assert_int_equal(token, nicd_mw_remote_token(mw));
+
+	must(w->peer.n, nicd_qp_close(w->qp));
+	while (!news.revoked)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	assert_ptr_equal(news.object, mw);
+	assert_int_equal(nicd_mw_get_remote_token(mw, &token), -EBUSY);
+	assert_int_equal(nicd_mw_bind(mw, &attr), -EBADF);   /* an inbound Qp goes with its peer */
+	must(n, nicd_mw_close(mw));
+	must(n, nicd_qp_close(inbound));
+	must(n, nicd_mr_deregister(w->owner.mr, NULL));
+	nicd_set_event_callback(n, NULL, NULL);
+}
+
 /* mutation: ledger_totals without the sessions */
 /* mutation: NICD_OPEN_ADMIN ignored */
 static void test_ledger(void **state)
@@ -804,6 +897,7 @@ int main(void)
 		test(test_revoke_and_events),
 		test(test_lists),
 		test(test_extensions),
+		test(test_window),
 		test(test_ledger),
 	};
 
