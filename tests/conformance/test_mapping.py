@@ -20,7 +20,7 @@ def o(pair):
 @pytest.fixture
 def privileged(own_nicd, nicd, provider):
     """A pair whose owner policy allows privileged tokens."""
-    mine = own_nicd("127.0.0.3", config=configuration(policy={"privileged_token": "yes"}), provider=provider.name)
+    mine = own_nicd("127.0.0.3", config=configuration(nicd={"privileged_token": "yes"}), provider=provider.name)
     with Pair(mine, nicd) as pair, Owned(pair.by_ticket(uses=8, peers=8).await_inside()) as owned:
         yield owned
 
