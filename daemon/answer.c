@@ -142,20 +142,36 @@ void answer_object(struct answer *answer, const struct nic_object *object)
 	answer->result = object->id;
 }
 
-void answer_mr(struct answer *answer, const struct nic_mr *mr)
+static void mr_tokens(struct answer *answer, const struct nic_object *mr, uint32_t local, uint32_t remote, uint32_t generation)
 {
+	const struct nic_region region = nic_region(mr);
+
 	nicd__mr_tokens__init(&answer->mr);
-	answer->mr.id = mr->object.id;
-	answer->mr.serial = mr->object.serial;
-	answer->mr.local_token = mr->local_token;
-	answer->mr.remote_token = nic_rights_remote(mr->rights) ? mr->remote_token : 0;
-	answer->mr.iova = mr->iova;
-	answer->mr.length = mr->length;
-	answer->mr.flags = mr->rights;
-	answer->mr.generation = mr->generation;
+	answer->mr.id = mr->id;
+	answer->mr.serial = mr->serial;
+	answer->mr.local_token = local;
+	answer->mr.remote_token = remote;
+	answer->mr.iova = region.iova;
+	answer->mr.length = region.length;
+	answer->mr.flags = region.rights;
+	answer->mr.generation = generation;
 	answer->reply.mr = &answer->mr;
 	answer->reply.result_case = NICD__REPLY__RESULT_MR;
-	answer->result = mr->object.id;
+	answer->result = mr->id;
+}
+
+void answer_mr(struct answer *answer, const struct nic_mr *mr)
+{
+	mr_tokens(answer, &mr->object, mr->local_token, nic_rights_remote(mr->rights) ? mr->remote_token : 0, mr->generation);
+}
+
+void answer_frmr(struct answer *answer, const struct nic_frmr *frmr)
+{
+	uint32_t local = 0, remote = 0;
+
+	(void)nic_frmr_local_token(frmr, &local, NULL);
+	(void)nic_frmr_remote_token(frmr, &remote, NULL);
+	mr_tokens(answer, &frmr->object, local, remote, frmr->generation);
 }
 
 void answer_mw(struct answer *answer, const struct nic_mw *mw)

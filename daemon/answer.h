@@ -6,6 +6,7 @@
  */
 #include "nicd/door.h"
 #include "nicd/qp.h"
+#include "nicd/region.h"
 #include "proto/locator.h"
 #include "proto/nicd.pb-c.h"
 
@@ -54,6 +55,7 @@ void answer_memory(struct answer *answer, const struct nic_memory *memory);
 void answer_object(struct answer *answer, const struct nic_object *object);
 void answer_mr(struct answer *answer, const struct nic_mr *mr);
 void answer_mw(struct answer *answer, const struct nic_mw *mw);
+void answer_frmr(struct answer *answer, const struct nic_frmr *frmr);
 void answer_receipt(struct answer *answer, uint64_t serial, const struct nic_receipt *receipt);
 void answer_token(struct answer *answer, uint32_t token);
 void answer_qp(struct answer *answer, const struct nic_qp *qp);

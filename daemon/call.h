@@ -13,8 +13,8 @@
 #include <sys/queue.h>
 
 #include "daemon/client.h"
-#include "nicd/mr.h"
 #include "nicd/qp.h"
+#include "nicd/region.h"
 
 struct answer;
 struct call;
@@ -89,6 +89,7 @@ struct call {
 	union {
 		struct nic_mr *mr;           /* object in the answer */
 		struct nic_mw *mw;
+		struct nic_frmr *frmr;
 		struct nic_qp *qp;
 		struct nic_export *door;
 		struct {

@@ -6,13 +6,15 @@
 /* A locator names the address that peers reach; without one no door can be told. */
 static int door_check(const struct nic_mr *mr, struct nicd_error *err)
 {
+	if (!mr)
+		return nicd_refuse(err, NICD_R_MR_KIND);
 	return mr->pd->adapter->provider->data_addr.ss_family ? 0 : nicd_refuse(err, NICD_R_NO_ADAPTER);
 }
 
 int method_create_ticket(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__CreateTicket *args = request->args;
-	struct nic_mr *mr = container_of(request->objects[0], struct nic_mr, object);
+	struct nic_mr *mr = nic_object_mr(request->objects[0]);
 	struct nic_door_terms terms = { .uses = args->uses, .ttl_ms = args->ttl_ms, .max_streams = args->peers };
 	int r;
 
@@ -23,7 +25,7 @@ int method_create_ticket(struct request *request, struct call *call, struct nicd
 int method_create_export(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__CreateExport *args = request->args;
-	struct nic_mr *mr = container_of(request->objects[0], struct nic_mr, object);
+	struct nic_mr *mr = nic_object_mr(request->objects[0]);
 	struct nic_door_terms terms = {
 		.name = args->name,
 		.offset = args->offset,

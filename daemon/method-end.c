@@ -23,7 +23,7 @@ static void close_pd(struct nic_object *object, struct nic_done *done)
 
 static void close_mr(struct nic_object *object, struct nic_done *done)
 {
-	nic_mr_close(container_of(object, struct nic_mr, object), done);
+	nic_region_close(object, done);
 }
 
 static void close_mw(struct nic_object *object, struct nic_done *done)
@@ -54,16 +54,13 @@ static void (*const closers[NIC_TYPE_COUNT])(struct nic_object *object, struct n
 /* Could a peer reach memory by it until now? */
 static bool end_was_reachable(const struct nic_object *object)
 {
-	const struct nic_mr *mr;
-
 	if (object->type == NIC_TICKET || object->type == NIC_EXPORT)
 		return true;
 	if (object->type == NIC_MW)
 		return container_of(object, struct nic_mw, object)->state != NIC_MW_FREE;
 	if (object->type != NIC_MR)
 		return false;
-	mr = container_of(object, struct nic_mr, object);
-	return mr->state != NIC_MR_CREATED && nic_rights_remote(mr->rights);
+	return nic_rights_remote(nic_region(object).rights);
 }
 
 /* What its end did. MRs, windows and doors live until their end is answered; of a Qp only its serial is left. */
@@ -134,7 +131,7 @@ int method_close(struct request *request, struct call *call, struct nicd_error *
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_NONE, object->type);
 	end_remember(call, object, end_was_reachable(object));
 	if (object->type == NIC_MR) {
-		r = nic_mr_prepare_close(container_of(object, struct nic_mr, object), err);
+		r = nic_region_prepare_close(object, err);
 		if (r < 0)
 			return r;
 	}

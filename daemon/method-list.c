@@ -56,14 +56,15 @@ static void item_pd(const struct nic_object *object, Nicd__Item *item)
 
 static void item_mr(const struct nic_object *object, Nicd__Item *item)
 {
-	const struct nic_mr *mr = container_of(object, struct nic_mr, object);
+	const struct nic_region region = nic_region(object);
 
-	item->state = (char *)nic_life_state_name(NIC_KIND_NORMAL, mr->state);
-	item->parent = mr->pd->object.serial;
-	item->size = mr->length;
-	item->iova = mr->iova;
-	item->flags = mr->rights;
-	item->count = mr->n_ranges;
+	item->state = (char *)nic_life_state_name(object->kind, region.state);
+	item->parent = region.pd->object.serial;
+	item->size = region.length;
+	item->iova = region.iova;
+	item->flags = region.rights;
+	item->count = region.n_ranges;
+	item->fast_register = object->kind == NIC_KIND_FAST;
 }
 
 static void item_mw(const struct nic_object *object, Nicd__Item *item)
@@ -211,7 +212,7 @@ static bool who_reaches(struct walk *walk, const struct nic_object *who, const s
 	if (what->type == NIC_MW)
 		return container_of(what, struct nic_mw, object)->qp == qp;
 	/* Those that came by an export reach its range only, which their grant says. */
-	return (qp->inbound && !qp->grant && qp->pd == container_of(what, struct nic_mr, object)->pd) || who_has_window(walk, qp, what);
+	return (qp->inbound && !qp->grant && qp->pd == nic_region(what).pd) || who_has_window(walk, qp, what);
 }
 
 /* Grants and Qps in one order. */

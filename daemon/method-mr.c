@@ -6,23 +6,25 @@
 
 enum { QUERY_AHEAD = 32 };   /* ids of QueryTokens that are fetched into the cache */
 
-static struct nic_mr *request_mr(const struct request *request)
+/* Of the kind that the call is for. */
+static int request_mr(const struct request *request, struct nic_mr **ret, struct nicd_error *err)
 {
-	return container_of(request->objects[0], struct nic_mr, object);
+	*ret = nic_object_mr(request->objects[0]);
+	return *ret ? 0 : nicd_refuse(err, NICD_R_MR_KIND);
 }
 
 int method_create_mr(struct request *request, struct answer *answer, struct nicd_error *err)
 {
 	const Nicd__CreateMr *args = request->args;
+	struct nic_pd *pd = container_of(request->objects[0], struct nic_pd, object);
+	struct nic_frmr *frmr;
 	struct nic_mr *mr;
 	int r;
 
-	if (args->fast_register)
-		return nicd_refuse(err, NICD_R_NOT_SUPPORTED);
-	r = nic_mr_new(&mr, container_of(request->objects[0], struct nic_pd, object), err);
+	r = args->fast_register ? nic_frmr_new(&frmr, pd, err) : nic_mr_new(&mr, pd, err);
 	if (r < 0)
 		return r;
-	answer_object(answer, &mr->object);
+	answer_object(answer, args->fast_register ? &frmr->object : &mr->object);
 	return 0;
 }
 
@@ -70,10 +72,11 @@ int method_register_mr(struct request *request, struct call *call, struct nicd_e
 	};
 	int r;
 
-	r = register_memory(request, &brought, err);
+	r = request_mr(request, &call->mr, err);
+	if (r >= 0)
+		r = register_memory(request, &brought, err);
 	if (r < 0)
 		return r;
-	call->mr = request_mr(request);
 	r = register_ranges(request, brought, ranges, err);
 	if (r >= 0)
 		r = nic_mr_register(call->mr, &what, &call->done, err);
@@ -89,8 +92,9 @@ void method_register_mr_finish(struct call *call, const struct nicd_error *error
 
 int method_deregister_mr(struct request *request, struct call *call, struct nicd_error *err)
 {
-	call->mr = request_mr(request);
-	return nic_mr_deregister(call->mr, &call->done, err);
+	int r = request_mr(request, &call->mr, err);
+
+	return r < 0 ? r : nic_mr_deregister(call->mr, &call->done, err);
 }
 
 void method_deregister_mr_finish(struct call *call, const struct nicd_error *error, struct answer *answer)
@@ -103,7 +107,7 @@ int method_get_local_token(struct request *request, struct answer *answer, struc
 	uint32_t token;
 	int r;
 
-	r = nic_mr_local_token(request_mr(request), &token, err);
+	r = nic_region_local_token(request->objects[0], &token, err);
 	if (r < 0)
 		return r;
 	answer_token(answer, token);
@@ -119,7 +123,7 @@ int method_get_remote_token(struct request *request, struct answer *answer, stru
 	if (object->type == NIC_MW)
 		r = nic_mw_remote_token(container_of(object, struct nic_mw, object), &token, err);
 	else if (object->type == NIC_MR)
-		r = nic_mr_remote_token(request_mr(request), &token, err);
+		r = nic_region_remote_token(object, &token, err);
 	else
 		r = nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_MR, object->type);
 	if (r < 0)
@@ -132,14 +136,12 @@ int method_get_remote_token(struct request *request, struct answer *answer, stru
 static void query_token(struct client *client, uint64_t id, uint32_t *local, uint32_t *remote)
 {
 	struct nic_object *object = id >> 56 == NIC_MR ? nic_table_find(&client->owner.ids, id) : NULL;
-	const struct nic_mr *mr;
 
 	*local = *remote = 0;
 	if (!object)
 		return;
-	mr = container_of(object, struct nic_mr, object);
-	(void)nic_mr_local_token(mr, local, NULL);
-	(void)nic_mr_remote_token(mr, remote, NULL);
+	(void)nic_region_local_token(object, local, NULL);
+	(void)nic_region_remote_token(object, remote, NULL);
 }
 
 int method_query_tokens(struct request *request, struct answer *answer, struct nicd_error *err)
@@ -165,10 +167,4 @@ int method_query_tokens(struct request *request, struct answer *answer, struct n
 	answer->reply.tokens = &answer->tokens;
 	answer->reply.result_case = NICD__REPLY__RESULT_TOKENS;
 	return 0;
-}
-
-int method_fast_register(struct request *request, struct answer *answer, struct nicd_error *err)
-{
-	/* Every MR there is yet is a normal one. */
-	return nicd_refuse(err, request->objects[0] ? NICD_R_MR_KIND : NICD_R_NOT_SUPPORTED);
 }

@@ -40,22 +40,15 @@ void method_bind_mw_finish(struct call *call, const struct nicd_error *error, st
 	answer_mw(answer, call->mw);
 }
 
-static int invalidate_mw(struct request *request, struct call *call, struct nicd_error *err)
-{
-	const Nicd__Invalidate *args = request->args;
-
-	return nic_mw_invalidate(request_mw(request), container_of(request->objects[1], struct nic_qp, object), args->flags, &call->done,
-				 err);
-}
-
 int method_invalidate(struct request *request, struct call *call, struct nicd_error *err)
 {
 	const Nicd__Invalidate *args = request->args;
 	struct nic_object *object = request->objects[0];
+	struct nic_qp *qp;
 
 	if (object->type != NIC_MW && object->type != NIC_MR)
 		return nicd_refuse_at(err, NICD_R_HANDLE_TYPE, NIC_MW, object->type);
-	if (object->type == NIC_MR)
+	if (object->type == NIC_MR && !nic_is_frmr(object))
 		return nicd_refuse(err, NICD_R_MR_KIND);
 	if (!request->objects[1])
 		return nicd_refuse(err, NICD_R_HANDLE);
@@ -63,6 +56,9 @@ int method_invalidate(struct request *request, struct call *call, struct nicd_er
 	call->ended.type = object->type;
 	call->ended.serial = object->serial;
 	call->ended.receipt = true;
-	method_silence(call, container_of(request->objects[1], struct nic_qp, object), args->flags);
-	return invalidate_mw(request, call, err);
+	qp = container_of(request->objects[1], struct nic_qp, object);
+	method_silence(call, qp, args->flags);
+	if (nic_is_frmr(object))
+		return nic_frmr_invalidate(nic_object_frmr(object), qp, args->flags, &call->done, err);
+	return nic_mw_invalidate(container_of(object, struct nic_mw, object), qp, args->flags, &call->done, err);
 }

@@ -23,8 +23,11 @@ void method_deregister_mr_finish(struct call *call, const struct nicd_error *err
 int method_get_local_token(struct request *request, struct answer *answer, struct nicd_error *err);
 int method_get_remote_token(struct request *request, struct answer *answer, struct nicd_error *err);
 int method_query_tokens(struct request *request, struct answer *answer, struct nicd_error *err);
-/* NOT_SUPPORTED, but MR_KIND for a normal MR. */
-int method_fast_register(struct request *request, struct answer *answer, struct nicd_error *err);
+
+/* fast-register MRs */
+int method_initialize_fast_register(struct request *request, struct call *call, struct nicd_error *err);
+int method_fast_register(struct request *request, struct call *call, struct nicd_error *err);
+void method_fast_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
 
 /* Work requests: of a success nobody is told at once, if the flags (enum nic_op_flag, checked) say so and the Qp has room for more. */
 void method_silence(struct call *call, const struct nic_qp *qp, uint32_t flags);

@@ -205,6 +205,7 @@ unsigned nic_frmr_tag_ranges(const struct nic_frmr *frmr, uint64_t offset, uint6
 /* What it had in use, to be let go when the MR itself may be gone. */
 struct users {
 	struct nic_tenants *tenants;
+	struct nic_mapping *mapping;
 	struct nic_memory *memories[NICD_RANGES];
 	unsigned n;
 };
@@ -213,6 +214,8 @@ static void users_let_go(const struct users *users)
 {
 	for (unsigned i = 0; i < users->n; i++)
 		nic_memory_unuse(users->memories[i]);
+	if (users->mapping)
+		nic_mapping_unuse(users->mapping);
 	nic_tenants_free(users->tenants);
 }
 
@@ -224,6 +227,8 @@ static void frmr_reset(struct nic_frmr *frmr, struct users *users)
 	assert(frmr->state == NIC_FAST_FREE);
 	users->tenants = frmr->tenants;
 	frmr->tenants = NULL;
+	users->mapping = frmr->mapping;
+	frmr->mapping = NULL;
 	users->n = frmr->n_ranges;
 	for (unsigned i = 0; i < users->n; i++)
 		users->memories[i] = ranges[i].memory;
@@ -302,25 +307,53 @@ int nic_frmr_initialize(struct nic_frmr *frmr, uint32_t pages, bool remote_acces
 
 /* ---- register: checks */
 
-/* Where it begins in the ranges is first_byte_offset: each begins at a page. */
-static int check_length(const struct nic_frmr *frmr, const struct nic_fast_register *what, struct nicd_error *err)
-{
-	uint64_t total, pages = 0;
-	int r = nic_ranges_check(what->ranges, what->n_ranges, NICD_PAGE, &total, err);
+/* The ranges that a registration names, whichever way, and what of them it wants. */
+struct extent {
+	const struct nic_range *ranges;
+	unsigned n_ranges;
+	uint32_t first;           /* where they begin in the first page */
+	uint64_t pages, total;
+};
 
-	if (r < 0)
-		return r;
-	for (unsigned i = 0; i < what->n_ranges; i++)
-		pages += (what->ranges[i].length - 1) / NICD_PAGE + 1;
-	if (pages > frmr->pages)
-		return nicd_refuse_at(err, NICD_R_PAGES_BEYOND, frmr->pages, pages);
+static int check_ranges(const struct nic_fast_register *what, struct extent *extent, struct nicd_error *err)
+{
+	int r;
+
+	if (!what->mapping == !what->n_ranges)
+		return nicd_refuse(err, NICD_R_MAPPING_OR_RANGES);
+	if (what->mapping) {   /* checked when it was built */
+		extent->ranges = what->mapping->ranges;
+		extent->n_ranges = what->mapping->n_ranges;
+		extent->first = nic_mapping_first_byte(what->mapping);
+		extent->pages = nic_mapping_pages(what->mapping);
+		extent->total = what->mapping->length;
+		return 0;
+	}
+	extent->ranges = what->ranges;
+	extent->n_ranges = what->n_ranges;
+	r = nic_ranges_check(what->ranges, what->n_ranges, NICD_PAGE, &extent->total, err);
+	for (unsigned i = 0; r == 0 && i < what->n_ranges; i++)
+		extent->pages += (what->ranges[i].length - 1) / NICD_PAGE + 1;
+	return r;
+}
+
+static int check_length(const struct nic_frmr *frmr, const struct nic_fast_register *what, const struct extent *extent,
+			struct nicd_error *err)
+{
+	uint64_t skip, left;
+
+	if (extent->pages > frmr->pages)
+		return nicd_refuse_at(err, NICD_R_PAGES_BEYOND, frmr->pages, extent->pages);
 	if (what->first_byte_offset >= NICD_PAGE)
 		return nicd_refuse_at(err, NICD_R_FIRST_BYTE, NICD_PAGE, what->first_byte_offset);
+	if (what->first_byte_offset < extent->first)   /* what is before it in its page is not the mapping's */
+		return nicd_refuse_at(err, NICD_R_RANGE_BEYOND, extent->first, what->first_byte_offset);
 	if (what->length == 0)
 		return nicd_refuse_at(err, NICD_R_LENGTH_ZERO, 1, 0);
-	total -= what->first_byte_offset < total ? what->first_byte_offset : total;
-	if (what->length > total)
-		return nicd_refuse_at(err, NICD_R_LENGTH_BEYOND, total, what->length);
+	skip = what->first_byte_offset - extent->first;
+	left = skip < extent->total ? extent->total - skip : 0;
+	if (what->length > left)
+		return nicd_refuse_at(err, NICD_R_LENGTH_BEYOND, left, what->length);
 	return 0;
 }
 
@@ -335,18 +368,19 @@ static int check_iova(const struct nic_fast_register *what, struct nicd_error *e
 	return 0;
 }
 
-static int check_rights(const struct nic_frmr *frmr, const struct nic_fast_register *what, uint32_t rights, struct nicd_error *err)
+static int check_rights(const struct nic_frmr *frmr, const struct nic_fast_register *what, const struct extent *extent, uint32_t rights,
+			struct nicd_error *err)
 {
 	if (nic_rights_remote(rights) && !frmr->remote_access)
 		return nicd_refuse_at(err, NICD_R_NO_REMOTE_ACCESS, 0, what->flags);
-	for (unsigned i = 0; i < what->n_ranges; i++)
-		if ((rights & NIC_LOCAL_WRITE) && !what->ranges[i].memory->facts.writable)
+	for (unsigned i = 0; i < extent->n_ranges; i++)
+		if ((rights & NIC_LOCAL_WRITE) && !extent->ranges[i].memory->facts.writable)
 			return nicd_refuse_at(err, NICD_R_MEMORY_READ_ONLY, 0, rights);
 	return 0;
 }
 
 /* The order is the one that frmr.h promises; what is about the Qp is nic_qp_begin_work's. */
-static int frmr_check_register(const struct nic_frmr *frmr, const struct nic_fast_register *what, uint32_t *rights,
+static int frmr_check_register(const struct nic_frmr *frmr, const struct nic_fast_register *what, struct extent *extent, uint32_t *rights,
 			       struct nicd_error *err)
 {
 	int r = frmr_check(frmr, NIC_STEP_FAST_REGISTER, err);
@@ -356,14 +390,16 @@ static int frmr_check_register(const struct nic_frmr *frmr, const struct nic_fas
 	if (r == 0)
 		r = nic_op_rights(NIC_OP_FAST_REGISTER, what->flags, rights, err);
 	if (r == 0)
-		r = check_length(frmr, what, err);
+		r = check_ranges(what, extent, err);
+	if (r == 0)
+		r = check_length(frmr, what, extent, err);
 	if (r == 0)
 		r = check_iova(what, err);
 	if (r < 0)
 		return r;
 	if (*rights & NIC_READ_SINK)   /* a sink is written to, by the device; never by a peer that was not asked */
 		*rights |= NIC_LOCAL_WRITE;
-	return check_rights(frmr, what, *rights, err);
+	return check_rights(frmr, what, extent, *rights, err);
 }
 
 /* ---- register: taking */
@@ -556,21 +592,39 @@ static int frmr_charge(struct nic_frmr *frmr, struct nic_qp *qp, const struct ni
 	return 0;
 }
 
+static void frmr_uncharge(struct nic_frmr *frmr, const struct nic_range *ranges, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		nic_memory_cancel(ranges[i].memory, frmr->pd->adapter);
+	nic_account_give(frmr->object.owner->account, NIC_SLOT_PINNED, frmr->pinned);
+	frmr->pinned = 0;
+	op_end(op_steal(frmr));
+}
+
 int nic_frmr_register(struct nic_frmr *frmr, struct nic_qp *qp, const struct nic_fast_register *what, struct nic_done *done,
 		      struct nicd_error *err)
 {
 	struct nic_range ranges[NICD_RANGES];
+	struct extent extent = { 0 };
 	uint32_t rights;
 	unsigned n;
 	int r;
 
-	r = frmr_check_register(frmr, what, &rights, err);
+	r = frmr_check_register(frmr, what, &extent, &rights, err);
 	if (r < 0)
 		return r;
-	n = nic_ranges_part(what->ranges, what->n_ranges, what->first_byte_offset, what->length, ranges);
+	n = nic_ranges_part(extent.ranges, extent.n_ranges, what->first_byte_offset - extent.first, what->length, ranges);
 	r = frmr_charge(frmr, qp, ranges, n, what->length, err);
 	if (r < 0)
 		return r;
+	if (what->mapping) {
+		r = nic_mapping_use(what->mapping, err);
+		if (r < 0) {
+			frmr_uncharge(frmr, ranges, n);
+			return r;
+		}
+	}
+	frmr->mapping = what->mapping;
 	frmr_use(frmr, ranges, n);
 	frmr_step(frmr, NIC_STEP_FAST_REGISTER);
 	frmr->generation++;

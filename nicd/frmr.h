@@ -13,6 +13,7 @@
  * Peers may invalidate what has remote rights; then it is FREE without a call of the owner's, who hears REMOTE_INVALIDATED. A drop
  * that the device does not confirm in time is answered and counted as that of a normal MR.
  */
+#include "nicd/mapping.h"
 #include "nicd/mr.h"
 #include "nicd/qp.h"
 #include "nicd/tenants.h"
@@ -36,6 +37,7 @@ struct nic_frmr {
 	uint64_t pinned;                /* charged */
 	struct nic_pd *pd;              /* referenced */
 	struct nic_range one;           /* n_ranges 1 */
+	struct nic_mapping *mapping;    /* used; NULL: ranges were named */
 	struct nic_range *many;         /* NICD_RANGES of them, made for the first registration that has more than one, and kept */
 	struct nic_frmr_op *op;         /* NULL: nothing is under way */
 	struct nic_frmr_op *spare;      /* for a close that overtakes what is under way */
@@ -52,9 +54,10 @@ int nic_frmr_new(struct nic_frmr **ret, struct nic_pd *pd, struct nicd_error *er
 int nic_frmr_initialize(struct nic_frmr *frmr, uint32_t pages, bool remote_access, struct nic_done *done, struct nicd_error *err);
 
 struct nic_fast_register {
+	struct nic_mapping *mapping;      /* of the same owner; or, when NULL: */
 	const struct nic_range *ranges;   /* each from a page on; only the last may end inside one */
 	unsigned n_ranges;
-	uint32_t first_byte_offset;       /* in the first page */
+	uint32_t first_byte_offset;       /* in the first page; not before the first byte of a mapping */
 	uint64_t length;
 	uint64_t iova;
 	uint32_t flags;                   /* NIC_OP_* */
@@ -62,14 +65,14 @@ struct nic_fast_register {
 
 /*
  * Checks everything before anything is taken or sent; refusals are returned at once and then done is not called. The order of checks:
- * MR_STATE, NO_ADAPTER, OP_FLAGS, those of nic_ranges_check, PAGES_BEYOND, FIRST_BYTE, LENGTH_ZERO, LENGTH_BEYOND, IOVA_ZERO, IOVA_MISFIT,
- * IOVA_OVERFLOW, NO_REMOTE_ACCESS, MEMORY_READ_ONLY, PD_MISMATCH, QP_STATE, IN_FLIGHT; last what must be taken: QUOTA, NO_MEMORY.
+ * MR_STATE, NO_ADAPTER, FLAGS, OP_FLAGS, MAPPING_OR_RANGES, those of nic_ranges_check, PAGES_BEYOND, FIRST_BYTE, LENGTH_ZERO, LENGTH_BEYOND, IOVA_ZERO, IOVA_MISFIT,
+ * IOVA_OVERFLOW, NO_REMOTE_ACCESS, MEMORY_READ_ONLY, PD_MISMATCH, QP_STATE, IN_FLIGHT; last what must be taken: HANDLE (the mapping is closing, or not there yet), QUOTA, NO_MEMORY.
  */
 int nic_frmr_register(struct nic_frmr *frmr, struct nic_qp *qp, const struct nic_fast_register *what, struct nic_done *done,
 		      struct nicd_error *err);
 
 /*
- * MR_STATE, OP_FLAGS, WINDOW_BOUND, PD_MISMATCH, QP_STATE, IN_FLIGHT, NO_MEMORY; else done is called: success, REVOKE_UNCONFIRMED, or
+ * MR_STATE, FLAGS, OP_FLAGS, WINDOW_BOUND, PD_MISMATCH, QP_STATE, IN_FLIGHT, NO_MEMORY; else done is called: success, REVOKE_UNCONFIRMED, or
  * DEVICE_FAILED.
  */
 int nic_frmr_invalidate(struct nic_frmr *frmr, struct nic_qp *qp, uint32_t flags, struct nic_done *done, struct nicd_error *err);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -132,37 +133,138 @@ static int run_detach_memory(struct run *run)
 	return RUN_LATER;
 }
 
+/* ---- tags: now, or in the order of a stream's work */
+
+/* All but the ranges that there are not. */
+static void terms_fill(struct soft_tag_terms *terms, const Soft__AddTag *add)
+{
+	terms->serial = add->serial;
+	terms->generation = add->generation;
+	terms->rights = add->rights;
+	terms->pd = add->pd;
+	terms->door = add->door;
+	terms->iova = add->iova;
+	terms->length = add->length;
+	terms->stream = add->only_stream ? add->stream : 0;
+	terms->windows = NULL;
+	terms->reserve = add->reserve;
+	terms->n_ranges = (uint32_t)add->n_ranges;
+	for (size_t i = 0; i < add->n_ranges; i++) {
+		terms->ranges[i].memory = add->ranges[i]->memory;
+		terms->ranges[i].offset = add->ranges[i]->offset;
+		terms->ranges[i].length = add->ranges[i]->length;
+	}
+}
+
+static void put_tags(Soft__Reply *reply, Soft__Tags *tags, const struct soft_tag *tag)
+{
+	soft__tags__init(tags);
+	tags->local_token = tag->local_token;
+	tags->remote_token = tag->remote_token;
+	reply->result_case = SOFT__REPLY__RESULT_TAGS;
+	reply->tags = tags;
+}
+
+/* A window goes with its stream, so there must be one. */
+static int tag_add(struct soft_device *device, struct soft_tag_terms *terms, struct soft_tag **ret, struct nicd_error *err)
+{
+	if (terms->stream) {
+		terms->windows = soft_stream_windows(device->engine, terms->stream);
+		if (!terms->windows)
+			return nicd_refuse(err, NICD_R_QP_LOST);
+	}
+	return soft_tag_add(device->tags, terms, ret, err);
+}
+
+/* One that waits for its turn. */
+struct tag_turn {
+	struct soft_pending *pending;
+	struct soft_tag_terms terms;   /* dropping: serial and generation */
+};
+
+static struct tag_turn *turn_new(struct run *run, const struct soft_tag_terms *terms)
+{
+	struct tag_turn *turn = malloc(sizeof(*turn));
+
+	if (!turn)
+		return NULL;
+	turn->pending = soft_pending_new(run->device, run->request->id);
+	turn->terms = *terms;
+	if (!turn->pending) {
+		free(turn);
+		return NULL;
+	}
+	return turn;
+}
+
+static void on_turn_to_add(void *userdata, const struct nicd_error *error, const struct soft_completion *result)
+{
+	struct tag_turn *turn = userdata;
+	struct nicd_error err = *error;
+	Soft__Reply reply = SOFT__REPLY__INIT;
+	struct soft_tag *tag;
+	Soft__Tags tags;
+
+	if (err.reason != NICD_R_NONE && err.reason != NICD_R_FLUSHED)
+		nicd_refuse(&err, NICD_R_QP_LOST);
+	if (err.reason == NICD_R_NONE && tag_add(turn->pending->device, &turn->terms, &tag, &err) >= 0)
+		put_tags(&reply, &tags, tag);
+	else
+		soft_reply_refuse(&reply, &err);
+	soft_pending_answer(turn->pending, &reply);
+	free(turn);
+}
+
+/* The end of the stream is its turn, too. */
+static void on_turn_to_drop(void *userdata, const struct nicd_error *error, const struct soft_completion *result)
+{
+	struct tag_turn *turn = userdata;
+	struct soft_device *device = turn->pending->device;
+	Soft__Reply reply = SOFT__REPLY__INIT;
+	Soft__Dropped dropped;
+
+	soft_dropped_put(&reply, &dropped, soft_tag_drop(device->tags, turn->terms.serial, turn->terms.generation));
+	soft_pending_answer(turn->pending, &reply);
+	free(turn);
+}
+
+/* RUN_LATER: `fn` is called with a tag_turn when it is its turn, or the stream has ended. */
+static int turn_wait(struct run *run, uint64_t stream, bool fence, const struct soft_tag_terms *terms,
+		     void (*fn)(void *userdata, const struct nicd_error *error, const struct soft_completion *result))
+{
+	struct tag_turn *turn = turn_new(run, terms);
+
+	if (!turn)
+		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+	if (!soft_turn_wait(run->device->engine, stream, fence, fn, turn)) {
+		nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+		answer_refused(turn->pending, &run->err);
+		free(turn);
+	}
+	return RUN_LATER;
+}
+
 static int run_add_tag(struct run *run)
 {
 	const Soft__AddTag *add = run->request->add_tag;
-	struct soft_tag_terms terms = {
-		.serial = add->serial, .generation = add->generation, .rights = add->rights, .pd = add->pd, .door = add->door,
-		.iova = add->iova, .length = add->length, .n_ranges = (uint32_t)add->n_ranges,
-	};
+	struct soft_tag_terms terms;
+	enum soft_turn turn = SOFT_TURN_NOW;
 	struct soft_tag *tag;
 	int r;
 
 	if (add->n_ranges > NICD_RANGES)
 		return nicd_refuse_at(&run->err, NICD_R_COUNT, NICD_RANGES, add->n_ranges);
-	if (add->only_stream) {
-		terms.stream = add->stream;
-		terms.windows = soft_stream_windows(run->device->engine, add->stream);
-		if (!terms.windows)
-			return nicd_refuse(&run->err, NICD_R_QP_LOST);
-	}
-	for (size_t i = 0; i < add->n_ranges; i++) {
-		terms.ranges[i].memory = add->ranges[i]->memory;
-		terms.ranges[i].offset = add->ranges[i]->offset;
-		terms.ranges[i].length = add->ranges[i]->length;
-	}
-	r = soft_tag_add(run->device->tags, &terms, &tag, &run->err);
+	terms_fill(&terms, add);
+	if (add->stream)
+		turn = soft_turn_of(run->device->engine, add->stream, add->fence);
+	if (turn == SOFT_TURN_NEVER)
+		return nicd_refuse(&run->err, NICD_R_QP_LOST);
+	if (turn == SOFT_TURN_LATER)
+		return turn_wait(run, add->stream, add->fence, &terms, on_turn_to_add);
+	r = tag_add(run->device, &terms, &tag, &run->err);
 	if (r < 0)
 		return r;
-	soft__tags__init(&run->answer.tags);
-	run->answer.tags.local_token = tag->local_token;
-	run->answer.tags.remote_token = tag->remote_token;
-	run->answer.reply.result_case = SOFT__REPLY__RESULT_TAGS;
-	run->answer.reply.tags = &run->answer.tags;
+	put_tags(&run->answer.reply, &run->answer.tags, tag);
 	return RUN_NOW;
 }
 
@@ -172,11 +274,27 @@ static int answer_dropped(struct run *run, unsigned streams_cut)
 	return RUN_NOW;
 }
 
+/* Alone. */
+static int run_drop_in_order(struct run *run)
+{
+	const Soft__DropTag *drop = run->request->drop_tag;
+	const struct soft_tag_terms terms = {.serial = drop->serial, .generation = drop->generation};
+
+	if (drop->n_more_serials || drop->n_more_generations)
+		return nicd_refuse_at(&run->err, NICD_R_COUNT, 0, drop->n_more_serials);
+	if (soft_turn_of(run->device->engine, drop->stream, drop->fence) == SOFT_TURN_LATER)
+		return turn_wait(run, drop->stream, drop->fence, &terms, on_turn_to_drop);
+	run->device->dropped++;
+	return answer_dropped(run, soft_tag_drop(run->device->tags, drop->serial, drop->generation));
+}
+
 static int run_drop_tag(struct run *run)
 {
 	const Soft__DropTag *drop = run->request->drop_tag;
 	uint32_t *cut = run->device->page->cut;
 
+	if (drop->stream)
+		return run_drop_in_order(run);
 	if (drop->n_more_serials > SOFT_DROPS || drop->n_more_generations != drop->n_more_serials)
 		return nicd_refuse_at(&run->err, NICD_R_COUNT, SOFT_DROPS, drop->n_more_serials);
 	answer_dropped(run, soft_tag_drop(run->device->tags, drop->serial, drop->generation));

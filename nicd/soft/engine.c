@@ -416,6 +416,15 @@ static struct soft_work *post_new(struct soft_stream *s, const struct soft_post 
 	return work;
 }
 
+static void post(struct soft_stream *s, struct soft_work *work)
+{
+	TAILQ_INSERT_TAIL(&s->posted, work, next);
+	s->n_posted++;
+	if (!s->tx.at.work)
+		s->tx.at.work = work;
+	engine_ready(s);
+}
+
 void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_post *what,
 	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
 	       void *userdata)
@@ -432,11 +441,29 @@ void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_po
 	work_enter_mappings(s, work);
 	work->done = done;
 	work->userdata = userdata;
-	TAILQ_INSERT_TAIL(&s->posted, work, next);
-	s->n_posted++;
-	if (!s->tx.at.work)
-		s->tx.at.work = work;
-	engine_ready(s);
+	post(s, work);
+}
+
+enum soft_turn soft_turn_of(struct soft_engine *engine, uint64_t stream, bool fence)
+{
+	const struct soft_stream *s = engine_find(engine, stream);
+
+	if (!s || s->state != STREAM_OPEN)
+		return SOFT_TURN_NEVER;
+	return !s->tx.at.work && work_is_clear(s, fence) ? SOFT_TURN_NOW : SOFT_TURN_LATER;
+}
+
+bool soft_turn_wait(struct soft_engine *engine, uint64_t stream, bool fence,
+		    void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result), void *userdata)
+{
+	struct soft_work *work = work_new_turn(fence);
+
+	if (!work)
+		return false;
+	work->done = done;
+	work->userdata = userdata;
+	post(engine_find(engine, stream), work);
+	return true;
 }
 
 void soft_flush(struct soft_engine *engine, uint64_t stream)

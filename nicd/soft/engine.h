@@ -118,6 +118,18 @@ void soft_post(struct soft_engine *engine, uint64_t stream, const struct soft_po
 	       void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
 	       void *userdata);
 /*
+ * Something else in the order of a stream's work: is it its turn, behind what was posted before and has not read its memory yet, and, with
+ * `fence`, behind the reads? NEVER: there is no such connected stream.
+ */
+enum soft_turn { SOFT_TURN_NOW, SOFT_TURN_LATER, SOFT_TURN_NEVER };
+enum soft_turn soft_turn_of(struct soft_engine *engine, uint64_t stream, bool fence);
+/*
+ * When it is later: `done` once, with reason NONE when its turn has come and before the stream goes on, or with why the stream has ended
+ * first. False: no memory.
+ */
+bool soft_turn_wait(struct soft_engine *engine, uint64_t stream, bool fence,
+		    void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result), void *userdata);
+/*
  * Posts a receive: the local side of one entry, checked now. Filled by the messages of the peer, in order. A message that finds none
  * waits for receive_wait_ms, and what follows it in the stream with it.
  */

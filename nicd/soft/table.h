@@ -25,6 +25,7 @@ struct soft_home {
 	uint32_t rights;
 	uint16_t n_ranges;               /* 0: shared */
 	bool window;                     /* not shared: of one stream */
+	bool reserved;                   /* of no memory: its tokens open nothing */
 	uint64_t length;                 /* not shared */
 	struct soft_memory *memory;      /* shared */
 	struct soft_tag_range *ranges;   /* not shared */
@@ -49,6 +50,7 @@ struct soft_tags {
 	struct soft_keys keys;
 	struct soft_mappings mappings;
 	uint32_t n_tags;
+	uint32_t reserved;                   /* the place of the home of all reserved ones; 0: there are none */
 	uint32_t reset;                      /* the place up to which a reset has come */
 	struct soft_memories memories;
 	uint64_t n_memories;

@@ -168,6 +168,19 @@ static uint32_t home_shared(struct soft_tags *tags, const struct soft_tag_terms 
 	return place;
 }
 
+static uint32_t home_reserved(struct soft_tags *tags)
+{
+	const struct soft_tag_terms nothing = {0};
+	struct soft_home *home;
+
+	if (tags->reserved)
+		return tags->reserved;
+	tags->reserved = home_new(tags, &nothing, &home);
+	if (tags->reserved)
+		home->reserved = true;
+	return tags->reserved;
+}
+
 static void home_enter(struct soft_home *home)
 {
 	home->n_tags++;
@@ -188,6 +201,8 @@ static void home_free(struct soft_tags *tags, struct soft_home *home)
 {
 	if (home->memory)
 		RB_REMOVE(soft_homes, &tags->homes, home);
+	if (home->reserved)
+		tags->reserved = 0;
 	home_leave_stream(home);
 	free(home->ranges);
 	soft_pool_give(&tags->home_pool, home->place);
@@ -247,6 +262,10 @@ static int terms_check(struct soft_tags *tags, const struct soft_tag_terms *term
 
 	if (terms->serial == 0)
 		return nicd_refuse(err, NICD_R_SERIAL);
+	if (terms->reserve && (terms->rights || terms->n_ranges || terms->length || terms->door || terms->windows))
+		return nicd_refuse_at(err, NICD_R_VALUE, 0, terms->rights);
+	if (terms->reserve)
+		return 0;
 	r = rights_check(terms, err);
 	if (r < 0)
 		return r;
@@ -281,7 +300,7 @@ static int tokens_draw(struct soft_tags *tags, struct soft_tag *tag, uint32_t pl
 			return nicd_refuse(err, NICD_R_TAGS_EXHAUSTED);
 		soft_index_add(&tokens->local, tag->local_token, place);
 	}
-	if (nic_rights_remote(terms->rights)) {
+	if (nic_rights_remote(terms->rights) || terms->reserve) {
 		tag->remote_token = soft_tokens_draw(tokens);
 		if (tag->remote_token == 0) {
 			if (tag->local_token)
@@ -300,7 +319,9 @@ static int tag_fill(struct soft_tags *tags, struct soft_tag *tag, uint32_t place
 	int r;
 
 	*tag = (struct soft_tag){.serial = terms->serial, .generation = terms->generation, .iova = terms->iova};
-	if (is_ordinary(terms)) {
+	if (terms->reserve) {
+		tag->home = home_reserved(tags) & 0xffffff;
+	} else if (is_ordinary(terms)) {
 		tag->home = home_shared(tags, terms, ranges[0].memory) & 0xffffff;
 		tag->length = (uint32_t)terms->length;
 		tag->page = (uint32_t)(ranges[0].offset / NICD_PAGE);
@@ -599,6 +620,8 @@ enum nicd_reason soft_tag_check(struct soft_tags *tags, const struct soft_scope 
 		return a->token;
 	tag = tag_at(tags, place);
 	home = home_at(tags, tag);
+	if (home->reserved)
+		return a->token;
 	if (a->local ? home->pd != scope->pd : !remote_in_scope(scope, home))
 		return a->token;
 	return soft_tag_allows(tags, tag, addr, len, access, ret);

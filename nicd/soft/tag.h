@@ -109,12 +109,16 @@ struct soft_tag_terms {
 	uint64_t pd, door, iova, length;
 	uint64_t stream;                /* a window: for the peer of this stream alone, with no local token, */
 	struct soft_windows *windows;   /* and in its list; NULL: no window */
+	bool reserve;                   /* tokens and nothing else */
 	uint32_t n_ranges;
 	struct {
 		uint64_t memory, offset, length;
 	} ranges[NICD_RANGES];
 };
-/* Checks all ranges again (a device trusts nobody). Same serial and generation: the tag there is. */
+/*
+ * Checks all ranges again (a device trusts nobody). Same serial and generation: the tag there is. One that is reserved has both tokens, which
+ * nobody else is given, and which are unknown to every access.
+ */
 int soft_tag_add(struct soft_tags *tags, const struct soft_tag_terms *terms, struct soft_tag **ret, struct nicd_error *err);
 /* Cuts whoever is in the middle of it; afterwards no byte of it can be read or placed. Returns how many were cut. */
 unsigned soft_tag_drop(struct soft_tags *tags, uint64_t serial, uint32_t generation);

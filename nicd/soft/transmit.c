@@ -444,7 +444,11 @@ bool tx_turn(struct soft_stream *s)
 	if (s->by_mss)
 		stream_refresh_mss(s);
 	while (quantum > 0 && sends(s) && s->state < STREAM_DRAINING) {
-		ssize_t n = tx_send(s, quantum);
+		ssize_t n;
+
+		if (work_takes_turn(s))
+			return true;
+		n = tx_send(s, quantum);
 
 		if (s->state == STREAM_CLOSED)
 			return false;

@@ -4,6 +4,9 @@
  * for each segment -> confirmed by Read Responses -> ended (moved to s->ended, told by engine_tell, freed there). Owned
  * by their stream.
  *
+ * In the queue, too, is what else has its turn there (tags that are added and dropped): nothing is made of it, and the stream stops until
+ * it was told.
+ *
  * One with a fence begins when the reads before it are confirmed; what is posted behind it waits with it. Inline data is copied with the
  * list, and no token is looked at for it.
  *
@@ -39,6 +42,19 @@ struct soft_work *work_new(const struct soft_post *what)
 	memcpy(work->entries, what->entries, size);
 	if (extra)
 		memcpy(work->inline_data, what->inline_data, extra);
+	return work;
+}
+
+struct soft_work *work_new_turn(bool fence)
+{
+	struct soft_work *work = calloc(1, sizeof(*work));
+
+	if (work) {
+		work->is_turn = true;
+		work->operation = NIC_RECEIVE;   /* none of those that are posted */
+		work->n_entries = work->limit = 1;
+		work->fence = fence;
+	}
 	return work;
 }
 
@@ -255,7 +271,7 @@ enum tx_result work_frame(struct soft_stream *s, const struct tx_cursor *at, str
 	const struct soft_work *work = at->work;
 	enum tx_result r = TX_NOTHING;
 
-	if (!work || (work->fence && !cursor_inside(at) && reads_under_way(s, at)))
+	if (!work || work->is_turn || (work->fence && !cursor_inside(at) && reads_under_way(s, at)))
 		return TX_NOTHING;
 	if (at->entry < work->limit)
 		r = entry_frame(s, at, frame, why);
@@ -293,7 +309,7 @@ static void work_end(struct soft_stream *s, struct soft_work *work)
 	TAILQ_REMOVE(&s->posted, work, next);
 	s->n_posted--;
 	work->completion.entries = work->confirmed;
-	work->completion.bytes = entries_bytes(work, work->confirmed);
+	work->completion.bytes = work->is_turn ? 0 : entries_bytes(work, work->confirmed);
 	TAILQ_INSERT_TAIL(&s->ended, work, next);
 	engine_news(s);
 }
@@ -311,6 +327,25 @@ void work_confirm(struct soft_stream *s)
 	else
 		sink->work->confirmed = sink->work->limit;
 	engine_ready(s);   /* a place for another read */
+}
+
+/* What is half out still reads its memory. */
+bool work_is_clear(const struct soft_stream *s, bool fence)
+{
+	bool half = s->tx.half_size && s->tx.half.work && s->tx.half_use.tag;
+
+	return !half && !(fence && reads_under_way(s, &s->tx.at));
+}
+
+bool work_takes_turn(struct soft_stream *s)
+{
+	struct soft_work *work = s->tx.at.work;
+
+	if (!work || !work->is_turn || s->state != STREAM_OPEN || !work_is_clear(s, work->fence))
+		return false;
+	cursor_next(&s->tx.at, work);
+	work_end(s, work);
+	return true;
 }
 
 bool work_settle(struct soft_stream *s, struct nicd_error *why)

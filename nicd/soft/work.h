@@ -25,6 +25,7 @@ struct soft_work {
 	struct nicd_error error;           /* of the entry at `limit`, or of the end */
 	bool notify, solicited, invalidate, fence;
 	bool privileged;                   /* it has entered mappings */
+	bool is_turn;                      /* no list: something else is done when its turn comes, by `done` */
 	uint32_t invalidate_token;
 	uint8_t *inline_data;              /* behind the entries; NULL: the bytes are in the memory behind the local token */
 	uint32_t msn;                      /* of its message, while `numbered`: once that is on the wire (0 is a number, too) */
@@ -55,6 +56,15 @@ void work_free(const struct soft_stream *s, struct soft_work *work);
 /* The access check of an entry's local side. */
 enum nicd_reason work_check(const struct soft_stream *s, const struct work_entry *e, uint64_t addr, uint64_t len, enum soft_access access,
 			    struct soft_tag **ret);
+
+/* Of what is done in the order of a stream's work. */
+struct soft_work *work_new_turn(bool fence);
+/* Has all that such a one would wait for been done? */
+bool work_is_clear(const struct soft_stream *s, bool fence);
+/*
+ * True: what is next is such a one, and its turn has come. It is told before the stream goes on, which it must not do in this turn of its own.
+ */
+bool work_takes_turn(struct soft_stream *s);
 
 enum tx_result { TX_FRAME, TX_NOTHING, TX_FAULT };
 /* The next frame of posted work at this cursor. TX_FAULT: *why says what is wrong with the entry's local side. */

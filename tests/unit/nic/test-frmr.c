@@ -278,8 +278,8 @@ static void test_bad_input(void **state)
 	struct nic_memory *m = stage->rig->memory, *read_only = rig_memory(stage->rig, 4, false);
 	const struct bad bad[] = {
 		{ .n_ranges = 0, .length = 1, .iova = IOVA, .flags = 0x4, .reason = NICD_R_OP_FLAGS, .limit = 0x2bb, .observed = 0x4 },
-		{ { { m, 0, RIG_PAGE } }, 1, 0, RIG_PAGE, IOVA, 0x20, NICD_R_OP_FLAGS, 0x2bb, 0x20 },
-		{ .n_ranges = 0, .length = 1, .iova = IOVA, .reason = NICD_R_COUNT, .limit = NICD_RANGES },
+		{ { { m, 0, RIG_PAGE } }, 1, 0, RIG_PAGE, IOVA, 0x20, NICD_R_FLAGS, 0x2bb, 0x20 },
+		{ .n_ranges = 0, .length = 1, .iova = IOVA, .reason = NICD_R_MAPPING_OR_RANGES },
 		{ { { m, 0, 0 } }, 1, 0, 1, IOVA, 0, NICD_R_LENGTH_ZERO, 1, 0 },
 		{ { { m, RIG_PAGE, UINT64_MAX } }, 1, 0, 1, IOVA, 0, NICD_R_RANGE_OVERFLOW, UINT64_MAX - RIG_PAGE, UINT64_MAX },
 		{ { { m, 15 * RIG_PAGE, RIG_PAGE + 1 } }, 1, 0, 1, IOVA, 0, NICD_R_RANGE_BEYOND, 16 * RIG_PAGE, 16 * RIG_PAGE + 1 },
@@ -312,7 +312,7 @@ static void test_bad_input(void **state)
 	before = stage->rig->fake->calls[FAKE_TAG_ADD];
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		const struct nic_fast_register what = {
-			bad[i].ranges, bad[i].n_ranges, bad[i].first_byte_offset, bad[i].length, bad[i].iova, bad[i].flags };
+			NULL, bad[i].ranges, bad[i].n_ranges, bad[i].first_byte_offset, bad[i].length, bad[i].iova, bad[i].flags };
 		struct nicd_error err = { 0 };
 		struct rig_done done;
 		int r = try_register(stage, &what, &done, &err);
@@ -344,7 +344,7 @@ static void test_bad_qp(void **state)
 	stranger = rig_connect(stage->rig, &done);
 	stage->rig->pd = own;
 	assert_refusal(nic_frmr_register(stage->frmr, stranger,
-					 &(struct nic_fast_register){ &(struct nic_range){ stage->rig->memory, 0, RIG_PAGE }, 1, 0, 1, IOVA, 0 },
+					 &(struct nic_fast_register){ NULL, &(struct nic_range){ stage->rig->memory, 0, RIG_PAGE }, 1, 0, 1, IOVA, 0 },
 					 rig_done(&done), &err),
 		       err, PD_MISMATCH, 0, 0);
 	valid(stage, 0);
@@ -370,7 +370,7 @@ static void test_ranges(void **state)
 	struct stage *stage = *state;
 	struct nic_memory *m = stage->rig->memory, *n = rig_memory(stage->rig, 4, true), *unused = rig_memory(stage->rig, 4, true);
 	struct nic_range ranges[] = { { m, 3 * RIG_PAGE, RIG_PAGE }, { n, 0, 2 * RIG_PAGE }, { unused, 0, 10 } };
-	struct nic_fast_register what = { ranges, 3, 0x123, 2 * RIG_PAGE, IOVA + 0x123, NIC_OP_READ_FENCE };
+	struct nic_fast_register what = { NULL, ranges, 3, 0x123, 2 * RIG_PAGE, IOVA + 0x123, NIC_OP_READ_FENCE };
 	struct fake *fake = stage->rig->fake;
 	struct rig_done done = { 0 };
 	struct nicd_error err;
@@ -886,7 +886,7 @@ static void test_no_allocation_per_pair(void **state)
 {
 	struct stage *stage = *state;
 	struct nic_range ranges[] = { { stage->rig->memory, 0, RIG_PAGE }, { stage->rig->memory, 4 * RIG_PAGE, RIG_PAGE } };
-	struct nic_fast_register what = { ranges, 2, 0, 2 * RIG_PAGE, IOVA, NIC_OP_REMOTE_READ };
+	struct nic_fast_register what = { NULL, ranges, 2, 0, 2 * RIG_PAGE, IOVA, NIC_OP_REMOTE_READ };
 	struct rig_done done = { 0 };
 	struct nicd_error err;
 	unsigned long before = 0;
@@ -907,7 +907,7 @@ static void test_no_allocation_per_pair(void **state)
 static void live(struct stage *stage)
 {
 	struct nic_range ranges[] = { { stage->rig->memory, 0, RIG_PAGE }, { stage->rig->memory, 4 * RIG_PAGE, RIG_PAGE } };
-	struct nic_fast_register what = { ranges, 2, 0, 2 * RIG_PAGE, IOVA, NIC_OP_REMOTE_READ };
+	struct nic_fast_register what = { NULL, ranges, 2, 0, 2 * RIG_PAGE, IOVA, NIC_OP_REMOTE_READ };
 	struct rig_done done = { 0 };
 	struct nic_frmr *frmr;
 	struct nicd_error err;
