@@ -111,6 +111,23 @@ void soft_receive(struct soft_engine *engine, uint64_t stream, const uint8_t *en
 	soft_post(engine, stream, &what, done, userdata);
 }
 
+enum soft_turn soft_turn_of(struct soft_engine *engine, uint64_t stream, bool fence)
+{
+	fake.turn_stream = stream;
+	fake.turn_fence = fence;
+	return fake.turn;
+}
+
+/* It comes as the end of a post. */
+bool soft_turn_wait(struct soft_engine *engine, uint64_t stream, bool fence,
+		    void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result), void *userdata)
+{
+	fake_end_post(NICD_R_FLUSHED, 0);
+	fake.posted = done;
+	fake.post_userdata = userdata;
+	return true;
+}
+
 unsigned soft_engine_notices(struct soft_engine *engine, unsigned max)
 {
 	unsigned n = fake.notices < max ? fake.notices : max;

@@ -20,6 +20,10 @@ extern struct fake_engine {
 	enum nic_operation operation;
 	uint8_t first_entry[NICD_TRANSFER_ENTRY_SIZE];
 	uint64_t disconnected, cut;
+	/* What is told of turns, and what was asked last. */
+	enum soft_turn turn;
+	uint64_t turn_stream;
+	bool turn_fence;
 	/* How many streams have news from their peers, and how many were told. */
 	unsigned notices, noticed;
 } fake;
