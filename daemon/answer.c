@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "nicd/mapping.h"
 #include "nicd/mw.h"
 
 static char empty[] = "";
@@ -24,6 +25,8 @@ void answer_deinit(struct answer *answer)
 	if (answer->mem)
 		answer->env->free(answer->env, answer->mem, answer->mem_size);
 	answer->mem = NULL;
+	if (answer->reply.result_case == NICD__REPLY__RESULT_PRIVILEGED)
+		explicit_bzero(&answer->privileged, sizeof(answer->privileged));
 }
 
 void *answer_alloc(struct answer *answer, struct nic_env *env, size_t size)
@@ -206,6 +209,28 @@ void answer_token(struct answer *answer, uint32_t token)
 {
 	answer->reply.token = token;
 	answer->reply.result_case = NICD__REPLY__RESULT_TOKEN;
+}
+
+void answer_mapping(struct answer *answer, const struct nic_mapping *mapping)
+{
+	nicd__mapping_info__init(&answer->mapping);
+	answer->mapping.id = mapping->object.id;
+	answer->mapping.serial = mapping->object.serial;
+	answer->mapping.logical_address = mapping->address;
+	answer->mapping.length = mapping->length;
+	answer->mapping.first_byte_offset = nic_mapping_first_byte(mapping);
+	answer->mapping.pages = (uint32_t)nic_mapping_pages(mapping);
+	answer->reply.mapping = &answer->mapping;
+	answer->reply.result_case = NICD__REPLY__RESULT_MAPPING;
+	answer->result = mapping->object.id;
+}
+
+void answer_privileged(struct answer *answer, struct nic_ptok token)
+{
+	nicd__privileged_token__init(&answer->privileged);
+	answer->privileged.value = token.v;
+	answer->reply.privileged = &answer->privileged;
+	answer->reply.result_case = NICD__REPLY__RESULT_PRIVILEGED;
 }
 
 static void answer_grant(struct answer *answer, const struct nic_grant_info *grant)

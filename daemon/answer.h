@@ -11,6 +11,7 @@
 #include "proto/nicd.pb-c.h"
 
 struct client;
+struct nic_mapping;
 
 struct answer {
 	Nicd__Reply reply;
@@ -29,6 +30,8 @@ struct answer {
 		Nicd__QpInfo qp;
 		Nicd__Completion completion;
 		Nicd__DoorInfo door;
+		Nicd__MappingInfo mapping;
+		Nicd__PrivilegedToken privileged;
 		Nicd__ListReply list;
 		Nicd__LedgerReply ledger;
 	};
@@ -60,6 +63,9 @@ void answer_receipt(struct answer *answer, uint64_t serial, const struct nic_rec
 void answer_token(struct answer *answer, uint32_t token);
 void answer_qp(struct answer *answer, const struct nic_qp *qp);
 void answer_completion(struct answer *answer, const struct nic_cmd *cmd);
+void answer_mapping(struct answer *answer, const struct nic_mapping *mapping);
+/* answer_deinit wipes it. */
+void answer_privileged(struct answer *answer, struct nic_ptok token);
 /* Prints the locator: only in the done callback of the door's opening. */
 void answer_door(struct answer *answer, const struct nic_export *door);
 

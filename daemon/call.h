@@ -20,6 +20,7 @@ struct answer;
 struct call;
 struct frame_slot;
 struct method;
+struct nic_mapping;
 struct request;
 
 enum call_state {
@@ -92,6 +93,8 @@ struct call {
 		struct nic_frmr *frmr;
 		struct nic_qp *qp;
 		struct nic_export *door;
+		struct nic_mapping *mapping;
+		struct nic_key *key;         /* in mem */
 		struct {
 			struct nic_object *object;
 			enum nic_type type;

@@ -131,6 +131,7 @@ int client_new(struct client **ret, struct client_host *host, const struct clien
 	}
 	client_init(client, host, identity);
 	nic_owner_init(&client->owner, host->nic, account, client->serial);
+	client->owner.privileged = host->policy->privileged_token;
 	nic_account_unref(account);
 	client->owner.event = client_event;
 	client->owner.empty = client_empty;

@@ -36,8 +36,9 @@ static const struct method methods[] = {
 
 	CALL(CREATE_PD) = { "CreatePd", OWNERS, READY, .refs = { REF(CreatePd, adapter, ADAPTER, OPTIONAL) }, RESULT(OBJECT),
 			    .answer = method_create_pd },
-	CALL(GET_PRIVILEGED_TOKEN) = { "GetPrivilegedToken", LATER(OWNERS),
-				       .refs = { REF(GetPrivilegedToken, pd, PD, OPTIONAL) } },
+	CALL(GET_PRIVILEGED_TOKEN) = { "GetPrivilegedToken", OWNERS, READY, .refs = { REF(GetPrivilegedToken, pd, PD, REQUIRED) },
+				       RESULT(PRIVILEGED), .turn = NIC_TURN_DEVICE, .start = method_get_privileged_token,
+				       .finish = method_get_privileged_token_finish },
 
 	CALL(CREATE_MR) = { "CreateMr", OWNERS, READY, .refs = { REF(CreateMr, pd, PD, REQUIRED) }, RESULT(OBJECT),
 			    .answer = method_create_mr },
@@ -69,7 +70,8 @@ static const struct method methods[] = {
 	CALL(BIND_MW) = { "BindMw", OWNERS, READY,
 			  .refs = { REF(BindMw, mw, MW, REQUIRED), REF(BindMw, mr, MR, REQUIRED), REF(BindMw, qp, QP, REQUIRED) },
 			  RESULT(MR), .start = method_bind_mw, .finish = method_bind_mw_finish },
-	CALL(BUILD_MAPPING) = { "BuildMapping", LATER(OWNERS), RANGES(BuildMapping) },
+	CALL(BUILD_MAPPING) = { "BuildMapping", OWNERS, READY, RANGES(BuildMapping), RESULT(MAPPING), .turn = NIC_TURN_DEVICE,
+				.start = method_build_mapping, .finish = method_build_mapping_finish },
 
 	CALL(CONNECT_QP) = { "ConnectQp", OWNERS, READY, .refs = { REF(ConnectQp, pd, PD, REQUIRED) }, RESULT(QP),
 			     .turn = NIC_TURN_CONNECT, .start = method_connect_qp, .finish = method_qp_finish },

@@ -9,6 +9,7 @@
 
 #include "daemon/util.h"
 #include "daemon/visible.h"
+#include "nicd/mapping.h"
 #include "nicd/mw.h"
 
 static void close_memory(struct nic_object *object, struct nic_done *done)
@@ -31,6 +32,11 @@ static void close_mw(struct nic_object *object, struct nic_done *done)
 	nic_mw_close(container_of(object, struct nic_mw, object), done);
 }
 
+static void close_mapping(struct nic_object *object, struct nic_done *done)
+{
+	nic_mapping_close(container_of(object, struct nic_mapping, object), done);
+}
+
 static void close_qp(struct nic_object *object, struct nic_done *done)
 {
 	nic_qp_close(container_of(object, struct nic_qp, object), done);
@@ -46,6 +52,7 @@ static void (*const closers[NIC_TYPE_COUNT])(struct nic_object *object, struct n
 	[NIC_PD] = close_pd,
 	[NIC_MR] = close_mr,
 	[NIC_MW] = close_mw,
+	[NIC_MAPPING] = close_mapping,
 	[NIC_QP] = close_qp,
 	[NIC_TICKET] = close_door,
 	[NIC_EXPORT] = close_door,
@@ -117,6 +124,7 @@ void method_end_finish(struct call *call, const struct nicd_error *error, struct
 static bool close_is_deferred(const struct nic_object *object)
 {
 	return (object->type == NIC_MEMORY && container_of(object, struct nic_memory, object)->users) ||
+	       (object->type == NIC_MAPPING && nic_mapping_busy(container_of(object, struct nic_mapping, object))) ||
 	       (object->type == NIC_PD && container_of(object, struct nic_pd, object)->children) ||
 	       (object->type == NIC_MR && nic_tenants_check(container_of(object, struct nic_mr, object)->tenants, NULL) < 0);
 }

@@ -15,6 +15,7 @@
 
 #include "daemon/util.h"
 #include "daemon/visible.h"
+#include "nicd/mapping.h"
 #include "nicd/mw.h"
 
 enum {
@@ -79,6 +80,16 @@ static void item_mw(const struct nic_object *object, Nicd__Item *item)
 	item->flags = mw->rights;
 }
 
+static void item_mapping(const struct nic_object *object, Nicd__Item *item)
+{
+	const struct nic_mapping *mapping = container_of(object, struct nic_mapping, object);
+
+	item->state = (char *)nic_mapping_state_name(mapping);
+	item->size = mapping->length;
+	item->iova = mapping->address;
+	item->count = mapping->users;
+}
+
 static void item_traffic(const struct nic_qp *qp, Nicd__Item *item)
 {
 	item->peer = (char *)qp->peer;
@@ -134,6 +145,7 @@ static void (*const describers[NIC_TYPE_COUNT])(const struct nic_object *object,
 	[NIC_PD] = item_pd,
 	[NIC_MR] = item_mr,
 	[NIC_MW] = item_mw,
+	[NIC_MAPPING] = item_mapping,
 	[NIC_QP] = item_qp,
 	[NIC_TICKET] = item_door,
 	[NIC_EXPORT] = item_door,

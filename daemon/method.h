@@ -52,6 +52,12 @@ void method_qp_finish(struct call *call, const struct nicd_error *error, struct 
 void method_transfer_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
 void method_nothing_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
 
+/* mappings */
+int method_build_mapping(struct request *request, struct call *call, struct nicd_error *err);
+void method_build_mapping_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
+int method_get_privileged_token(struct request *request, struct call *call, struct nicd_error *err);
+void method_get_privileged_token_finish(struct call *call, const struct nicd_error *error, struct answer *answer);
+
 /* doors */
 int method_create_ticket(struct request *request, struct call *call, struct nicd_error *err);
 int method_create_export(struct request *request, struct call *call, struct nicd_error *err);

@@ -259,6 +259,8 @@ static const struct setting settings[] = {
 	  .help = "error, warning, notice, info or debug (info)" },
 	{ NULL, "nicd", "gateway-user", "UID|NAME", set_gateway_uid, FIELD(gateway_uid) },
 	{ NULL, "nicd", "bind-to-pid", "yes|no", set_flag, FIELD(bind_to_pid) },
+	{ "privileged-token", "nicd", "privileged-token", "yes|no", set_flag, FIELD(policy.privileged_token),
+	  .help = "clients may use what they have mapped without registering it (no)" },
 	{ NULL, "nicd", "revoke-timeout", "SECONDS", set_seconds, FIELD(policy.revoke_timeout_ns) },
 	{ "soft-socket", "soft", "socket", "PATH", set_socket, FIELD(soft_socket),
 	  .help = "nicd-soft's control socket (/run/nicd-soft/control.sock)" },

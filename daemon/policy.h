@@ -28,6 +28,7 @@ struct policy {
 	uint64_t revoke_timeout_ns;
 	uint64_t hello_timeout_ns;       /* a session that has not said Hello then ends */
 	uint64_t stall_timeout_ns;       /* one whose output is full and that takes nothing for so long, too */
+	bool privileged_token;           /* sessions get privileged tokens; default: no */
 	uint64_t all_memories;           /* of all accounts together, shared so that each can get some */
 	/* Requests of one account at the device at a time: when it has it for itself, and while other accounts have some there, too. */
 	uint32_t device_window, device_share;

@@ -60,6 +60,11 @@ static inline uint64_t nic_mapping_pages(const struct nic_mapping *mapping)
 {
 	return (nic_mapping_first_byte(mapping) + mapping->length + NICD_PAGE - 1) / NICD_PAGE;
 }
+/* Its close may have to wait for what the owner has to end. */
+static inline bool nic_mapping_busy(const struct nic_mapping *mapping)
+{
+	return mapping->users > 0 || mapping->at_device;
+}
 const char *nic_mapping_state_name(const struct nic_mapping *mapping);
 
 /*
