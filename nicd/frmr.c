@@ -703,6 +703,7 @@ static void frmr_not_dropped(struct nic_frmr *frmr, const struct nicd_error *cau
 	error.observed = cause->reason;
 	if (frmr->closing || op->promised) {
 		op->retry = true;
+		op->order = (struct nic_order){ 0 };   /* nothing is under way that a close would have to overtake */
 		if (!op->deadline.armed)
 			nic_deadline_arm(op->nic, &op->deadline);
 		op_tell(op, nic_done_steal(&op->done), &error);

@@ -282,6 +282,7 @@ int nic_mw_bind(struct nic_mw *mw, const struct nic_bind *what, struct nic_done 
 	mw->iova = what->iova;
 	mw->length = what->length;
 	mw->streams_cut = 0;
+	mw->gone = false;
 	mw->done = done;
 	mw_add_tag(mw, &order);
 	return 0;
@@ -316,7 +317,10 @@ static void mw_revoke_start(struct nic_mw *mw, enum nic_life_step step, const st
 		nic_done_end(nic_done_steal(&mw->done), error);
 	if (why)
 		nic_object_emit(&mw->object, NIC_EVENT_REVOKED, mw->object.serial, why);
-	mw_drop(mw, NULL);
+	if (mw->rushing)   /* one after the other: that one goes on with it */
+		mw->retry = true;
+	else
+		mw_drop(mw, NULL);
 }
 
 /* `why` NULL: the owner is not told. Held by the caller. */
@@ -341,7 +345,13 @@ static void mw_rushed(struct nic_cmd *cmd)
 	mw->rushing = false;
 	if (mw->rush_counts && nic_cmd_gone(cmd)) {
 		mw->streams_cut += cmd->error.reason == NICD_R_NONE ? cmd->dropped.streams_cut : 0;
-		mw_leave(mw);
+		if (mw->retry)   /* what it was sent beside has been refused: nothing else will end it */
+			mw_freed(mw, NIC_STEP_DONE, NULL);
+		else
+			mw_leave(mw);
+	} else if (mw->retry) {
+		mw->retry = false;
+		mw_drop(mw, NULL);
 	}
 	mw_let_go(mw);
 }
@@ -366,6 +376,11 @@ static void mw_tagged(struct nic_cmd *cmd)
 		if (reason != NICD_R_NONE)
 			nicd_refuse(&error, reason);
 		mw_freed(mw, NIC_STEP_FAILED, &error);
+		return;
+	}
+	if (reason == NICD_R_NONE && mw->gone) {   /* it was there, and is not any more */
+		nicd_refuse(&error, NICD_R_REMOTELY_INVALIDATED);
+		mw_freed(mw, NIC_STEP_GONE, &error);
 		return;
 	}
 	mw_hold(mw);
@@ -434,7 +449,7 @@ static void mw_deadline(struct nic_deadline *deadline)
 		nicd_refuse(&error, NICD_R_REVOKE_UNCONFIRMED);
 		nic_done_end(done, &error);
 	}
-	if (mw->retry) {
+	if (mw->retry && !mw->rushing) {
 		mw->retry = false;
 		nic_deadline_arm(mw_nic(mw), &mw->deadline);
 		mw_drop(mw, NULL);
@@ -532,7 +547,11 @@ void nic_mw_qp_gone(struct nic_mw *mw, const struct nicd_error *why)
 
 void nic_mw_invalidated(struct nic_mw *mw, uint32_t generation)
 {
-	if (mw->generation == generation && (mw->state == NIC_MW_BOUND || mw->state == NIC_MW_ERROR))
+	if (mw->generation != generation)
+		return;
+	if (mw->state == NIC_MW_BIND_PENDING)
+		mw->gone = true;
+	else if (mw->state == NIC_MW_BOUND || mw->state == NIC_MW_ERROR)
 		mw_gone(mw, NIC_EVENT_REMOTE_INVALIDATED, NULL);
 }
 
@@ -545,7 +564,7 @@ void nic_mw_lost(struct nic_mw *mw)
 	mw_hold(mw);
 	if (mw->state == NIC_MW_BOUND || mw->state == NIC_MW_ERROR) {
 		mw_revoke_start(mw, NIC_STEP_LOST, mw->state == NIC_MW_BOUND ? &why : NULL, NULL);
-	} else if (mw->retry) {
+	} else if (mw->retry && !mw->rushing) {
 		mw->retry = false;
 		mw_drop(mw, NULL);
 	}

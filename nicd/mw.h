@@ -27,6 +27,7 @@ struct nic_mw {
 	bool closing;
 	bool evicted;                   /* it is to go, by other orders than its owner's */
 	bool ordered;                   /* what is under way may wait for other work of a Qp */
+	bool gone;                      /* binding: the peer has invalidated it before we heard that it is there */
 	bool rushing;                   /* `rush` is under way */
 	bool rush_counts;               /* what it comes to says that the tag is gone */
 	bool unconfirmed, promised, retry;   /* as in nic_mr_op */

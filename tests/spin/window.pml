@@ -160,7 +160,11 @@ inline revoke_start(w, step)
 {
 	go(w, step, WINDOW_INVALIDATING);
 	armed[w] = true;
-	drop(w)
+	ordered[w] = false;
+	if
+	:: rush[w] != IDLE -> retry[w] = true   /* one after the other: that one goes on with it */
+	:: else -> drop(w)
+	fi
 }
 
 /* Beside an ordered command. */
@@ -470,6 +474,7 @@ inline rushed(w)
 #else
 	:: rush[w] == DONE && rush_counts[w] && retry[w] -> rush[w] = IDLE; leave(w)
 #endif
+	:: !(rush[w] == DONE && rush_counts[w]) && retry[w] -> rush[w] = IDLE; retry[w] = false; drop(w)
 	:: else -> rush[w] = IDLE
 	fi;
 	end_if_closing(w)
@@ -493,7 +498,7 @@ inline deadline(w)
 	:: else
 	fi;
 	if
-	:: retry[w] -> retry[w] = false; armed[w] = true; drop(w)
+	:: retry[w] && rush[w] == IDLE -> retry[w] = false; armed[w] = true; drop(w)
 	:: else
 	fi
 }
@@ -647,7 +652,7 @@ inline told_lost(w)
 	:: else ->
 		stay(w, STEP_LOST);
 		if
-		:: retry[w] -> retry[w] = false; drop(w)
+		:: retry[w] && rush[w] == IDLE -> retry[w] = false; drop(w)
 		:: else
 		fi
 	fi
