@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/attr.h"
 #include "client/error.h"
+#include "proto/terminate.h"
 
 static const struct {
 	const char *name;
@@ -163,4 +165,27 @@ NICD_API int nicd_error_print(const struct nicd_error_info *error, char *text, s
 	snprintf(numbers, sizeof(numbers), "0x%08x", error->ntstatus);
 	at = error_append(text, size, at, " [", error->status, " ");
 	return error_append(text, size, at, "", numbers, "]");
+}
+
+NICD_API int nicd_error_row(unsigned index, struct nicd_error_row *ret)
+{
+	const struct nicd_reason_info *info = nicd_reason_at(index);
+	struct nicd_error_row row = { 0 };
+	int code;
+
+	if (!info)
+		return -ENOENT;
+	if (ret->size < sizeof(ret->size))
+		return -EINVAL;
+	row.reason = info->reason;
+	row.error = -info->err;
+	row.ntstatus = nicd_status_ntstatus(info->status);
+	row.name = info->name;
+	row.status = nicd_status_name(info->status);
+	row.text = info->text;
+	row.cure = info->cure;
+	while (row.n_wire < NICD_ERROR_WIRE && (code = nicd_terminate_code(info->reason, row.n_wire)) >= 0)
+		row.wire[row.n_wire++] = (uint32_t)code;
+	attr_put(ret, &row, sizeof(row));
+	return 0;
 }

@@ -143,6 +143,21 @@ NICD_API const struct nicd_error_info *nicd_last_error(struct nicd *n);
  */
 NICD_API int nicd_error_print(const struct nicd_error_info *error, char *text, size_t size);
 
+enum { NICD_ERROR_WIRE = 16 };
+
+/* A row of the table of errors: one reason in all its forms. Strings are never freed. */
+struct nicd_error_row {
+	uint32_t size;
+	uint32_t reason;                /* as in nicd_error_info */
+	int32_t error;                  /* negative errno */
+	uint32_t ntstatus;
+	const char *name, *status, *text, *cure;
+	uint32_t n_wire;
+	uint32_t wire[NICD_ERROR_WIRE]; /* Terminates that are told so, 0xLTCC: layer, type, code (RFC 5040, 5041, 5044) */
+};
+/* The `index`-th reason, by number, from 0. -ENOENT: there are no more. Needs no session. NDKPI has none: see proto/ERRORS.md. */
+NICD_API int nicd_error_row(unsigned index, struct nicd_error_row *ret);
+
 /* ---------------------------------------------------------------------------------------------------------------- session */
 
 enum {

@@ -7,6 +7,7 @@
 
 #include "proto/nicd.pb-c.h"
 #include "proto/reason.h"
+#include "proto/terminate.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -42,6 +43,39 @@ const struct nicd_reason_info *nicd_reason_info(uint32_t reason)
 	if (reason >= ARRAY_SIZE(reasons) || !reasons[reason].name)
 		reason = NICD_R_INTERNAL;
 	return &reasons[reason];
+}
+
+const struct nicd_reason_info *nicd_reason_at(unsigned index)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(reasons); i++)
+		if (reasons[i].name && index-- == 0)
+			return &reasons[i];
+	return NULL;
+}
+
+static const struct {
+	uint32_t code;
+	enum nicd_reason reason;
+} terminates[] = {
+#define X(number, label, reason_of, text_of) { number, NICD_R_##reason_of },
+	NICD_TERMINATES(X)
+#undef X
+};
+
+enum nicd_reason nicd_terminate_reason(uint32_t code)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(terminates); i++)
+		if (terminates[i].code == code)
+			return terminates[i].reason;
+	return NICD_R_REMOTE_TERMINATE;
+}
+
+int nicd_terminate_code(enum nicd_reason reason, unsigned index)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(terminates); i++)
+		if (terminates[i].reason == reason && index-- == 0)
+			return (int)terminates[i].code;
+	return -1;
 }
 
 const char *nicd_status_name(uint32_t status)

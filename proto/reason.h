@@ -247,6 +247,8 @@ struct nicd_error {
 	uint64_t observed;
 };
 
+/* The rows in the order of their numbers, from index 0; NULL: no more. */
+const struct nicd_reason_info *nicd_reason_at(unsigned index);
 /* The row of `reason`; the row INTERNAL for a number that is not in the table. */
 const struct nicd_reason_info *nicd_reason_info(uint32_t reason);
 

@@ -43,6 +43,7 @@ static const struct nicctl_command nicctl_commands[] = {
 	{ "revoke", "SERIAL", 1, 1, 0, 0, nicctl_revoke, 0, "ends remote access of an MR, window, export, ticket, qp or session" },
 	{ "who", "SERIAL", 1, 1, 0, 0, nicctl_who, 0, "who can touch this MR, window or export" },
 	{ "ledger", "", 0, 0, 0, 0, nicctl_ledger, 0, "all objects, descriptors, bytes and charges, by account" },
+	{ "errors", "", 0, 0, 0, 0, nicctl_errors, 0, "every reason for which something is refused or fails, in all its forms", true },
 };
 
 /* What an option takes, and what becomes of that. */
@@ -443,7 +444,7 @@ static int nicctl_run(struct nicctl *c, int argc, char **argv)
 	if (!c->command)
 		return usage_command(c);
 	r = check_usage(c);
-	if (r == NICCTL_OK)
+	if (r == NICCTL_OK && !c->command->offline)
 		r = nicctl_open(c);
 	if (r == NICCTL_OK)
 		r = c->command->fn(c);

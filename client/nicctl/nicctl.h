@@ -79,6 +79,7 @@ struct nicctl_command {
 	int (*fn)(struct nicctl *c);
 	unsigned param;        /* what fn makes of it: one function may serve many rows */
 	const char *help;
+	bool offline;          /* asks nicd nothing: c->n is not there */
 };
 
 void nicctl_close(struct nicctl *c);
@@ -182,6 +183,7 @@ int nicctl_status(struct nicctl *c);
 int nicctl_device_show(struct nicctl *c);
 int nicctl_extension_list(struct nicctl *c);
 int nicctl_ledger(struct nicctl *c);
+int nicctl_errors(struct nicctl *c);
 int nicctl_list(struct nicctl *c);   /* param: NICD_TYPE_… */
 int nicctl_who(struct nicctl *c);
 int nicctl_revoke(struct nicctl *c);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* nicctl status, device show, extension list, ledger. */
+/* nicctl status, device show, extension list, ledger, errors. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "client/nicctl/nicctl.h"
 
@@ -309,5 +310,36 @@ int nicctl_ledger(struct nicctl *c)
 	if (caps)
 		show_caps(caps, nicd_ledger_total(ledger));
 	nicd_ledger_free(ledger);
+	return nicctl_print(c);
+}
+
+/* The table of errors is in the library: nicd need not run. */
+int nicctl_errors(struct nicctl *c)
+{
+	static const struct nicctl_column columns[] = {
+		{ "REASON", NICCTL_NUMBER }, { "NAME", NICCTL_TEXT }, { "STATUS", NICCTL_TEXT }, { "NTSTATUS", NICCTL_TEXT },
+		{ "ERRNO", NICCTL_TEXT }, { "WIRE", NICCTL_TEXT }, { "TEXT", NICCTL_TEXT }, { "CURE", NICCTL_TEXT },
+	};
+	struct nicctl_table *table = nicctl_table_new(c, "errors", false, COLUMNS(columns));
+	struct nicd_error_row row = { .size = sizeof(row) };
+	char text[NICD_ERROR_WIRE * 8];
+
+	for (unsigned i = 0; nicd_error_row(i, &row) == 0; i++) {
+		const char *name = row.error ? strerrorname_np(-row.error) : NULL;
+		size_t len = 0;
+
+		nicctl_row(table);
+		nicctl_cell_number(table, row.reason);
+		nicctl_cell(table, row.name);
+		nicctl_cell(table, row.status);
+		nicctl_cell_hex(table, row.ntstatus);
+		nicctl_cell(table, name);
+		text[0] = 0;
+		for (unsigned j = 0; j < row.n_wire; j++)
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s0x%04x", j ? "," : "", row.wire[j]);
+		nicctl_cell(table, text);
+		nicctl_cell(table, row.text);
+		nicctl_cell(table, row.cure);
+	}
 	return nicctl_print(c);
 }

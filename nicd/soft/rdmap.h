@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/terminate.h"
+
 enum rdmap_opcode {
 	RDMAP_WRITE = 0,
 	RDMAP_READ_REQUEST = 1,
@@ -30,35 +32,13 @@ enum {
 	QUEUE_TERMINATE = 2,
 };
 
-/* What a Terminate says, as 0xLTCC: layer, error type, error code. */
+/* What a Terminate says: proto/terminate.h. */
 enum rdmap_code {
 	RDMAP_FINE = -1,
 	RDMAP_MORE = -2,             /* the header is not whole yet */
-
-	RDMAP_E_CATASTROPHIC = 0x0000,
-	RDMAP_E_STAG = 0x0100,
-	RDMAP_E_BOUNDS = 0x0101,
-	RDMAP_E_RIGHTS = 0x0102,
-	RDMAP_E_STREAM = 0x0103,     /* the STag is another stream's */
-	RDMAP_E_WRAP = 0x0104,
-	RDMAP_E_INVALIDATE = 0x0109,
-	RDMAP_E_VERSION = 0x0205,
-	RDMAP_E_OPCODE = 0x0206,
-	RDMAP_E_STREAM_BROKEN = 0x0207,
-	RDMAP_E_INVALIDATE_UNKNOWN = 0x0209,   /* what siw says of a token that is none */
-	DDP_E_CATASTROPHIC = 0x1000,
-	DDP_E_STAG = 0x1100,         /* also for a missing right: DDP has no code for that */
-	DDP_E_BOUNDS = 0x1101,
-	DDP_E_STREAM = 0x1102,
-	DDP_E_WRAP = 0x1103,
-	DDP_E_VERSION = 0x1104,
-	DDP_E_QUEUE = 0x1201,
-	DDP_E_NO_BUFFER = 0x1202,
-	DDP_E_MSN = 0x1203,
-	DDP_E_MO = 0x1204,
-	DDP_E_TOO_LONG = 0x1205,
-	DDP_E_UNTAGGED_VERSION = 0x1206,
-	MPA_E_CRC = 0x2002,
+#define X(number, name, reason, text) name = (number),
+	NICD_TERMINATES(X)
+#undef X
 };
 
 struct rdmap_header {

@@ -423,27 +423,6 @@ void work_blame(struct soft_stream *s, struct soft_work *work, uint32_t entry, b
 	work_lost_all(s, work, &lost);
 }
 
-static enum nicd_reason terminate_reason(enum rdmap_code code)
-{
-	static const struct {
-		enum rdmap_code code;
-		enum nicd_reason reason;
-	} rows[] = {
-		{RDMAP_E_STAG, NICD_R_REMOTE_TOKEN}, {RDMAP_E_BOUNDS, NICD_R_REMOTE_RANGE},
-		{RDMAP_E_RIGHTS, NICD_R_REMOTE_RIGHTS}, {RDMAP_E_STREAM, NICD_R_REMOTE_TOKEN},
-		{RDMAP_E_WRAP, NICD_R_REMOTE_RANGE}, {DDP_E_STAG, NICD_R_REMOTE_TOKEN},
-		{DDP_E_BOUNDS, NICD_R_REMOTE_RANGE}, {DDP_E_STREAM, NICD_R_REMOTE_TOKEN},
-		{DDP_E_WRAP, NICD_R_REMOTE_RANGE}, {DDP_E_NO_BUFFER, NICD_R_NO_RECEIVE},
-		{DDP_E_TOO_LONG, NICD_R_REMOTE_RECEIVE}, {RDMAP_E_INVALIDATE, NICD_R_REMOTE_INVALIDATE},
-		{RDMAP_E_INVALIDATE_UNKNOWN, NICD_R_REMOTE_INVALIDATE},
-	};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		if (rows[i].code == code)
-			return rows[i].reason;
-	return NICD_R_REMOTE_TERMINATE;
-}
-
 /* The entry of the write that a copied DDP header is about: the first of its token and range that is not confirmed. */
 static bool write_find(struct soft_stream *s, const struct rdmap_header *h, struct soft_work **ret, uint32_t *entry)
 {
@@ -485,7 +464,7 @@ void work_terminated(struct soft_stream *s, const struct rdmap_terminate *termin
 	bool found = false;
 	uint32_t entry = 0;
 
-	*why = (struct nicd_error){.reason = terminate_reason(terminate->code), .observed = terminate->code};
+	*why = (struct nicd_error){.reason = nicd_terminate_reason(terminate->code), .observed = terminate->code};
 	if (terminate->has_read)
 		found = read_find(s, &terminate->read, &work, &entry);
 	else if (terminate->has_header && terminate->header.tagged && terminate->header.opcode == RDMAP_WRITE)
