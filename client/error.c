@@ -167,7 +167,7 @@ NICD_API int nicd_error_print(const struct nicd_error_info *error, char *text, s
 	return error_append(text, size, at, "", numbers, "]");
 }
 
-NICD_API int nicd_error_row(unsigned index, struct nicd_error_row *ret)
+NICD_API int nicd_error_get(unsigned index, struct nicd_error_row *ret)
 {
 	const struct nicd_reason_info *info = nicd_reason_at(index);
 	struct nicd_error_row row = { 0 };

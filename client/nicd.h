@@ -156,7 +156,7 @@ struct nicd_error_row {
 	uint32_t wire[NICD_ERROR_WIRE]; /* Terminates that are told so, 0xLTCC: layer, type, code (RFC 5040, 5041, 5044) */
 };
 /* The `index`-th reason, by number, from 0. -ENOENT: there are no more. Needs no session. NDKPI has none: see proto/ERRORS.md. */
-NICD_API int nicd_error_row(unsigned index, struct nicd_error_row *ret);
+NICD_API int nicd_error_get(unsigned index, struct nicd_error_row *ret);
 
 /* ---------------------------------------------------------------------------------------------------------------- session */
 

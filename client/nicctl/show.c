@@ -324,7 +324,7 @@ int nicctl_errors(struct nicctl *c)
 	struct nicd_error_row row = { .size = sizeof(row) };
 	char text[NICD_ERROR_WIRE * 8];
 
-	for (unsigned i = 0; nicd_error_row(i, &row) == 0; i++) {
+	for (unsigned i = 0; nicd_error_get(i, &row) == 0; i++) {
 		const char *name = row.error ? strerrorname_np(-row.error) : NULL;
 		size_t len = 0;
 
