@@ -17,7 +17,7 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/rpc.h"
 
-enum { ROUNDS_MAX = 31, MRS = 9 * 256, BATCH = 256, WINDOW = 64, PACKED = 4096 };
+enum { ROUNDS_MAX = 31, BATCH = 256, SETS = 8, MRS = (1 + SETS) * BATCH, QPS = 4, WINDOW = 64, PACKED = 4096 };
 
 struct bench {
 	struct daemon daemon;
@@ -25,6 +25,7 @@ struct bench {
 	int echo_uv, echo_blocking;
 	int memfd;
 	uint64_t pd, memory, mr[MRS];   /* the first BATCH of the MRs are registered all the time */
+	uint64_t qp[QPS], mw[SETS * BATCH];   /* made by the first that needs them */
 	struct frame *ring[WINDOW];
 };
 
@@ -369,20 +370,20 @@ static double pair_echo(struct bench *b)
 }
 
 /*
- * Registers and deregisters eight sets of 256 MRs, a frame each, one after the other per set, the sets side by side; wall time, because
+ * Begins and ends eight sets of 256 things, a frame each, one after the other per set, the sets side by side; wall time, because
  * nicd-soft works on the other core meanwhile.
  */
-static double pairs_ours(struct bench *b)
+static double pairs(struct bench *b, void (*begin)(struct bench *b, struct frame *frame, uint32_t id, unsigned n),
+		    void (*end)(struct bench *b, struct frame *frame, uint32_t id, unsigned n))
 {
-	enum { SETS = 8, LAPS = 150 };
+	enum { LAPS = 150 };
 	unsigned waiting[SETS] = { 0 }, laps = 0, turn = 0;
 
 	for (unsigned s = 0; s < SETS; s++) {
 		struct frame *reg = ring(b, 2 * s), *dereg = ring(b, 2 * s + 1);
 		for (unsigned i = 0; i < BATCH; i++) {
-			uint64_t mr = b->mr[(1 + s) * BATCH + i];
-			add_register(b, reg, 1 + s * BATCH + i, mr);
-			add_deregister(dereg, 1 + s * BATCH + i, mr);
+			begin(b, reg, 1 + s * BATCH + i, s * BATCH + i);
+			end(b, dereg, 1 + s * BATCH + i, s * BATCH + i);
 		}
 		frame_send(b->peer.sock, reg, -1);
 		collect(b, BATCH, true);
@@ -413,6 +414,87 @@ static double pairs_ours(struct bench *b)
 		}
 	}
 	return (double)(bench_now() - start) / (SETS * LAPS * BATCH);
+}
+
+static void begin_register(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+{
+	add_register(b, frame, id, b->mr[BATCH + n]);
+}
+
+static void end_register(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+{
+	add_deregister(frame, id, b->mr[BATCH + n]);
+}
+
+static double pairs_ours(struct bench *b)
+{
+	return pairs(b, begin_register, end_register);
+}
+
+static void begin_bind(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+{
+	Nicd__Ref refs[3] = { NICD__REF__INIT, NICD__REF__INIT, NICD__REF__INIT };
+	Nicd__BindMw bind = NICD__BIND_MW__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+
+	for (unsigned i = 0; i < 3; i++)
+		refs[i].of_case = NICD__REF__OF_ID;
+	refs[0].id = b->mw[n];
+	refs[1].id = b->mr[0];
+	refs[2].id = b->qp[n / BATCH % QPS];
+	bind.mw = &refs[0];
+	bind.mr = &refs[1];
+	bind.qp = &refs[2];
+	bind.iova = 0x10000 + n;
+	bind.length = 1000;
+	bind.flags = NICD__OP_FLAG__OP_ALLOW_REMOTE_READ;
+	request.id = id;
+	request.call_case = NICD__REQUEST__CALL_BIND_MW;
+	request.bind_mw = &bind;
+	frame_add(frame, &request);
+}
+
+static void end_bind(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+{
+	Nicd__Ref refs[2] = { NICD__REF__INIT, NICD__REF__INIT };
+	Nicd__Invalidate invalidate = NICD__INVALIDATE__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+
+	refs[0].of_case = refs[1].of_case = NICD__REF__OF_ID;
+	refs[0].id = b->mw[n];
+	refs[1].id = b->qp[n / BATCH % QPS];
+	invalidate.object = &refs[0];
+	invalidate.qp = &refs[1];
+	request.id = id;
+	request.call_case = NICD__REQUEST__CALL_INVALIDATE;
+	request.invalidate = &invalidate;
+	frame_add(frame, &request);
+}
+
+/* Qps to another session, and the windows for its end. */
+static void need_windows(struct bench *b)
+{
+	static struct peer other;
+	uint64_t mr;
+	char *locator;
+
+	if (b->qp[0])
+		return;
+	peer_open(&other, &b->daemon);
+	mr = peer_create_mr(&other, peer_create_pd(&other));
+	peer_register(&other, mr, peer_add_memory(&other, b->memfd));
+	locator = peer_ticket(&other, mr, QPS);
+	for (unsigned i = 0; i < QPS; i++)
+		b->qp[i] = peer_connect(&b->peer, b->pd, locator);
+	free(locator);
+	for (unsigned i = 0; i < SETS * BATCH; i++)
+		b->mw[i] = peer_create_mw(&b->peer, b->pd);
+}
+
+static double binds_ours(struct bench *b)
+{
+	need_windows(b);
+	return pairs(b, begin_bind, end_bind);
 }
 
 static double idle_pss(struct bench *b)
@@ -447,6 +529,7 @@ static const struct bench_case {
 	{ "memory_one_frame", "AddMemory + release in one frame, against the same in two", memory_frame_ours, memory_bare, NS, 0, 0, 0 },
 	{ "register_pair", "RegisterMr + DeregisterMr, against two bare echoes", pair_ours, pair_echo, NS, 2.5, 0, 0 },
 	{ "register_batched", "RegisterMr + DeregisterMr, 256 a frame, wall time", pairs_ours, NULL, PER_SECOND, 500e3, 1, 1 },
+	{ "bind_batched", "BindMw + Invalidate, 256 a frame, wall time", binds_ours, NULL, PER_SECOND, 500e3, 1, 1 },
 };
 
 static void show(FILE *json, const struct bench_case *c, double ours, double other, bool first)

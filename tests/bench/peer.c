@@ -192,6 +192,50 @@ uint64_t peer_create_mr(struct peer *peer, uint64_t pd)
 	return peer_create(peer, &request);
 }
 
+uint64_t peer_create_mw(struct peer *peer, uint64_t pd)
+{
+	Nicd__Ref ref = NICD__REF__INIT;
+	Nicd__CreateMw create = NICD__CREATE_MW__INIT;
+
+	ref.of_case = NICD__REF__OF_ID;
+	ref.id = pd;
+	create.pd = &ref;
+	REQUEST(create_mw, CREATE_MW, create);
+	return peer_create(peer, &request);
+}
+
+char *peer_ticket(struct peer *peer, uint64_t mr, uint32_t uses)
+{
+	Nicd__Ref ref = NICD__REF__INIT;
+	Nicd__CreateTicket create = NICD__CREATE_TICKET__INIT;
+
+	ref.of_case = NICD__REF__OF_ID;
+	ref.id = mr;
+	create.mr = &ref;
+	create.uses = create.peers = uses;
+	REQUEST(create_ticket, CREATE_TICKET, create);
+	Nicd__Reply *reply = peer_call(peer, &request, -1);
+	char *locator = strdup(reply->door->locator);
+	nicd__reply__free_unpacked(reply, NULL);
+	return locator;
+}
+
+uint64_t peer_connect(struct peer *peer, uint64_t pd, const char *locator)
+{
+	Nicd__Ref ref = NICD__REF__INIT;
+	Nicd__ConnectQp to = NICD__CONNECT_QP__INIT;
+
+	ref.of_case = NICD__REF__OF_ID;
+	ref.id = pd;
+	to.pd = &ref;
+	to.locator = (char *)locator;
+	REQUEST(connect_qp, CONNECT_QP, to);
+	Nicd__Reply *reply = peer_call(peer, &request, -1);
+	uint64_t id = reply->qp->id;
+	nicd__reply__free_unpacked(reply, NULL);
+	return id;
+}
+
 void peer_register(struct peer *peer, uint64_t mr, uint64_t memory)
 {
 	Nicd__Ref mr_ref = NICD__REF__INIT, memory_ref = NICD__REF__INIT;
