@@ -273,9 +273,15 @@ int nic_mw_bind(struct nic_mw *mw, const struct nic_bind *what, struct nic_done 
 	int r = bind_check(mw, what, &rights, err);
 
 	if (r == 0)
-		r = mw_enter(mw, what, err);
+		r = nic_qp_begin_work(what->qp, mw->pd, err);
 	if (r < 0)
 		return r;
+	r = mw_enter(mw, what, err);
+	if (r < 0) {
+		nic_qp_end_work(what->qp);
+		return r;
+	}
+	mw->work = what->qp;
 	mw_step(mw, NIC_STEP_BIND);
 	mw->generation++;
 	mw->rights = (uint8_t)nic_rights_of_peers(rights);
@@ -366,9 +372,17 @@ static enum nicd_reason mw_overtaken(const struct nic_mw *mw)
 	return mw->qp ? NICD_R_NONE : NICD_R_QP_LOST;
 }
 
-static void mw_tagged(struct nic_cmd *cmd)
+/* The command is over: the Qp whose work it was may go, when it was answered. */
+static struct nic_qp *mw_steal_work(struct nic_mw *mw)
 {
-	struct nic_mw *mw = mw_of(cmd, cmd);
+	struct nic_qp *work = mw->work;
+
+	mw->work = NULL;
+	return work;
+}
+
+static void mw_bound(struct nic_mw *mw, const struct nic_cmd *cmd)
+{
 	enum nicd_reason reason = mw_overtaken(mw);
 	struct nicd_error error = cmd->error;
 
@@ -394,6 +408,14 @@ static void mw_tagged(struct nic_cmd *cmd)
 		nic_done_end(nic_done_steal(&mw->done), NULL);
 	}
 	mw_let_go(mw);
+}
+
+static void mw_tagged(struct nic_cmd *cmd)
+{
+	struct nic_qp *work = mw_steal_work(mw_of(cmd, cmd));
+
+	mw_bound(mw_of(cmd, cmd), cmd);
+	nic_qp_end_work(work);
 }
 
 /* The device refused. Whoever waits for it may try again; when only the close, an eviction or a promise is left, the deadline does. */
@@ -424,6 +446,7 @@ static void mw_not_dropped(struct nic_mw *mw, const struct nicd_error *cause)
 static void mw_dropped(struct nic_cmd *cmd)
 {
 	struct nic_mw *mw = mw_of(cmd, cmd);
+	struct nic_qp *work = mw_steal_work(mw);
 	struct nicd_error error = cmd->error;
 
 	if (nic_cmd_gone(cmd) || !mw->tenants) {
@@ -432,6 +455,8 @@ static void mw_dropped(struct nic_cmd *cmd)
 	} else {
 		mw_not_dropped(mw, &error);
 	}
+	if (work)
+		nic_qp_end_work(work);
 }
 
 /* Not confirmed in time. An answer is owed by now to whoever asked; a refused drop is asked for again. */
@@ -472,8 +497,11 @@ int nic_mw_invalidate(struct nic_mw *mw, struct nic_qp *qp, uint32_t flags, stru
 	r = check_qp(qp, err);
 	if (r == 0)
 		r = nic_op_rights(NIC_OP_INVALIDATE, flags, &rights, err);
+	if (r == 0)
+		r = nic_qp_begin_work(qp, mw->pd, err);
 	if (r < 0)
 		return r;
+	mw->work = qp;
 	mw_step(mw, NIC_STEP_INVALIDATE);
 	mw->remote_token = 0;
 	mw->done = done;

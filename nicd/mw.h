@@ -37,6 +37,7 @@ struct nic_mw {
 	struct nic_done *done;          /* of the bind, invalidate or revoke */
 	struct nic_done *closed;
 	struct nic_deadline deadline;
+	struct nic_qp *work;            /* whose work `cmd` is, and who waits for it; NULL: nobody */
 	struct nic_cmd cmd;             /* adds or drops the tag */
 	struct nic_cmd rush;            /* drops it at once, beside an ordered cmd */
 };
@@ -55,11 +56,11 @@ int nic_mw_new(struct nic_mw **ret, struct nic_pd *pd, struct nicd_error *err);
 /*
  * Checks everything before it takes or sends anything; refusals are returned at once and then done is not called. The order of
  * checks: MW_STATE, PD_MISMATCH, MR_STATE, QP_STATE, FLAGS or OP_FLAGS, WINDOW_RIGHTS, LENGTH_ZERO, IOVA_OVERFLOW, WINDOW_RANGE,
- * NO_ADAPTER; last what must be taken: QP_WINDOWS, QUOTA, NO_MEMORY. done: success; QP_LOST or FLUSHED: the Qp ended first; REVOKED; what the device says.
+ * NO_ADAPTER; last what must be taken: IN_FLIGHT, QP_WINDOWS, QUOTA, NO_MEMORY. done: success; QP_LOST or FLUSHED: the Qp ended first; REVOKED; what the device says.
  */
 int nic_mw_bind(struct nic_mw *mw, const struct nic_bind *what, struct nic_done *done, struct nicd_error *err);
 /*
- * As work of any connected Qp of its PD. MW_STATE, PD_MISMATCH, QP_STATE, OP_FLAGS; else done is called: success, also when the window went by
+ * As work of any connected Qp of its PD. MW_STATE, PD_MISMATCH, QP_STATE, OP_FLAGS, IN_FLIGHT; else done is called: success, also when the window went by
  * itself meanwhile, or DEVICE_FAILED.
  */
 int nic_mw_invalidate(struct nic_mw *mw, struct nic_qp *qp, uint32_t flags, struct nic_done *done, struct nicd_error *err);
