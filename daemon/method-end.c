@@ -126,7 +126,7 @@ static bool close_is_deferred(const struct nic_object *object)
 	return (object->type == NIC_MEMORY && container_of(object, struct nic_memory, object)->users) ||
 	       (object->type == NIC_MAPPING && nic_mapping_busy(container_of(object, struct nic_mapping, object))) ||
 	       (object->type == NIC_PD && container_of(object, struct nic_pd, object)->children) ||
-	       (object->type == NIC_MR && nic_tenants_check(container_of(object, struct nic_mr, object)->tenants, NULL) < 0);
+	       (object->type == NIC_MR && nic_tenants_check(nic_region_tenants(object), NULL) < 0);
 }
 
 int method_close(struct request *request, struct call *call, struct nicd_error *err)

@@ -62,6 +62,13 @@ unsigned nic_region_tag_ranges(const struct nic_object *object, uint64_t offset,
 	return nic_mr_tag_ranges((const struct nic_mr *)object, offset, length, ret);
 }
 
+const struct nic_tenants *nic_region_tenants(const struct nic_object *object)
+{
+	if (nic_is_frmr(object))
+		return ((const struct nic_frmr *)object)->tenants;
+	return ((const struct nic_mr *)object)->tenants;
+}
+
 struct nic_tenants *nic_region_expect(struct nic_object *object, struct nicd_error *err)
 {
 	struct nic_frmr *frmr = (struct nic_frmr *)object;

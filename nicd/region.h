@@ -34,6 +34,8 @@ int nic_region_revoke(struct nic_object *object, const struct nicd_error *why, s
 bool nic_region_lost(struct nic_object *object);
 int nic_region_local_token(const struct nic_object *object, uint32_t *ret, struct nicd_error *err);
 int nic_region_remote_token(const struct nic_object *object, uint32_t *ret, struct nicd_error *err);
+/* What stands on it; NULL: nothing. */
+const struct nic_tenants *nic_region_tenants(const struct nic_object *object);
 /* What stands on it, made when there was nothing yet; NULL: NO_MEMORY. */
 struct nic_tenants *nic_region_expect(struct nic_object *object, struct nicd_error *err);
 unsigned nic_region_tag_ranges(const struct nic_object *object, uint64_t offset, uint64_t length, struct nic_tag_range *ret);
