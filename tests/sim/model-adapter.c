@@ -45,8 +45,10 @@ void model_adapter_lost(struct model *m, int adapter)
 				model_owe(m, o, EV_REVOKED);
 			model_invalidate(m, o);
 		}
-		if (o->type == T_MR && !o->fast && model_on(o, adapter) && (o->state == M_REGISTERED || o->state == M_ERROR))
+		if (o->type == T_MR && !o->fast && model_on(o, adapter) && (o->state == M_REGISTERED || o->state == M_ERROR)) {
 			model_revoke_mr(m, o, o->state == M_REGISTERED);
+			model_evict(m, o);
+		}
 	}
 	for (int i = 0; i < MODEL_CLIENTS; i++) {
 		m->clients[i].may_device |= BIT(adapter);

@@ -205,16 +205,14 @@ static uint32_t begin_register(struct model *m, struct m_request *r, uint32_t *m
 	return 0;
 }
 
-static uint32_t begin_deregister(struct model *m, struct m_request *r, uint32_t *maybe)
+static uint32_t begin_deregister(struct model *m, struct m_request *r)
 {
 	struct m_object *mr = r->object = model_resolve(m, r, &r->say.ref[0]);
-	bool left;
 
 	if (mr->fast)
 		return BIT(S_INVALID_PARAMETER);
-	if (model_has_windows(m, mr, &left))
+	if (model_has_windows(m, mr))
 		return BIT(S_DEVICE_BUSY) | (mr->state != M_REGISTERED && mr->state != M_ERROR ? BIT(S_INVALID_DEVICE_STATE) : 0);
-	*maybe |= left ? BIT(S_DEVICE_BUSY) : 0;
 	if (mr->state != M_REGISTERED && mr->state != M_ERROR)
 		return BIT(S_INVALID_DEVICE_STATE);
 	model_revoke_mr(m, mr, false);
@@ -225,6 +223,8 @@ static uint32_t begin_token(struct model *m, struct m_request *r)
 {
 	struct m_object *mr = r->object = model_resolve(m, r, &r->say.ref[0]);
 
+	if (mr->type != T_MR && mr->type != T_MW)
+		return BIT(S_INVALID_HANDLE);
 	if (mr->type == T_MW)
 		return mr->state == M_BOUND ? 0 : BIT(S_INVALID_DEVICE_STATE);
 	if (mr->state != (mr->fast ? M_VALID : M_REGISTERED) && (!mr->fast || mr->state != M_FREE))
@@ -336,6 +336,8 @@ static uint32_t begin_close(struct model *m, struct m_request *r)
 		model_revoke_mr(m, o, false);
 	if ((o->type == T_MW || o->fast) && (o->state == M_VALID || o->state == M_BOUND || o->state == M_ERROR))
 		model_invalidate(m, o);
+	else if (o->type == T_MW)
+		model_overtake(o);
 	if (o->type == T_TICKET || o->type == T_EXPORT)
 		model_kill_door(m, o, false);
 	return 0;
@@ -366,7 +368,6 @@ static uint32_t begin_revoke(struct model *m, struct m_request *r, uint32_t *may
 {
 	struct m_object *o = model_serial(m, r->say.serial);
 	const struct m_client *c = &m->clients[r->client];
-	bool left;
 
 	for (int i = 0; i < MODEL_CLIENTS; i++)
 		if (m->clients[i].there && m->clients[i].serial == r->say.serial &&
@@ -391,7 +392,7 @@ static uint32_t begin_revoke(struct model *m, struct m_request *r, uint32_t *may
 	case T_MR:
 		if (o->fast)
 			return begin_revoke_fast(m, r, o);
-		if (o->closing && o->state == M_REVOKING && model_has_windows(m, o, &left)) {
+		if (o->closing && o->state == M_REVOKING && model_has_windows(m, o)) {
 			/* Its owner has closed it, and left windows behind. */
 			o->since = m->now;
 			model_evict(m, o);
@@ -437,7 +438,7 @@ static uint32_t begin_look(struct model *m, struct m_request *r, uint32_t *maybe
 		refused |= BIT(S_INVALID_PARAMETER);
 	if (say->call == CALL_WHO) {
 		o = model_serial(m, say->serial);
-		if (!o || !model_visible(m, r->client, o) || (o->type != T_MR && o->type != T_EXPORT))
+		if (!o || !model_visible(m, r->client, o) || (o->type != T_MR && o->type != T_MW && o->type != T_EXPORT))
 			refused |= BIT(S_INVALID_HANDLE);
 		else if (m->clients[o->client].dying)
 			*maybe |= BIT(S_INVALID_HANDLE);
@@ -473,7 +474,7 @@ uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe)
 			r->brought->n_ranges = 0;
 		return refused;
 	case CALL_DEREGISTER_MR:
-		return begin_deregister(m, r, maybe);
+		return begin_deregister(m, r);
 	case CALL_GET_LOCAL_TOKEN:
 	case CALL_GET_REMOTE_TOKEN:
 		return begin_token(m, r);
@@ -484,7 +485,7 @@ uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe)
 	case CALL_FAST_REGISTER:
 		return model_begin_fast_register(m, r, maybe);
 	case CALL_INVALIDATE:
-		return model_begin_invalidate(m, r, maybe);
+		return model_begin_invalidate(m, r);
 	case CALL_CREATE_MW:
 		return model_begin_create_mw(m, r, maybe);
 	case CALL_BIND_MW:

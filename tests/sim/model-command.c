@@ -170,15 +170,21 @@ static void begin_drop(struct model *m, struct m_command *k, const struct sim_op
 	for (unsigned i = 0; i < m->n_commands; i++) {
 		struct m_command *other = &m->commands[i];
 
-		if (other == k || !other->live || other->object != o || (other->op != OP_TAG_DROP && other->op != OP_TAG_ADD))
+		if (other == k || !other->live || other->object != o || other->aside || (other->op != OP_TAG_DROP && other->op != OP_TAG_ADD))
 			continue;
 		sim_must(other->qp && !k->aside, "a tag is dropped twice");
 		k->aside = o->type == T_MW;
+		k->counts = o->state == M_INVALIDATING;
 		if (!k->aside) {
 			other->object = NULL;
 			o->inflight--;
 		}
 	}
+	/* Its session ends: that closes it. */
+	o->killed |= model_leaving(m, o);
+	if (model_leaving(m, o) && (o->state == M_BOUND || o->state == M_VALID || o->state == M_ERROR))
+		model_invalidate(m, o);
+	o->ordered = args->order;   /* an overtaken one needs no further one */
 	sim_must(o->state == M_INVALIDATING || (k->aside && (o->closing || o->killed)) || model_leaving(m, o), "a tag is dropped that nobody revoked");
 }
 
@@ -261,6 +267,9 @@ void model_command(struct model *m, int adapter, unsigned number, enum sim_op op
 	sim_must(op == OP_STATS || k->object, "command %u on %llx, which is nothing that a client has", op, (unsigned long long)serial);
 	k->account = k->object ? k->object->account : -1;
 	sim_must(!m->adapters[adapter]->lost, "a command to a device that is gone");
+	/* What the end of one thing leads to for another is nobody's request. */
+	if (op == OP_TAG_DROP && k->request && k->request->object != k->object)
+		k->request = NULL;
 	k->reserve = k->object && (op == OP_TAG_ADD || op == OP_TAG_DROP) && k->object->reservation == serial;
 	if (k->object) {
 		begin(m, k, args);
@@ -322,13 +331,15 @@ static void end_tag_drop(struct model *m, struct m_command *k, uint32_t status)
 	}
 	if (gone && o->state != M_BIND_PENDING)
 		o->tag = false;
-	if (k->aside)
+	o->left |= k->aside && k->counts && gone && o->state == M_INVALIDATING;
+	/* Beside one that the device has refused it is the only one. */
+	if (k->aside && (!k->counts || !gone || !o->stuck || o->inflight))
 		return;
 	o->stuck = !gone;
 	o->let_go = gone;
 	if (!gone && o->type == T_MR && !o->fast && !o->closing && !o->promised)
 		o->state = M_ERROR;
-	if (!gone && o->state == M_INVALIDATING && !o->closing && !o->promised && !o->killed)
+	if (!gone && o->state == M_INVALIDATING && !o->closing && !model_leaving(m, o) && !o->promised && !o->killed)
 		o->state = M_ERROR;
 }
 

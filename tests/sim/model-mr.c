@@ -38,7 +38,7 @@ bool model_settle_mr(struct model *m, struct m_object *o)
 {
 	if (o->state == M_REVOKING && !o->inflight && !model_holds(o, o->parent)) {
 		for (unsigned i = 0; i < m->n_live; i++)
-			if (m->live[i]->mr == o)
+			if (m->live[i]->mr == o && !m->live[i]->left)
 				return false;
 		o->state = M_CREATED;
 		o->tag = false;
@@ -79,6 +79,7 @@ bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag
 		return false;
 	model_owe(m, o, EV_REMOTE_INVALIDATED);
 	model_revoke_mr(m, o, false);
+	model_evict(m, o);
 	return true;
 }
 

@@ -5,23 +5,13 @@
  */
 #include "tests/sim/model-private.h"
 
-/* Windows stand on this MR, by what the device says, or maybe still by what nicd knows. */
-bool model_has_windows(const struct model *m, const struct m_object *mr, bool *maybe)
+/* Windows stand on this MR. */
+bool model_has_windows(const struct model *m, const struct m_object *mr)
 {
-	bool has = false;
-
-	*maybe = false;
-	for (unsigned i = 0; i < m->n_live; i++) {
-		const struct m_object *o = m->live[i];
-
-		if (o->type != T_MW || o->mr != mr)
-			continue;
-		if (o->state == M_INVALIDATING && !o->tag)
-			*maybe = true;
-		else
-			has = true;
-	}
-	return has;
+	for (unsigned i = 0; i < m->n_live; i++)
+		if (m->live[i]->type == T_MW && m->live[i]->mr == mr && !m->live[i]->left)
+			return true;
+	return false;
 }
 
 static void mw_free(struct m_object *o)
@@ -30,7 +20,7 @@ static void mw_free(struct m_object *o)
 	o->mr = o->qp = NULL;
 	o->remote = o->rights = 0;
 	o->iova = o->length = 0;
-	o->killed = o->tag = o->stuck = false;
+	o->killed = o->tag = o->stuck = o->left = false;
 }
 
 void model_evict(struct model *m, struct m_object *mr)
@@ -45,7 +35,16 @@ void model_evict(struct model *m, struct m_object *mr)
 			model_owe(m, o, EV_REVOKED);
 		if (o->state == M_BOUND || o->state == M_ERROR)
 			model_invalidate(m, o);
+		else
+			model_overtake(o);
 	}
+}
+
+/* One that waits for other work is overtaken; a device that is down is not asked for that. */
+void model_overtake(struct m_object *o)
+{
+	if (o->state == M_INVALIDATING && o->ordered && o->inflight && !model_adapter_up(o->parent))
+		o->left = true;
 }
 
 /* A Qp has ended: the windows of its peer go with it; what is under way the device ends. */
@@ -59,7 +58,8 @@ void model_qp_lost(struct model *m, struct m_object *qp)
 		o->qp = NULL;
 		if (o->state == M_BOUND)
 			model_owe(m, o, EV_REVOKED);
-		if (o->state == M_BOUND || o->state == M_ERROR)
+		/* Told to go with others, and gone before its turn came: nobody drops it any more. */
+		if (o->state == M_BOUND || o->state == M_ERROR || (o->state == M_INVALIDATING && !o->inflight && !o->stuck))
 			mw_free(o);
 	}
 }
@@ -104,6 +104,13 @@ uint32_t model_bound(struct model *m, struct m_object *o, uint32_t status, uint3
 	return BIT(S_SUCCESS);
 }
 
+/* It failed before the device heard of it. */
+void model_bind_failed(struct m_object *o)
+{
+	if (o->state == M_BIND_PENDING)
+		mw_free(o);
+}
+
 /* The peer took it away. */
 bool model_mw_invalidated(struct model *m, struct m_object *o)
 {
@@ -133,7 +140,7 @@ uint32_t model_flags_refused(uint32_t flags, uint32_t taken)
 {
 	bool half = (flags & FLAG_REMOTE_WRITE & ~(uint32_t)FLAG_LOCAL_WRITE) && !(flags & FLAG_LOCAL_WRITE);
 
-	return flags & ~taken || half ? BIT(S_NOT_SUPPORTED) | BIT(S_INVALID_PARAMETER) : 0;
+	return flags & ~taken || half ? BIT(S_INVALID_PARAMETER) : 0;
 }
 
 uint32_t model_rights_of(uint32_t flags)
@@ -172,8 +179,9 @@ uint32_t model_begin_bind(struct model *m, struct m_request *r, uint32_t *maybe)
 		refused |= BIT(S_INVALID_DEVICE_STATE);
 	if (mr->parent != mw->parent)
 		refused |= BIT(S_INVALID_PARAMETER);
-	if (!(rights & RIGHT_REMOTE_READ) && (rights & RIGHT_REMOTE_WRITE) != RIGHT_REMOTE_WRITE)
-		refused |= BIT(S_INVALID_PARAMETER) | BIT(S_NOT_SUPPORTED);
+	/* Local write is no right of a window, but for the half of remote write. */
+	if (!model_remote_rights(rights) || ((rights & RIGHT_WRITE) && (rights & RIGHT_REMOTE_WRITE) != RIGHT_REMOTE_WRITE))
+		refused |= BIT(S_INVALID_PARAMETER);
 	if ((rights & RIGHT_WRITE) && !(mr->rights & RIGHT_WRITE))
 		refused |= BIT(S_ACCESS_VIOLATION);
 	if (!say->length || say->length > UINT64_MAX - say->iova || say->iova < mr->iova || say->iova - mr->iova > mr->length ||
@@ -195,21 +203,20 @@ uint32_t model_begin_bind(struct model *m, struct m_request *r, uint32_t *maybe)
 	return 0;
 }
 
-uint32_t model_begin_invalidate(struct model *m, struct m_request *r, uint32_t *maybe)
+uint32_t model_begin_invalidate(struct model *m, struct m_request *r)
 {
 	struct m_object *o = r->object = model_resolve(m, r, &r->say.ref[0]), *qp = model_resolve(m, r, &r->say.ref[1]);
 	uint32_t refused = model_flags_refused(r->say.flags, FLAG_ANY);
-	bool left;
 
 	if (o->type == T_MR && !o->fast)
-		return BIT(S_INVALID_PARAMETER) | refused | model_work_refused(qp, o->parent);
+		return BIT(S_INVALID_PARAMETER) | (qp ? 0 : BIT(S_INVALID_HANDLE));
+	if (!qp || (o->type != T_MR && o->type != T_MW))
+		return BIT(S_INVALID_HANDLE);
 	refused |= model_work_refused(qp, o->parent);
 	if (o->state != M_VALID && o->state != M_BOUND && o->state != M_ERROR)
 		refused |= BIT(S_INVALID_DEVICE_STATE);
-	if (o->type == T_MR && model_has_windows(m, o, &left))
+	if (o->type == T_MR && model_has_windows(m, o))
 		refused |= BIT(S_DEVICE_BUSY);
-	else if (o->type == T_MR && left)
-		*maybe |= BIT(S_DEVICE_BUSY);
 	if (refused)
 		return refused;
 	o->fence = r->say.flags & FLAG_FENCE;

@@ -47,9 +47,10 @@ bool model_settle_qp(struct model *m, struct m_object *o);
 
 /* ---- model-mw.c, model-fast.c */
 
-bool model_has_windows(const struct model *m, const struct m_object *mr, bool *maybe);
+bool model_has_windows(const struct model *m, const struct m_object *mr);
 /* They go, whatever their owner says. */
 void model_evict(struct model *m, struct m_object *mr);
+void model_overtake(struct m_object *o);
 void model_invalidate(struct model *m, struct m_object *o);
 /* It is being invalidated, and the device has let it go. */
 bool model_dropped(const struct m_object *o);
@@ -61,6 +62,7 @@ uint32_t model_bound(struct model *m, struct m_object *o, uint32_t status, uint3
 uint32_t model_fast_registered(struct model *m, struct m_object *o, uint32_t status, uint32_t local, uint32_t remote);
 void model_reserved(struct model *m, struct m_object *o, uint32_t status, uint32_t local, uint32_t remote);
 void model_fast_failed(struct m_object *o);
+void model_bind_failed(struct m_object *o);
 bool model_mw_invalidated(struct model *m, struct m_object *o);
 bool model_fast_invalidated(struct model *m, struct m_object *o);
 void model_let_qp_go(struct m_object *o);
@@ -70,7 +72,7 @@ uint32_t model_rights_of(uint32_t flags);
 uint32_t model_work_refused(const struct m_object *qp, const struct m_object *pd);
 uint32_t model_begin_create_mw(struct model *m, struct m_request *r, uint32_t *maybe);
 uint32_t model_begin_bind(struct model *m, struct m_request *r, uint32_t *maybe);
-uint32_t model_begin_invalidate(struct model *m, struct m_request *r, uint32_t *maybe);
+uint32_t model_begin_invalidate(struct model *m, struct m_request *r);
 uint32_t model_begin_initialize(struct model *m, struct m_request *r);
 uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_t *maybe);
 

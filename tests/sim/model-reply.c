@@ -136,9 +136,7 @@ static uint32_t allow_who(const struct model *m, const struct m_request *r)
 /* One that the device has not heard of yet waits for memories, and ends with its Qp and its MR, or when others could not have these. */
 static uint32_t allow_work_tag(const struct model *m, const struct m_request *r)
 {
-	if (r->commands)
-		return 0;
-	if (r->verdict)
+	if (r->verdict || r->commands)
 		return r->verdict;
 	return (r->ended & ~BIT(S_SUCCESS)) | BIT(S_CANCELLED) | BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY) | BIT(S_DEVICE_REMOVED);
 }
@@ -476,6 +474,9 @@ static void refused(struct model *m, struct m_request *r, uint32_t status)
 	case CALL_INITIALIZE_FAST_REGISTER:
 	case CALL_FAST_REGISTER:
 		model_fast_failed(o);
+		break;
+	case CALL_BIND_MW:
+		model_bind_failed(o);
 		break;
 	case CALL_REGISTER_MR:
 		if (o->state == M_REGISTERING) {

@@ -10,8 +10,8 @@
 
 /* What a call names, in the order of its fields; `any` of T_ANY names whatever there is. */
 struct takes {
-	enum sim_type type, or_type;
-	enum { NO, MUST, MAY, UNREAD } need;
+	enum sim_type type;
+	enum { NO, MUST, MAY } need;
 };
 static const struct {
 	struct takes refs[3];
@@ -25,35 +25,35 @@ static const struct {
 } calls[CALL_COUNT] = {
 	[CALL_HELLO] = { .gateway = true },
 	[CALL_RESUME] = { .gateway = true, .later = true },
-	[CALL_QUERY_ADAPTER] = { { { T_ADAPTER, 0, MUST } }, .gateway = true },
-	[CALL_QUERY_EXTENSION] = { { { T_ANY, 0, MUST } }, .gateway = true },
+	[CALL_QUERY_ADAPTER] = { { { T_ADAPTER, MUST } }, .gateway = true },
+	[CALL_QUERY_EXTENSION] = { { { T_ANY, MUST } }, .gateway = true },
 	[CALL_ADD_MEMORY] = { .min_fds = 1, .max_fds = 1 },
-	[CALL_CREATE_PD] = { { { T_ADAPTER, 0, MAY } } },
-	[CALL_GET_PRIVILEGED_TOKEN] = { { { T_PD, 0, MAY } }, .later = true },
-	[CALL_CREATE_MR] = { { { T_PD, 0, MUST } } },
-	[CALL_REGISTER_MR] = { { { T_MR, 0, MUST } }, .call = true, .turn = DEVICE, .max_fds = 1 },
-	[CALL_DEREGISTER_MR] = { { { T_MR, 0, MUST } }, .call = true, .turn = DEVICE },
-	[CALL_GET_LOCAL_TOKEN] = { { { T_MR, 0, MUST } } },
-	[CALL_GET_REMOTE_TOKEN] = { { { T_MR, T_MW, MUST } } },
+	[CALL_CREATE_PD] = { { { T_ADAPTER, MAY } } },
+	[CALL_GET_PRIVILEGED_TOKEN] = { { { T_PD, MAY } }, .later = true },
+	[CALL_CREATE_MR] = { { { T_PD, MUST } } },
+	[CALL_REGISTER_MR] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE, .max_fds = 1 },
+	[CALL_DEREGISTER_MR] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE },
+	[CALL_GET_LOCAL_TOKEN] = { { { T_MR, MUST } } },
+	[CALL_GET_REMOTE_TOKEN] = { { { T_ANY, MUST } } },
 	[CALL_QUERY_TOKENS] = { .call = false },
-	[CALL_INITIALIZE_FAST_REGISTER] = { { { T_MR, 0, MUST } }, .call = true, .turn = DEVICE },
-	[CALL_FAST_REGISTER] = { { { T_MR, 0, MUST }, { T_QP, 0, MUST }, { T_MAPPING, 0, MAY } }, .call = true },
-	[CALL_INVALIDATE] = { { { T_MR, T_MW, MUST }, { T_QP, 0, MUST } }, .call = true },
-	[CALL_CREATE_MW] = { { { T_PD, 0, MUST } } },
-	[CALL_BIND_MW] = { { { T_MW, 0, MUST }, { T_MR, 0, MUST }, { T_QP, 0, MUST } }, .call = true },
+	[CALL_INITIALIZE_FAST_REGISTER] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE },
+	[CALL_FAST_REGISTER] = { { { T_MR, MUST }, { T_QP, MUST }, { T_MAPPING, MAY } }, .call = true },
+	[CALL_INVALIDATE] = { { { T_ANY, MUST }, { T_QP, MAY } }, .call = true },
+	[CALL_CREATE_MW] = { { { T_PD, MUST } } },
+	[CALL_BIND_MW] = { { { T_MW, MUST }, { T_MR, MUST }, { T_QP, MUST } }, .call = true },
 	[CALL_BUILD_MAPPING] = { .later = true },
-	[CALL_CONNECT_QP] = { { { T_PD, 0, MUST } }, .call = true, .turn = CONNECT },
-	[CALL_READ] = { { { T_QP, 0, MUST } }, .call = true },
-	[CALL_WRITE] = { { { T_QP, 0, MUST } }, .call = true },
-	[CALL_TRANSFER_LIST] = { { { T_QP, 0, MUST } }, .call = true },
-	[CALL_SEND] = { { { T_QP, 0, MUST } }, .call = true },
-	[CALL_RECEIVE] = { { { T_QP, 0, MUST } }, .call = true, .deferred = true },
-	[CALL_FLUSH] = { { { T_QP, 0, MUST } }, .call = true },
-	[CALL_DISCONNECT] = { { { T_QP, 0, MUST } }, .call = true },
-	[CALL_QUERY_QP] = { { { T_QP, 0, MAY } }, .call = true },
-	[CALL_CREATE_TICKET] = { { { T_MR, 0, MUST } }, .call = true, .turn = DEVICE },
-	[CALL_CREATE_EXPORT] = { { { T_MR, 0, MUST } }, .call = true, .turn = DEVICE },
-	[CALL_CLOSE] = { { { T_ANY, 0, MUST } }, .call = true, .deferred = true, .turn = DEVICE, .gateway = true },
+	[CALL_CONNECT_QP] = { { { T_PD, MUST } }, .call = true, .turn = CONNECT },
+	[CALL_READ] = { { { T_QP, MUST } }, .call = true },
+	[CALL_WRITE] = { { { T_QP, MUST } }, .call = true },
+	[CALL_TRANSFER_LIST] = { { { T_QP, MUST } }, .call = true },
+	[CALL_SEND] = { { { T_QP, MUST } }, .call = true },
+	[CALL_RECEIVE] = { { { T_QP, MUST } }, .call = true, .deferred = true },
+	[CALL_FLUSH] = { { { T_QP, MUST } }, .call = true },
+	[CALL_DISCONNECT] = { { { T_QP, MUST } }, .call = true },
+	[CALL_QUERY_QP] = { { { T_QP, MAY } }, .call = true },
+	[CALL_CREATE_TICKET] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE },
+	[CALL_CREATE_EXPORT] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE },
+	[CALL_CLOSE] = { { { T_ANY, MUST } }, .call = true, .deferred = true, .turn = DEVICE, .gateway = true },
 	[CALL_LIST] = { .call = true, .gateway = true, .bulk = true },
 	[CALL_WHO] = { .call = true, .gateway = true, .bulk = true },
 	[CALL_REVOKE] = { .call = true },
@@ -101,7 +101,7 @@ static void check_ref(struct model *m, struct m_request *r, const struct sim_ref
 {
 	const struct m_object *o;
 
-	if (takes.need == NO || takes.need == UNREAD)
+	if (takes.need == NO)
 		return;
 	if (ref->kind == REF_ABSENT) {
 		if (takes.need == MUST)
@@ -109,7 +109,7 @@ static void check_ref(struct model *m, struct m_request *r, const struct sim_ref
 		return;
 	}
 	o = model_resolve(m, r, ref);
-	if (!o || (takes.type != T_ANY && o->type != takes.type && (!takes.or_type || o->type != takes.or_type)))
+	if (!o || (takes.type != T_ANY && o->type != takes.type))
 		*refused |= BIT(S_INVALID_HANDLE);
 }
 
@@ -151,7 +151,7 @@ uint32_t model_admission(struct model *m, struct m_request *r, bool *waits)
 	for (unsigned i = 0; i < 3; i++)
 		check_ref(m, r, &r->say.ref[i], calls[call].refs[i], &refused);
 	for (unsigned i = 0; i < r->say.n_ranges; i++)
-		check_ref(m, r, &r->say.ranges[i].memory, (struct takes){ T_MEMORY, 0, MAY }, &refused);
+		check_ref(m, r, &r->say.ranges[i].memory, (struct takes){ T_MEMORY, MAY }, &refused);
 	return refused;
 }
 

@@ -83,6 +83,8 @@ struct m_object {
 	/* Window; and MR for fast registration */
 	struct m_object *qp;            /* whose peer may use it, or whose work it is; NULL: it has ended */
 	bool fence;
+	bool ordered;                   /* its drop waits for work of a Qp, unless it is overtaken */
+	bool left;                      /* it stands on no MR any more, and something of it is still under way */
 	bool let_go;                    /* the device has dropped it, and its state is about to follow */
 	/* Qp */
 	bool inbound, gone;
@@ -131,6 +133,7 @@ struct m_command {
 	bool abort;
 	bool receive;
 	bool reserve;                   /* about tokens that grant nothing */
+	bool counts;                    /* and yet: its success says that the tag is gone */
 	bool aside;                     /* beside another one of the same object, whose end counts */
 	struct m_object *qp;            /* in the order of whose work it is */
 	uint64_t buffered;
