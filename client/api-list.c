@@ -92,6 +92,7 @@ static struct nicd_item list_item(const Nicd__Item *from, char **at)
 		.inbound = from->inbound,
 		.alive = from->alive,
 		.qp = from->qp,
+		.fast_register = from->fast_register,
 	};
 }
 

@@ -314,7 +314,7 @@ CALL_TWINS(nicd_mr_register_fd, (struct nicd_mr *mr, int fd, const struct nicd_m
 
 /* --------------------------------------------------------------------------------------------------------------- making */
 
-static int create_start(struct nicd_pd *pd, struct nicd_mr **ret, struct call **call)
+static int create_start(struct nicd_pd *pd, bool fast_register, struct nicd_mr **ret, struct call **call)
 {
 	struct nicd *n = pd->object.n;
 	struct nicd_mr *mr;
@@ -336,6 +336,7 @@ static int create_start(struct nicd_pd *pd, struct nicd_mr **ret, struct call **
 
 		(*call)->makes = true;
 		body.pd = &ref;
+		body.fast_register = fast_register;
 		request.call_case = NICD__REQUEST__CALL_CREATE_MR;
 		request.create_mr = &body;
 		r = call_submit(*call, &request, &dep, 1);
@@ -347,14 +348,14 @@ static int create_start(struct nicd_pd *pd, struct nicd_mr **ret, struct call **
 	return r;
 }
 
-NICD_API int nicd_mr_create(struct nicd_pd *pd, struct nicd_mr **ret)
+static int create_wait(struct nicd_pd *pd, bool fast_register, struct nicd_mr **ret)
 {
 	struct nicd_mr *mr;
 	struct call *call;
 	int r = conn_check_ret(pd->object.n, ret);
 
 	if (r >= 0)
-		r = create_start(pd, &mr, &call);
+		r = create_start(pd, fast_register, &mr, &call);
 	if (r >= 0)
 		r = handle_wait(&mr->object, call);
 	if (r >= 0)
@@ -362,14 +363,34 @@ NICD_API int nicd_mr_create(struct nicd_pd *pd, struct nicd_mr **ret)
 	return r;
 }
 
-NICD_API int nicd_mr_create_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd_callback cb, void *userdata)
+static int create_later(struct nicd_pd *pd, bool fast_register, struct nicd_mr **ret, nicd_callback cb, void *userdata)
 {
 	struct call *call;
 	int r = conn_check_ret(pd->object.n, ret);
 
 	if (r >= 0)
-		r = create_start(pd, ret, &call);
+		r = create_start(pd, fast_register, ret, &call);
 	return r < 0 ? r : call_later(call, cb, userdata);
+}
+
+NICD_API int nicd_mr_create(struct nicd_pd *pd, struct nicd_mr **ret)
+{
+	return create_wait(pd, false, ret);
+}
+
+NICD_API int nicd_mr_create_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd_callback cb, void *userdata)
+{
+	return create_later(pd, false, ret, cb, userdata);
+}
+
+NICD_API int nicd_mr_create_fast(struct nicd_pd *pd, struct nicd_mr **ret)
+{
+	return create_wait(pd, true, ret);
+}
+
+NICD_API int nicd_mr_create_fast_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd_callback cb, void *userdata)
+{
+	return create_later(pd, true, ret, cb, userdata);
 }
 
 static int new_start(struct nicd_pd *pd, const struct nicd_mr_attr *attr, struct nicd_mr **ret, struct call **call)
@@ -377,7 +398,7 @@ static int new_start(struct nicd_pd *pd, const struct nicd_mr_attr *attr, struct
 	struct nicd_mr *mr;
 	struct mr_plan plan;
 	struct call *create;
-	int r = create_start(pd, &mr, &create);
+	int r = create_start(pd, false, &mr, &create);
 
 	if (r < 0)
 		return r;

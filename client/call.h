@@ -66,7 +66,7 @@ struct call_table {
 	uint32_t mask, used, last;
 };
 
-enum { CALL_DEPS = 17 };                 /* an MR and 16 memories */
+enum { CALL_DEPS = 19 };                 /* an MR, a Qp, a mapping and 16 memories */
 
 /* `object` may be NULL. The errors of conn_check, -ENOMEM. */
 int call_new(struct call **ret, struct nicd *n, struct object *object,

@@ -748,6 +748,55 @@ NICD_API int nicd_qp_post(struct nicd_qp *qp, const struct nicd_work_attr *attr,
 NICD_API int nicd_qp_post_async(struct nicd_qp *qp, const struct nicd_work_attr *attr, struct nicd_completion *ret,
 				nicd_callback cb, void *userdata);
 
+/* -------------------------------------------------------------------------------------------------------- fast register */
+
+/* What to register fast: `length` bytes from first_byte_offset in the first page of the ranges on. */
+struct nicd_fast_attr {
+	uint32_t size;
+	uint32_t flags;                  /* NICD_OP_REMOTE_READ, _LOCAL_WRITE, _REMOTE_WRITE, _READ_SINK; _SILENT_SUCCESS, _READ_FENCE, _DEFER */
+	struct nicd_qp *qp;              /* connected, of the MR's PD */
+	const struct nicd_range *ranges; /* pages of 4,096 bytes: each begins at one, and only the last may end inside one */
+	uint32_t n_ranges;               /* 1 to 16 */
+	uint32_t first_byte_offset;      /* bytes, < 4,096 */
+	uint64_t length;                 /* bytes, > 0, within the ranges */
+	uint64_t iova;                   /* not 0; its offset in the page is first_byte_offset */
+	uint64_t reserved;               /* 0 */
+};
+
+/*
+ * Makes a fast-register MR (state CREATED): for nicd_mr_init_fast_register, nicd_mr_fast_register and nicd_mr_invalidate, and never for
+ * nicd_mr_register (-EINVAL, MR_KIND). NDK: NdkCreateMr, FastRegister TRUE (nc-ndkpi-ndk_fn_create_mr).
+ */
+NICD_API int nicd_mr_create_fast(struct nicd_pd *pd, struct nicd_mr **ret);
+NICD_API int nicd_mr_create_fast_async(struct nicd_pd *pd, struct nicd_mr **ret, nicd_callback cb, void *userdata);
+/*
+ * CREATED → FREE, for registrations of up to `pages` pages of 4,096 bytes (1 to max_fast_pages of the adapter, else -E2BIG, PAGE_COUNT), which may
+ * ask for remote rights if remote_access is not 0. In FREE again with other arguments, too. The MR has tokens from now on, but while it is
+ * FREE they grant nothing. -EBUSY: in another state (MR_STATE). NDK: NdkInitializeFastRegisterMr
+ * (nc-ndkpi-ndk_fn_initialize_fast_register_mr).
+ */
+NICD_API int nicd_mr_init_fast_register(struct nicd_mr *mr, uint32_t pages, int remote_access);
+NICD_API int nicd_mr_init_fast_register_async(struct nicd_mr *mr, uint32_t pages, int remote_access, nicd_callback cb, void *userdata);
+/*
+ * FREE → VALID, as work of the Qp: after what was posted on it before and has not read its memory yet, with NICD_OP_READ_FENCE also after
+ * its reads. Each one has new tokens: nicd_mr_local_token() and so on tell them. With remote rights a peer may invalidate it by a
+ * message, and NICD_EVENT_REMOTE_INVALIDATED tells. Errors, all before anything is sent to the device: -EBUSY (MR_STATE), -EINVAL
+ * (PAGES_BEYOND, FIRST_BYTE, LENGTH_ZERO, LENGTH_BEYOND, IOVA_ZERO, IOVA_MISFIT, PD_MISMATCH), -EOVERFLOW, -EACCES (NO_REMOTE_ACCESS,
+ * MEMORY_READ_ONLY), -ENOTCONN (QP_STATE), -EDQUOT. After that: -ECONNRESET, -ECANCELED: the Qp ended first. NDK: NdkFastRegister
+ * (nc-ndkpi-ndk_fn_fast_register).
+ */
+NICD_API int nicd_mr_fast_register(struct nicd_mr *mr, const struct nicd_fast_attr *attr);
+NICD_API int nicd_mr_fast_register_async(struct nicd_mr *mr, const struct nicd_fast_attr *attr, nicd_callback cb, void *userdata);
+/*
+ * VALID → FREE, as work of this Qp, which may be another one of the PD. Success says that nobody can touch the memory by these tokens
+ * any more. `flags`: NICD_OP_SILENT_SUCCESS, _READ_FENCE, _DEFER. `ret` may be NULL. Errors: -EBUSY (MR_STATE: not VALID, maybe because a
+ * peer was faster; WINDOW_BOUND), -EINVAL (MR_KIND, PD_MISMATCH), -ENOTCONN (QP_STATE), -EINPROGRESS as for nicd_mr_deregister(), -EIO
+ * (DEVICE_FAILED: try again). NDK: NdkInvalidate (nc-ndkpi-ndk_fn_invalidate).
+ */
+NICD_API int nicd_mr_invalidate(struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret);
+NICD_API int nicd_mr_invalidate_async(struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret, nicd_callback cb,
+				      void *userdata);
+
 /* ------------------------------------------------------------------------------------------------------------ windows */
 
 /* What to bind. */
@@ -890,6 +939,8 @@ struct nicd_item {
 	uint64_t until_ns;       /* 0: no end */
 	uint32_t inbound, alive; /* 1 or 0 */
 	uint64_t qp;             /* window: serial of the Qp whose peer may use it */
+	uint32_t fast_register;  /* MR: 1 or 0 */
+	uint32_t reserved;
 };
 
 /*

@@ -49,6 +49,11 @@ static void list_type(struct nicctl_table *table, const struct nicd_item *item)
 	nicctl_cell(table, item->type < sizeof(names) / sizeof(names[0]) ? names[item->type] : NULL);
 }
 
+static void list_kind_of_mr(struct nicctl_table *table, const struct nicd_item *item)
+{
+	nicctl_cell(table, item->fast_register ? "fast" : "normal");
+}
+
 struct list_column {
 	struct nicctl_column column;
 	list_cell cell;
@@ -93,6 +98,7 @@ static const struct list_kind list_kinds[] = {
 		{ { "ACCOUNT", NICCTL_TEXT }, list_account },
 		{ { "SESSION", NICCTL_NUMBER }, list_session },
 		{ { "PD", NICCTL_NUMBER }, list_parent },
+		{ { "KIND", NICCTL_TEXT }, list_kind_of_mr },
 		{ { "STATE", NICCTL_TEXT }, list_state },
 		{ { "SIZE", NICCTL_NUMBER }, list_size },
 		{ { "IOVA", NICCTL_TEXT }, list_iova },

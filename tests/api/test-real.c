@@ -849,6 +849,78 @@ static void test_window(void **state)
 	nicd_set_event_callback(n, NULL, NULL);
 }
 
+static int read_fast(const struct world *w, const struct nicd_mr *mr)
+{
+	struct nicd_transfer t = transfer(w, 0, 0, 64);
+
+	t.remote_token = nicd_mr_remote_token(mr);
+	t.remote_addr = nicd_mr_iova(mr);
+	return nicd_qp_read(w->qp, &t, NULL);
+}
+
+/* mutation: fast_start with Qp and MR exchanged, or without the offset; invalidate_finish that keeps the tokens */
+static void test_fast_register(void **state)
+{
+	struct world *w = *state;
+	struct nicd *n = w->owner.n;
+	struct nicd_receipt receipt = { .size = sizeof(receipt) };
+	struct nicd_ticket_attr door = { .size = sizeof(door), .uses = 2 };
+	struct nicd_range range = { .offset = 4096, .length = 8192 };
+	struct nicd_fast_attr attr = {
+		.size = sizeof(attr), .flags = NICD_OP_REMOTE_READ, .ranges = &range, .n_ranges = 1, .first_byte_offset = 100,
+		.length = 1000, .iova = 0x10000000064 };
+	struct nicd_mr_attr normal = { .size = sizeof(normal), .buffer = w->owner.buffer };
+	struct window_news news = { 0 };
+	struct ended valid = { 0 }, ended = { 0 };
+	struct nicd_qp *inbound;
+	struct nicd_ticket *ticket;
+	uint32_t reserved, token;
+	struct nicd_mr *mr;
+
+	nicd_set_event_callback(n, on_window, &news);
+	must(n, nicd_ticket_create(w->owner.mr, &door, &ticket));
+	connect_to(w, nicd_ticket_locator(ticket));
+	must(n, nicd_memory_add(n, nicd_buffer_fd(w->owner.buffer), &range.memory));
+	while (!news.connected)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	must(n, nicd_qp_open(n, news.connected, &inbound));
+	must(n, nicd_mr_create_fast(w->owner.pd, &mr));
+	assert_int_equal(nicd_mr_register(mr, &normal), -EINVAL);
+	assert_int_equal(nicd_mr_init_fast_register(w->owner.mr, 4, 1), -EINVAL);
+	assert_int_equal(nicd_mr_init_fast_register(mr, 1 << 20, 1), -E2BIG);
+	must(n, nicd_mr_init_fast_register(mr, 4, 1));
+	must(n, nicd_mr_get_remote_token(mr, &reserved));
+	assert_int_equal(reserved, nicd_mr_remote_token(mr));
+	assert_int_equal(nicd_mr_fast_register(mr, &attr), -EINVAL);   /* without a Qp */
+	attr.qp = inbound;
+	must(n, nicd_mr_fast_register(mr, &attr));
+	assert_int_not_equal(nicd_mr_remote_token(mr), reserved);
+	assert_int_equal(nicd_mr_iova(mr), attr.iova);
+	assert_int_equal(nicd_mr_length(mr), 1000);
+	assert_int_equal(nicd_mr_generation(mr), 1);
+	memcpy(w->owner.bytes + 4096 + 100, "fast", 5);
+	must(w->peer.n, read_fast(w, mr));
+	assert_string_equal(w->peer.bytes, "fast");
+	assert_int_equal(nicd_mr_fast_register(mr, &attr), -EBUSY);
+	must(n, nicd_mr_invalidate(mr, inbound, 0, &receipt));
+	assert_int_equal(receipt.serial, nicd_mr_serial(mr));
+	assert_int_equal(nicd_mr_remote_token(mr), 0);
+	must(n, nicd_mr_get_remote_token(mr, &token));
+	assert_int_equal(token, reserved);
+	assert_int_equal(nicd_mr_invalidate(mr, inbound, 0, NULL), -EBUSY);
+
+	/* One after the other without waiting. */
+	must(n, nicd_mr_fast_register_async(mr, &attr, on_ended, &valid));
+	must(n, nicd_mr_invalidate_async(mr, inbound, NICD_OP_READ_FENCE, NULL, on_ended, &ended));
+	while (!ended.called)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	must(n, valid.error);
+	must(n, ended.error);
+	must(n, nicd_mr_fast_register(mr, &attr));
+	must(n, nicd_mr_close(mr));
+	nicd_set_event_callback(n, NULL, NULL);
+}
+
 /* mutation: ledger_totals without the sessions */
 /* mutation: NICD_OPEN_ADMIN ignored */
 static void test_ledger(void **state)
@@ -898,6 +970,7 @@ int main(void)
 		test(test_lists),
 		test(test_extensions),
 		test(test_window),
+		test(test_fast_register),
 		test(test_ledger),
 	};
 

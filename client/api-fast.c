@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fast-register memory regions. A handle of theirs is a struct nicd_mr like any other, and remembers what the last fast registration
+ * answered. What the memory is in use for nicd knows alone: it may be invalidated by a peer, whom nobody asks here.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "client/api.h"
+#include "client/attr.h"
+
+static int fast_finish(struct call *call, const Nicd__Reply *reply, int error)
+{
+	struct nicd_mr *mr = (struct nicd_mr *)call->object;
+
+	if (error < 0 || !reply)
+		return error;
+	if (reply->result_case != NICD__REPLY__RESULT_MR)
+		return -EPROTO;
+	mr->local_token = reply->mr->local_token;
+	mr->remote_token = reply->mr->remote_token;
+	mr->iova = reply->mr->iova;
+	mr->length = reply->mr->length;
+	mr->flags = reply->mr->flags;
+	mr->generation = reply->mr->generation;
+	return 0;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- initialize */
+
+static int init_start(struct nicd_mr *mr, uint32_t pages, int remote_access, struct call **call)
+{
+	Nicd__InitializeFastRegister body = NICD__INITIALIZE_FAST_REGISTER__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+	Nicd__Ref ref = NICD__REF__INIT;
+	struct object *dep = &mr->object;
+	int r = call_new(call, mr->object.n, &mr->object, fast_finish);
+
+	if (r < 0)
+		return r;
+	body.mr = &ref;
+	body.adapter_page_count = pages;
+	body.remote_access = remote_access;
+	request.call_case = NICD__REQUEST__CALL_INITIALIZE_FAST_REGISTER;
+	request.initialize_fast_register = &body;
+	(*call)->order = CALL_SETTLES_MR;
+	return call_submit(*call, &request, &dep, 1);
+}
+
+CALL_TWINS(nicd_mr_init_fast_register, (struct nicd_mr *mr, uint32_t pages, int remote_access),
+	   init_start(mr, pages, remote_access, &call))
+
+/* -------------------------------------------------------------------------------------------------------- fast register */
+
+enum { FIRST_RANGE = 3 };
+
+/* What to register, in the protocol's words. */
+struct fast_plan {
+	Nicd__Ref refs[2 + MR_RANGES];   /* the MR, the Qp, the memories */
+	Nicd__Range ranges[MR_RANGES];
+	Nicd__Range *pointers[MR_RANGES];
+	Nicd__FastRegister body;
+	struct object *deps[FIRST_RANGE + MR_RANGES];   /* as the fields of the request: the MR, the Qp, no mapping, the memories */
+};
+
+static int plan_make(struct fast_plan *plan, struct nicd_mr *mr, const struct nicd_fast_attr *attr)
+{
+	struct nicd *n = mr->object.n;
+
+	if (!attr->qp || attr->qp->object.n != n || attr->reserved || (attr->n_ranges > 0 && !attr->ranges))
+		return conn_fail(n, ERROR_ARGUMENT, 0, 0);
+	if (attr->n_ranges < 1 || attr->n_ranges > MR_RANGES)
+		return conn_refuse(n, NICD_R_COUNT, MR_RANGES, attr->n_ranges);
+	for (unsigned i = 0; i < 2 + attr->n_ranges; i++)
+		nicd__ref__init(&plan->refs[i]);
+	nicd__fast_register__init(&plan->body);
+	plan->deps[0] = &mr->object;
+	plan->deps[1] = &attr->qp->object;
+	plan->deps[2] = NULL;
+	plan->body.mr = &plan->refs[0];
+	plan->body.qp = &plan->refs[1];
+	plan->body.first_byte_offset = attr->first_byte_offset;
+	plan->body.length = attr->length;
+	plan->body.iova = attr->iova;
+	plan->body.flags = attr->flags;
+	plan->body.n_ranges = attr->n_ranges;
+	plan->body.ranges = plan->pointers;
+	for (unsigned i = 0; i < attr->n_ranges; i++) {
+		if (!attr->ranges[i].memory || attr->ranges[i].memory->object.n != n)
+			return conn_fail(n, ERROR_ARGUMENT, 0, 0);
+		nicd__range__init(&plan->ranges[i]);
+		plan->ranges[i].memory = &plan->refs[2 + i];
+		plan->ranges[i].offset = attr->ranges[i].offset;
+		plan->ranges[i].length = attr->ranges[i].length;
+		plan->pointers[i] = &plan->ranges[i];
+		plan->deps[FIRST_RANGE + i] = &attr->ranges[i].memory->object;
+	}
+	return 0;
+}
+
+/* The silence is ours: later calls may wait for the answer, which nicd would hold back until it hears from us again. */
+static void fast_silence(struct call *call, uint32_t *flags, bool waits)
+{
+	call_silence(call, flags, waits);
+	*flags &= ~(uint32_t)NICD_OP_SILENT_SUCCESS;
+}
+
+static int fast_start(struct nicd_mr *mr, const struct nicd_fast_attr *user_attr, bool waits, struct call **call)
+{
+	Nicd__Request request = NICD__REQUEST__INIT;
+	struct nicd *n = mr->object.n;
+	struct nicd_fast_attr attr;
+	struct fast_plan plan;
+	int r = conn_check(n);
+
+	if (r >= 0)
+		r = attr_get(&n->error, &attr, sizeof(attr), sizeof(attr), user_attr);
+	if (r >= 0)
+		r = plan_make(&plan, mr, &attr);
+	if (r >= 0)
+		r = call_new(call, n, &mr->object, fast_finish);
+	if (r < 0)
+		return r;
+	fast_silence(*call, &plan.body.flags, waits);
+	request.call_case = NICD__REQUEST__CALL_FAST_REGISTER;
+	request.fast_register = &plan.body;
+	(*call)->order = CALL_SETTLES_MR;
+	return call_submit(*call, &request, plan.deps, FIRST_RANGE + attr.n_ranges);
+}
+
+CALL_TWINS(nicd_mr_fast_register, (struct nicd_mr *mr, const struct nicd_fast_attr *attr), fast_start(mr, attr, waits, &call))
+
+/* ----------------------------------------------------------------------------------------------------------- invalidate */
+
+static int invalidate_finish(struct call *call, const Nicd__Reply *reply, int error)
+{
+	struct nicd_mr *mr = (struct nicd_mr *)call->object;
+
+	if (call->silent && error == 0)
+		call->ret = NULL;
+	error = receipt_finish(call, reply, error);
+	if (error == 0 || error == -EINPROGRESS) {
+		mr->local_token = mr->remote_token = mr->flags = 0;
+		mr->iova = mr->length = 0;
+	}
+	return error;
+}
+
+static int invalidate_start(struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret, bool waits,
+			    struct call **call)
+{
+	Nicd__Ref refs[2] = { NICD__REF__INIT, NICD__REF__INIT };
+	Nicd__Invalidate body = NICD__INVALIDATE__INIT;
+	Nicd__Request request = NICD__REQUEST__INIT;
+	struct nicd *n = mr->object.n;
+	struct object *deps[2] = { &mr->object, qp ? &qp->object : NULL };
+	int r = attr_check(n, ret, sizeof(*ret));
+
+	if (r >= 0 && (!qp || qp->object.n != n))
+		r = conn_fail(n, ERROR_ARGUMENT, 0, 0);
+	if (r >= 0)
+		r = call_new(call, n, &mr->object, invalidate_finish);
+	if (r < 0)
+		return r;
+	(*call)->ret = ret;
+	(*call)->order = CALL_SETTLES;
+	fast_silence(*call, &flags, waits);
+	body.object = &refs[0];
+	body.qp = &refs[1];
+	body.flags = flags;
+	request.call_case = NICD__REQUEST__CALL_INVALIDATE;
+	request.invalidate = &body;
+	return call_submit(*call, &request, deps, 2);
+}
+
+CALL_TWINS(nicd_mr_invalidate, (struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret),
+	   invalidate_start(mr, qp, flags, ret, waits, &call))
