@@ -25,8 +25,6 @@ FACTS = {
         "soft": Value("disconnected", "iWARP ends the stream after a Terminate (RFC 5040, 7.2); NDKPI leaves it to the provider")}),
     "message_too_long": Fact("what ends a message that is longer than the receive", {
         "soft": Value({"sender": "REMOTE_RECEIVE", "receiver": "RECEIVE_TOO_SMALL"}, "DDP's untagged buffer model (RFC 5041, 7.1)")}),
-    "window_kind": Fact("a memory window is", {
-        "soft": Value("a tag of its own, for the peer of one stream", "type 2 in all that NDKPI can see")}),
     "max_inbound_read": Fact("MaxInboundReadLimit", {"soft": Value(64, "reads that one stream's peer may have under way")}),
 }
 

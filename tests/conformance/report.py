@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from cells import CLOSED, KINDS, NEWS, TABLE, describe
+from cells import CELLS, CLOSED, KINDS, NEWS, TABLE, describe
 from providers import FACTS, PROVIDERS
 from rules import PAGES, RULES
 
@@ -36,7 +36,7 @@ it about from outside, `tests/unit/nic` does.
 
 class Results:
     def __init__(self):
-        self.tests = {}       # rule -> names of its cases, in order
+        self.tests = {}       # rule -> names of its cases
         self.outcomes = {}    # (rule, provider) -> all passed
         self.cells = {}       # (kind, state, step, provider) -> passed
         self.partial = False  # not all of the suite is run
@@ -67,7 +67,15 @@ class Results:
         return self.outcomes.get((rule, provider), False)
 
     def text(self):
-        return "\n".join([HEAD, *self._pages(), *self._cells(), *self._facts(), *self._differences()]) + "\n"
+        return "\n".join([HEAD, *self._summary(), *self._pages(), *self._cells(), *self._facts(), *self._differences()]) + "\n"
+
+    def _summary(self):
+        yield f"{len(RULES)} rules, of which nicd differs in {sum(1 for r in RULES.values() if r.why)} on purpose; {len(CELLS)} cells. Passed: "
+        for provider in PROVIDERS:
+            rules = sum(self.ok(rule, provider.name) for rule in RULES)
+            cells = sum(self.cells.get((*cell, provider.name), False) for cell in CELLS)
+            yield f"- {provider.name}: {rules} rules, {cells} cells"
+        yield ""
 
     def _pages(self):
         names = [p.name for p in PROVIDERS]
@@ -76,7 +84,7 @@ class Results:
             yield f"| rule | what it says | who | test | {' | '.join(names)} |"
             yield "|---" * (4 + len(names)) + "|"
             for rule in page.rules:
-                tests = "<br>".join(f"`{t}`" for t in self.tests.get(rule.id, ["none"]))
+                tests = "<br>".join(f"`{t}`" for t in sorted(self.tests.get(rule.id, ["none"])))
                 results = " | ".join("ok" if self.ok(rule.id, n) else "**FAILS**" for n in names)
                 yield f"| {rule.id} | {rule.says} | {'differs' if rule.why else rule.who} | {tests} | {results} |"
             yield ""

@@ -207,7 +207,7 @@ def test_in_order(o):
 # ---- invalidating
 
 @rule("invalidate.fast", "invalidate.twice", "invalidate.kills", "deregister-mr.quiescent")
-def test_invalidate(o):
+def test_invalidate(o, provider):
     # mutation: answer before the device; let a FREE one be invalidated
     mr = o.fast()
     o.refused(pb.Invalidate(object=ref(mr), qp=ref(o.qp)), "MR_STATE", pb.INVALID_DEVICE_STATE)
@@ -219,6 +219,7 @@ def test_invalidate(o):
         o.refused(pb.Invalidate(object=ref(mr), qp=ref(o.qp)), "MR_STATE", pb.INVALID_DEVICE_STATE)
     qp, _ = other_connection(o.pair)
     o.peer_refused(pb.Read, token, connection=qp)
+    assert provider.expect("qp_after_error") == "disconnected"
     o.pair.await_disconnected(qp)
 
 

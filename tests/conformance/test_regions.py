@@ -160,20 +160,21 @@ def test_rights(o):
 @rule("register-mr.rights-hold", "write.rights")
 @pytest.mark.parametrize("flags, reads, writes", [(0, False, False), (LOCAL_WRITE, False, False), (REMOTE_READ, True, False),
                                                   (REMOTE_WRITE, False, True), (REMOTE_READ | REMOTE_WRITE, True, True)])
-def test_rights_hold(o, flags, reads, writes):
+def test_rights_hold(o, provider, flags, reads, writes):
     # mutation: look at one right for both operations
     tokens = o.normal(flags)
     token = tokens.remote_token or tokens.local_token
+    why = provider.expect("remote_errors")["rights" if tokens.remote_token else "token"]
     before = o.buffer.bytes()
     if reads:
         o.can_read(token)
     else:
-        o.peer_refused(pb.Read, token)
+        o.peer_refused(pb.Read, token, why=why)
     if writes:
         o.can_write(token)
         assert o.buffer[:PAGE] == b"\x5a" * PAGE
     else:
-        o.peer_refused(pb.Write, token)
+        o.peer_refused(pb.Write, token, why=why)
         assert o.buffer.bytes() == before
 
 
