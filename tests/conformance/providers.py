@@ -19,8 +19,9 @@ FACTS = {
     "read_local_invalidate": Fact("NDK_OP_FLAG_RDMA_READ_LOCAL_INVALIDATE is carried out", {
         "soft": Value(False, "the adapter flag is not set, so the operation flag is ignored, as NdkRead says")}),
     "remote_errors": Fact("what an initiator hears when the peer's memory does not allow what it asked for", {
-        "soft": Value({"token": "REMOTE_TOKEN", "range": "REMOTE_RANGE", "rights": "REMOTE_RIGHTS"},
-                      "nicd-soft's Terminate messages say which it was (RFC 5040, 8.1)")}),
+        "soft": Value({"token": "REMOTE_TOKEN", "range": "REMOTE_RANGE", "rights to read": "REMOTE_RIGHTS", "rights to write": "REMOTE_TOKEN"},
+                      "the peer's Terminate says which it was (RFC 5040, 4.8); for a write it is DDP's, which knows no rights but only an "
+                      "STag that is not valid (RFC 5041, 7.1)")}),
     "qp_after_error": Fact("a Qp after a work request that failed at the peer", {
         "soft": Value("disconnected", "iWARP ends the stream after a Terminate (RFC 5040, 7.2); NDKPI leaves it to the provider")}),
     "message_too_long": Fact("what ends a message that is longer than the receive", {

@@ -164,17 +164,17 @@ def test_rights_hold(o, provider, flags, reads, writes):
     # mutation: look at one right for both operations
     tokens = o.normal(flags)
     token = tokens.remote_token or tokens.local_token
-    why = provider.expect("remote_errors")["rights" if tokens.remote_token else "token"]
+    why = provider.expect("remote_errors")
     before = o.buffer.bytes()
     if reads:
         o.can_read(token)
     else:
-        o.peer_refused(pb.Read, token, why=why)
+        o.peer_refused(pb.Read, token, why=why["rights to read" if tokens.remote_token else "token"])
     if writes:
         o.can_write(token)
         assert o.buffer[:PAGE] == b"\x5a" * PAGE
     else:
-        o.peer_refused(pb.Write, token, why=why)
+        o.peer_refused(pb.Write, token, why=why["rights to write" if tokens.remote_token else "token"])
         assert o.buffer.bytes() == before
 
 
