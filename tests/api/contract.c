@@ -11,7 +11,7 @@
 
 #include "tests/api/work.h"
 
-enum { ROUNDS = 4, THREADS = 2 };
+enum { ROUNDS = 2, THREADS = 2 };
 
 struct thread {
 	pthread_t id;
