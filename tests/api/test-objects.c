@@ -412,8 +412,145 @@ static void fake_reply_completion(struct fake *fake, uint32_t id, uint32_t faile
 	fake_send(fake);
 }
 
+static struct nicd_qp *connect_qp(struct world *w, uint32_t id)
+{
+	struct nicd_connect_attr attr = { .size = sizeof(attr), .locator = "nicd1:x" };
+	Nicd__QpInfo info = NICD__QP_INFO__INIT;
+	Nicd__Reply reply = NICD__REPLY__INIT;
+	struct nicd_qp *qp = NULL;
+
+	info.id = 105;
+	info.serial = 1105;
+	info.peer = (char *)"127.0.0.2:7190";
+	reply.id = id;
+	reply.result_case = NICD__REPLY__RESULT_QP;
+	reply.qp = &info;
+	fake_reply(w->fake, &reply);
+	fake_send(w->fake);
+	assert_int_equal(nicd_qp_connect(w->pd, &attr, &qp), 0);
+	fake_read(w->fake);
+	return qp;
+}
+
+/* Each request has one answer; of the success of a silent one nobody hears, and nothing is written. */
+static void test_silent(void **state)
+{
+	const struct nicd_transfer list[2] = { { .length = 3 }, { .length = 4 } };
+	struct nicd_work_attr attr = {
+		.size = sizeof(attr), .operation = NICD_WORK_WRITE, .transfers = list, .count = 1, .flags = NICD_OP_SILENT_SUCCESS,
+	};
+	struct nicd_completion completion[4] = { { 0 } };
+	struct told told[4] = { 0 };
+	const Nicd__Frame *frame;
+	struct nicd_qp *qp;
+	struct world w;
+
+	make_world(&w, *state);
+	qp = connect_qp(&w, 5);
+	for (int i = 0; i < 4; i++) {
+		completion[i].size = sizeof(completion[i]);
+		completion[i].entries = 77;
+		attr.count = i == 3 ? 2 : 1;
+		attr.flags = i == 2 ? NICD_OP_READ_FENCE : NICD_OP_SILENT_SUCCESS | NICD_OP_DEFER;
+		assert_int_equal(nicd_qp_post_async(qp, &attr, &completion[i], tell, &told[i]), 0);
+	}
+	assert_int_equal(nicd_flush(w.fake->n), 0);
+	frame = fake_read(w.fake);
+	assert_int_equal(frame->n_requests, 4);
+	/* mutation: lose flags on the way */
+	assert_int_equal(frame->requests[0]->write->flags, 0x201);
+	assert_int_equal(frame->requests[2]->write->flags, 2);
+	assert_int_equal(frame->requests[3]->call_case, NICD__REQUEST__CALL_TRANSFER_LIST);
+	assert_int_equal(frame->requests[3]->transfer_list->flags, 0x201);
+	fake_reply_completion(w.fake, 6, 0);
+	fake_reply_completion(w.fake, 7, 2);
+	fake_reply_completion(w.fake, 8, 0);
+	fake_reply_completion(w.fake, 9, 0);
+	/* mutation: call back for silent successes */
+	assert_int_equal(nicd_dispatch(w.fake->n, -1), 2);
+	assert_int_equal(nicd_dispatch(w.fake->n, 0), 0);
+	assert_int_equal(told[0].called + told[3].called, 0);
+	assert_int_equal(completion[0].entries, 77);
+	assert_int_equal(completion[3].entries, 77);
+	/* mutation: be silent about failures */
+	assert_int_equal(told[1].called, 1);
+	assert_int_equal(told[1].error, -EREMOTEIO);
+	assert_int_equal(completion[1].entries, 2);
+	assert_int_equal(told[2].error, 0);
+	assert_int_equal(completion[2].entries, 3);
+	/* Whoever waits is not silent: it would wait for ever. mutation: send the flag */
+	attr.flags = NICD_OP_SILENT_SUCCESS | NICD_OP_READ_FENCE;
+	attr.count = 1;
+	fake_reply_completion(w.fake, 10, 0);
+	assert_int_equal(nicd_qp_post(qp, &attr, &completion[0]), 0);
+	assert_int_equal(fake_read(w.fake)->requests[0]->write->flags, NICD_OP_READ_FENCE);
+	assert_int_equal(completion[0].entries, 3);
+	/* In flight when the connection goes: told, though silent. */
+	attr.flags = NICD_OP_SILENT_SUCCESS;
+	assert_int_equal(nicd_qp_post_async(qp, &attr, NULL, tell, &told[0]), 0);
+	assert_int_equal(nicd_flush(w.fake->n), 0);
+	fake_hang_up(w.fake);
+	nicd_dispatch(w.fake->n, 0);
+	assert_int_equal(told[0].called, 1);
+	assert_int_equal(told[0].error, -ECONNRESET);
+}
+
+/* What is wrong on this side is refused here; what is sent is what was given. */
+static void test_post(void **state)
+{
+	const struct nicd_transfer list[2] = { { .length = 3 }, { .length = NICD_INLINE + 1 } };
+	const struct nicd_message message = { .length = 5, .flags = NICD_OP_SOLICIT_EVENT };
+	struct nicd_work_attr attr = { .size = sizeof(attr), .operation = NICD_WORK_WRITE, .transfers = list, .count = 1 };
+	struct nicd_qp *qp;
+	struct world w;
+	const Nicd__Frame *frame;
+	char data[8] = "bytes...";
+
+	make_world(&w, *state);
+	qp = connect_qp(&w, 5);
+	attr.flags = NICD_OP_INLINE;
+	/* mutation: read bytes where none were given */
+	assert_int_equal(nicd_qp_post(qp, &attr, NULL), -EINVAL);
+	attr.inline_data = data;
+	attr.transfers = &list[1];
+	/* mutation: read as many as it says, however many these are */
+	assert_int_equal(nicd_qp_post(qp, &attr, NULL), -EINVAL);
+	assert_string_equal(nicd_last_error(w.fake->n)->name, "INLINE_LENGTH");
+	assert_int_equal(nicd_last_error(w.fake->n)->limit, NICD_INLINE);
+	attr.operation = 4;
+	assert_int_equal(nicd_qp_post(qp, &attr, NULL), -EINVAL);
+	attr.operation = NICD_WORK_SEND;
+	/* mutation: no look at whether there is a message */
+	assert_int_equal(nicd_qp_post(qp, &attr, NULL), -EINVAL);
+	attr.operation = NICD_WORK_RECEIVE;
+	attr.message = &message;
+	assert_int_equal(nicd_qp_post(qp, &attr, NULL), -EINVAL);
+	attr.operation = NICD_WORK_READ;
+	attr.transfers = NULL;
+	attr.message = NULL;
+	assert_int_equal(nicd_qp_post(qp, &attr, NULL), -EINVAL);
+	fake_silent(w.fake);
+
+	attr.transfers = list;
+	attr.operation = NICD_WORK_WRITE;
+	assert_int_equal(nicd_qp_post_async(qp, &attr, NULL, NULL, NULL), 0);
+	attr.operation = NICD_WORK_SEND;
+	attr.message = &message;
+	assert_int_equal(nicd_qp_post_async(qp, &attr, NULL, NULL, NULL), 0);
+	memset(data, 0, sizeof(data));
+	assert_int_equal(nicd_flush(w.fake->n), 0);
+	frame = fake_read(w.fake);
+	/* mutation: borrow the bytes until they are sent */
+	assert_int_equal(frame->requests[0]->write->inline_data.len, 3);
+	assert_memory_equal(frame->requests[0]->write->inline_data.data, "byt", 3);
+	assert_int_equal(frame->requests[1]->send->inline_data.len, 5);
+	assert_memory_equal(frame->requests[1]->send->inline_data.data, "bytes", 5);
+	/* mutation: the flags of the message or of the request alone */
+	assert_int_equal(frame->requests[1]->send->flags, NICD_OP_INLINE | NICD_OP_SOLICIT_EVENT);
+}
+
 /* mutation: work_finish returning before it reads the completion of a failure */
-/* mutation: list_start without the check of count */
+/* mutation: post_check without the check of count */
 static void test_transfers(void **state)
 {
 	struct world w;
@@ -794,6 +931,8 @@ int main(void)
 		test_open(test_closing_lets_go),
 		test_open(test_query_tokens),
 		test_open(test_transfers),
+		test_open(test_silent),
+		test_open(test_post),
 		test_open(test_doors),
 		test_open(test_list),
 		test_open(test_list_empty_pages),

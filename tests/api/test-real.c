@@ -388,7 +388,52 @@ static void test_messages(void **state)
 	nicd_set_event_callback(n, NULL, NULL);
 }
 
-/* mutation: list_encode stopping after the first entry */
+static void count_call(struct nicd *n, int error, void *count)
+{
+	++*(int *)count;
+	assert_int_equal(error, 0);
+}
+
+/* Silent work, then a fenced read of what it wrote: one completion for what asks for one, none for the others, and all is done. */
+static void test_flags(void **state)
+{
+	enum { WRITES = 300 };
+	struct world *w = *state;
+	struct nicd_transfer t;
+	struct nicd_work_attr attr = { .size = sizeof(attr), .operation = NICD_WORK_WRITE, .transfers = &t, .count = 1 };
+	int silent = 0, loud = 0;
+
+	connect_export(w, 0, 0, NICD_MR_REMOTE_READ | NICD_MR_REMOTE_WRITE);
+	attr.flags = NICD_OP_SILENT_SUCCESS | NICD_OP_INLINE | NICD_OP_DEFER;
+	for (int i = 0; i < WRITES; i++) {
+		char byte = (char)(i + 1);
+
+		t = transfer(w, 0, (uint64_t)i, 1);
+		t.local_token = 0;
+		attr.inline_data = &byte;
+		must(w->peer.n, nicd_qp_post_async(w->qp, &attr, NULL, count_call, &silent));
+	}
+	t = transfer(w, 0, 0, WRITES);
+	attr.operation = NICD_WORK_READ;
+	attr.flags = NICD_OP_READ_FENCE;
+	must(w->peer.n, nicd_qp_post_async(w->qp, &attr, NULL, count_call, &loud));
+	while (!loud)
+		assert_true(nicd_dispatch(w->peer.n, 10000) >= 0);
+	for (int i = 0; i < WRITES; i++)
+		assert_int_equal((char)w->peer.bytes[i], (char)(i + 1));
+	must(w->peer.n, nicd_qp_flush(w->qp));
+	nicd_dispatch(w->peer.n, 0);
+	/* mutation: call back for silent successes, or twice for one */
+	assert_int_equal(silent, 0);
+	assert_int_equal(loud, 1);
+	attr.flags = NICD_OP_SILENT_SUCCESS | NICD_OP_SOLICIT_EVENT;
+	assert_int_equal(nicd_qp_post(w->qp, &attr, NULL), -EINVAL);
+	assert_string_equal(nicd_last_error(w->peer.n)->name, "OP_FLAGS");
+	assert_int_equal(nicd_last_error(w->peer.n)->limit,
+			 NICD_OP_SILENT_SUCCESS | NICD_OP_READ_FENCE | NICD_OP_DEFER | NICD_OP_READ_LOCAL_INVALIDATE);
+}
+
+/* mutation: submit_list stopping after the first entry */
 static void test_transfer_list(void **state)
 {
 	struct world *w = *state;
@@ -959,6 +1004,7 @@ int main(void)
 		test(test_read_and_write),
 		test(test_messages),
 		test(test_transfer_list),
+		test(test_flags),
 		test(test_many_at_once),
 		test(test_one_go),
 		test(test_an_exports_borders),
