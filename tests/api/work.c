@@ -31,6 +31,7 @@ struct work {
 	struct side owner, peer;
 	struct nicd_export *door;
 	struct nicd_mw *mw;
+	struct nicd_mr *fast;
 	uint64_t inbound;        /* serial */
 	enum work_end end;
 	bool ended;
@@ -112,6 +113,7 @@ static int connect_sides(struct work *work, unsigned number, const char **what)
 		MUST(nicd_dispatch(work->owner.n, DEADLINE_MS) > 0 ? 0 : -1);
 	MUST(nicd_qp_open(work->owner.n, work->inbound, &work->owner.qp));
 	MUST(nicd_mw_new(work->owner.pd, &work->mw));
+	MUST(nicd_mr_create_fast(work->owner.pd, &work->fast));
 	return 0;
 }
 
@@ -124,6 +126,9 @@ static int owner_begin(struct work *work, const char **what)
 	struct nicd_message room = { .local_token = nicd_mr_local_token(side->mr), .local_addr = nicd_mr_iova(side->mr), .length = 64 };
 	struct nicd_bind_attr bind = {
 		.size = sizeof(bind), .flags = NICD_OP_REMOTE_READ, .mr = side->mr, .qp = side->qp, .iova = nicd_mr_iova(side->mr), .length = 64 };
+	struct nicd_range page = { .memory = nicd_buffer_memory(side->buffer), .length = 4096 };
+	struct nicd_fast_attr fast = {
+		.size = sizeof(fast), .flags = NICD_OP_REMOTE_READ, .qp = side->qp, .ranges = &page, .n_ranges = 1, .length = 4096, .iova = 4096 };
 
 	MUST(nicd_mr_register_async(side->other, &attr, TELL));
 	MUST(nicd_mr_deregister_async(side->third, NULL, TELL));
@@ -131,6 +136,10 @@ static int owner_begin(struct work *work, const char **what)
 	MUST(nicd_qp_receive_async(side->qp, &room, NULL, TELL));
 	MUST(nicd_mw_bind_async(work->mw, &bind, TELL));
 	MUST(nicd_mw_invalidate_async(work->mw, side->qp, 0, NULL, TELL));
+	MUST(nicd_mr_init_fast_register_async(work->fast, 4, 1, TELL));
+	MUST(nicd_mr_fast_register_async(work->fast, &fast, TELL));
+	MUST(nicd_mr_invalidate_async(work->fast, side->qp, 0, NULL, TELL));
+	MUST(nicd_mr_fast_register_async(work->fast, &fast, TELL));
 	MUST(nicd_adapter_query_async(side->n, 0, TELL));
 	return 0;
 }
@@ -184,6 +193,7 @@ static void close_all(struct work *work)
 	nicd_export_close_async(work->door, TELL);
 	close_successors(work, &work->owner);
 	nicd_mw_close_async(work->mw, TELL);
+	nicd_mr_close_async(work->fast, TELL);
 	if (!first) {
 		close_antecedents(work, &work->owner);
 		close_antecedents(work, &work->peer);
