@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * struct closer is embedded in the environment and belongs to the loop. Its threads are made when they are needed and end when there is nothing
- * that they may do. They share a queue in memory of its own, because a thread that hangs may outlive the closer; the last one frees it.
- * Whose descriptor is next is fair: who brings sixty waits sixty times as long as who brings one.
+ * struct closer is embedded in the environment and belongs to the loop. Its threads are made when they are needed and
+ * end when there is nothing that they may do. They share a queue in memory of its own, because a thread that hangs may
+ * outlive the closer; the last one frees it. Whose descriptor is next is fair: who brings sixty waits sixty times as
+ * long as who brings one.
  */
 #include "daemon/closer.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Closes descriptors that may be anything: a client can pass a file of its own FUSE server, and close() waits for that server. So they
- * have threads of their own, which may hang without anybody else waiting, and are counted by user, so that one who makes them hang is not
- * read any more while others are.
+ * Closes descriptors that may be anything: a client can pass a file of its own FUSE server, and close() waits for that
+ * server. So they have threads of their own, which may hang without anybody else waiting, and are counted by user, so
+ * that one who makes them hang is not read any more while others are.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads the configuration file once, at start. inih splits lines, the options table knows keys and values; this file adds what inih
- * does not tell: the line of the first error, lines that are too long for it, and files that are no text. Holds nothing
- * afterwards.
+ * Reads the configuration file once, at start. inih splits lines, the options table knows keys and values; this file
+ * adds what inih does not tell: the line of the first error, lines that are too long for it, and files that are no
+ * text. Holds nothing afterwards.
  */
 #include "daemon/config.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Counting descriptors without asking the kernel each time: what was open at start, the sessions, client memory as the NIC layer
- * counts it, and those that a worker is closing. What passes through unseen (duplicates on their way to the device, requests that wait)
- * is covered by a margin. Embedded in the daemon.
+ * counts it, and those that a worker is closing. What passes through unseen (duplicates on their way to the device,
+ * requests that wait) is covered by a margin. Embedded in the daemon.
  */
 #include "daemon/descriptors.h"
 

@@ -4,8 +4,8 @@
  * leaves nothing behind. Then each request in turn passes the same checks: state, role, descriptors, dependencies, objects;
  * methods see typed arguments and live objects only.
  *
- * Requests that name the result of one that is not answered yet wait as calls (call.c) and start from dispatch_ready, never from inside
- * the answer that they waited for: the decoding arena serves one at a time.
+ * Requests that name the result of one that is not answered yet wait as calls (call.c) and start from dispatch_ready,
+ * never from inside the answer that they waited for: the decoding arena serves one at a time.
  */
 #include "daemon/dispatch.h"
 
@@ -208,8 +208,8 @@ static int request_admit(const struct request *request, struct nicd_error *err)
 }
 
 /*
- * Puts ids in place of the result_ofs that have one; those of calls not answered yet go into `deps`. Returns how many they are, or
- * DEPENDENCY.
+ * Puts ids in place of the result_ofs that have one; those of calls not answered yet go into `deps`. Returns how many
+ * they are, or DEPENDENCY.
  */
 static int request_dependencies(struct request *request, struct call_dep deps[DISPATCH_DEPS], struct nicd_error *err)
 {

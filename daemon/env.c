@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * struct env: one per process, embedded in the daemon, alive as long as its loop. Everything that the NIC layer and the request path
- * want from the outside comes through it.
+ * struct env: one per process, embedded in the daemon, alive as long as its loop. Everything that the NIC layer and the
+ * request path want from the outside comes through it.
  *
  * Randomness is drawn in blocks because tokens and tickets want it in small pieces; what is handed out is wiped here. Small
- * memory is closed at once, the last close of a big memfd frees its pages and is left to a worker. What is no memory, nobody knows how long it
- * takes: that is the closer's.
+ * memory is closed at once, the last close of a big memfd frees its pages and is left to a worker. What is no memory,
+ * nobody knows how long it takes: that is the closer's.
  */
 #include "daemon/env.h"
 

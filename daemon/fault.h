@@ -20,8 +20,8 @@ struct fault {
 
 void fault_init(struct fault *fault, uv_loop_t *loop);
 /*
- * Puts the faulty provider that `spec` describes in front of *provider, which it then owns. Negative errno with a message; *provider is
- * unchanged.
+ * Puts the faulty provider that `spec` describes in front of *provider, which it then owns. Negative errno with a
+ * message; *provider is unchanged.
  */
 int fault_wrap(struct fault *fault, struct nic_provider **provider, const char *spec, char *message, size_t size);
 /* Answers that still wait are given now, to nobody if their provider is gone. The loop must run once more. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Identity is what SO_PEERCRED says: the credentials of who connected, taken by the kernel at connect(). The pid is a
- * label. Where an account is a cgroup, the pid must lead to /proc, and then the pidfd is asked afterwards whether the process still
- * is the one that connected.
+ * label. Where an account is a cgroup, the pid must lead to /proc, and then the pidfd is asked afterwards whether the
+ * process still is the one that connected.
  */
 #include "daemon/identity.h"
 

@@ -13,8 +13,9 @@ struct identity_rules {
 };
 
 /*
- * Reads the peer of `sock` into *ret, and its pidfd into *pidfd (the caller's; -1 where the kernel gives none). `number` makes the
- * account of policy POLICY_BY_SESSION. NOT_PERMITTED: on the admin socket, not an admin; or no account can be told.
+ * Reads the peer of `sock` into *ret, and its pidfd into *pidfd (the caller's; -1 where the kernel gives none).
+ * `number` makes the account of policy POLICY_BY_SESSION. NOT_PERMITTED: on the admin socket, not an admin; or no
+ * account can be told.
  */
 int identity_get(struct client_identity *ret, int *pidfd, const struct identity_rules *rules, int sock, bool admin_socket,
 		 uint64_t number, struct nicd_error *err);

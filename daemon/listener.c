@@ -3,8 +3,8 @@
  * struct listener belongs to the daemon, which has two. Its life: init, bind or take, open (joins the loop), start/stop as
  * there is room, close.
  *
- * A path is guarded twice: by a lock file beside it, held for life, against another nicd; and by trying to connect, against anybody
- * else. Only then is a leftover socket removed.
+ * A path is guarded twice: by a lock file beside it, held for life, against another nicd; and by trying to connect,
+ * against anybody else. Only then is a leftover socket removed.
  */
 #include "daemon/listener.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A socket that clients connect to: made at a path that is locked for as long as it lives, or handed in by the service manager. Accepts
- * while it is told to; never takes a path from somebody who listens there.
+ * A socket that clients connect to: made at a path that is locked for as long as it lives, or handed in by the service
+ * manager. Accepts while it is told to; never takes a path from somebody who listens there.
  */
 #include <stdbool.h>
 #include <sys/types.h>

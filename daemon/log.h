@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The journal of the process: one line per fact, by whoever decides. Under systemd with fields, else on stderr. Never blocks: a line
- * that does not fit is dropped and counted. Tokens, tickets and secrets have no business here.
+ * The journal of the process: one line per fact, by whoever decides. Under systemd with fields, else on stderr. Never
+ * blocks: a line that does not fit is dropped and counted. Tokens, tickets and secrets have no business here.
  */
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The checks of a descriptor that a client passed as memory. It may be anything: a FUSE file whose server sleeps, a pipe, a
- * socket. So the seals are asked first: that never leaves the kernel, and only shmem and hugetlbfs inodes have any. A plain file of a
- * tmpfs answers F_SEAL_SEAL alone, which is why F_SEAL_SHRINK is what counts.
+ * socket. So the seals are asked first: that never leaves the kernel, and only shmem and hugetlbfs inodes have any. A
+ * plain file of a tmpfs answers F_SEAL_SEAL alone, which is why F_SEAL_SHRINK is what counts.
  *
  * Nothing here is kept, and nothing is mapped.
  */
@@ -19,8 +19,8 @@
 #include "daemon/util.h"
 
 /*
- * The name of a dma-buf says what it is. Asking for it needs no ioctl on a descriptor that may be anything, and takes no longer for any:
- * the fdinfo would, since an epoll lists all it watches there.
+ * The name of a dma-buf says what it is. Asking for it needs no ioctl on a descriptor that may be anything, and takes
+ * no longer for any: the fdinfo would, since an epoll lists all it watches there.
  */
 static bool memfd_is_dmabuf(int fd)
 {

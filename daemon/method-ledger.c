@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ledger: every object, descriptor, byte and charge there is, so that a leak shows. The devices are asked one after the other what they
- * hold; the rest is counted when the last has answered.
+ * Ledger: every object, descriptor, byte and charge there is, so that a leak shows. The devices are asked one after the
+ * other what they hold; the rest is counted when the last has answered.
  */
 #include "daemon/method.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * News: events that a client has not been told yet. They wait here, not in the output, so that a later one of the same object and kind
- * replaces an earlier one, and a client that reads slowly costs a bounded amount. Each belongs to its client until it is encoded or dropped.
+ * News: events that a client has not been told yet. They wait here, not in the output, so that a later one of the same
+ * object and kind replaces an earlier one, and a client that reads slowly costs a bounded amount. Each belongs to its
+ * client until it is encoded or dropped.
  */
 #include "daemon/news.h"
 

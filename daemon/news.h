@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* Events on their way to a client: state, not a log. One pending per object and kind, the latest wins; above the cap one RESYNC. */
+/*
+ * Events on their way to a client: state, not a log. One pending per object and kind, the latest wins; above the cap
+ * one RESYNC.
+ */
 #include "daemon/client.h"
 
 void news_add(struct client *client, const struct nic_object *object, enum nic_event event, uint64_t serial,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What sd_notify does, and the same for those who started nicd from a shell: a line on stderr and a descriptor as s6 has it. No state.
+ * What sd_notify does, and the same for those who started nicd from a shell: a line on stderr and a descriptor as s6
+ * has it. No state.
  *
- * sd_notify waits while the manager is busy. That is right once, for READY; later news are sent here and dropped when nobody takes them,
- * because clients are waiting meanwhile.
+ * sd_notify waits while the manager is busy. That is right once, for READY; later news are sent here and dropped when
+ * nobody takes them, because clients are waiting meanwhile.
  */
 #include "daemon/notify.h"
 

@@ -46,8 +46,9 @@ enum options_result { OPTIONS_RUN, OPTIONS_EXIT, OPTIONS_USAGE, OPTIONS_FAILED }
 
 void options_init(struct options *options);
 /*
- * Reads argv and the configuration file that it or the default names, then fills in paths that were left open. Help, version and errors are
- * printed. OPTIONS_USAGE: the command line is wrong; OPTIONS_FAILED: the configuration or the environment is.
+ * Reads argv and the configuration file that it or the default names, then fills in paths that were left open. Help,
+ * version and errors are printed. OPTIONS_USAGE: the command line is wrong; OPTIONS_FAILED: the configuration or the
+ * environment is.
  */
 enum options_result options_read(struct options *options, int argc, char **argv);
 

@@ -9,7 +9,7 @@ struct options;
 int paths_complete(struct options *options, char *message, size_t size);
 
 /*
- * For rootless mode: makes `path` a directory of ours alone, or finds it so. Refuses a link, another's directory, and one that others may
- * enter. As above.
+ * For rootless mode: makes `path` a directory of ours alone, or finds it so. Refuses a link, another's directory, and
+ * one that others may enter. As above.
  */
 int paths_private_directory(const char *path, char *message, size_t size);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What clients may do. A policy is filled once, from defaults, configuration and options, and never changed afterwards; it
- * belongs to whoever started the process. The part with a parser is where ConnectQp may go: a list of networks with ports, because
- * nicd has a network of its own that its clients may be shut out of.
+ * belongs to whoever started the process. The part with a parser is where ConnectQp may go: a list of networks with
+ * ports, because nicd has a network of its own that its clients may be shut out of.
  */
 #include "daemon/policy.h"
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What goes through the sockets of sessions, and when. A socket with something to read only gets its session into the queue of its account;
- * once the loop has told of all of them, they are read in the order that the fair queue gives, for a share of the turn. What is left
- * then keeps its place.
+ * What goes through the sockets of sessions, and when. A socket with something to read only gets its session into the
+ * queue of its account; once the loop has told of all of them, they are read in the order that the fair queue gives,
+ * for a share of the turn. What is left then keeps its place.
  *
  * Nothing is sent while packets are read: whoever has something to say is put on the dirty list and served once at the end of
  * the turn, so that the replies to many packets leave in few; also for a share of the turn.
  *
- * Who may not be read because something that many share is used up is in the list of those that starve, and is looked at again when there may
- * be more of it.
+ * Who may not be read because something that many share is used up is in the list of those that starve, and is looked
+ * at again when there may be more of it.
  */
 #include "daemon/session-private.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * struct session: a socket with a client behind it. Owned by struct sessions; made by session_accept, freed when its handles are closed
- * and the client says that all it held is gone. What goes through the socket is in session-io.c; this file is about its life.
+ * struct session: a socket with a client behind it. Owned by struct sessions; made by session_accept, freed when its
+ * handles are closed and the client says that all it held is gone. What goes through the socket is in session-io.c;
+ * this file is about its life.
  *
  * Nothing here waits, and what ends is released in pieces, for a share of each turn, in turns of its account.
  */
@@ -73,8 +74,8 @@ static void burial_run(uv_work_t *work)
 	int on = 1;
 
 	/*
-	 * With packets left in it the close would reset the connection, and the peer would see that before our last words. An empty packet
-	 * reads as the end does, but that it came with credentials, for which there is no room.
+	 * With packets left in it the close would reset the connection, and the peer would see that before our last
+	 * words. An empty packet reads as the end does, but that it came with credentials, for which there is no room.
 	 */
 	setsockopt(burial->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 	do

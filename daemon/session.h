@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Sessions: the sockets of clients, and the clients behind them. This side moves bytes and descriptors and decides when; what they mean is
- * the client's (daemon/client.h).
+ * Sessions: the sockets of clients, and the clients behind them. This side moves bytes and descriptors and decides
+ * when; what they mean is the client's (daemon/client.h).
  *
  *   OPEN --violation--> LAST_WORDS --sent, or not taken--> RELEASING --all closed--> WAITING --device confirmed--> freed
  *     \---end of socket, kicked, stalled, shutdown----------^

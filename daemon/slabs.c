@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A region is mapped when its first slab is taken and unmapped when its last is given back; struct slabs owns it between. They are not malloc's,
- * which would keep thousands of slabs until the last, and then give them back in one long turn.
+ * A region is mapped when its first slab is taken and unmapped when its last is given back; struct slabs owns it
+ * between. They are not malloc's, which would keep thousands of slabs until the last, and then give them back in one
+ * long turn.
  */
 #include "daemon/slabs.h"
 

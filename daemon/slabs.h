@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Where the slabs of the NIC layer come from (NIC_SLAB bytes each): cut from regions of 2 MiB, so that the processor finds its way
- * through a million objects with few entries of its tables; the kernel is asked for huge pages once there is more than one region. What a slab
- * used goes back to the kernel with it, and a region with its last slab.
+ * Where the slabs of the NIC layer come from (NIC_SLAB bytes each): cut from regions of 2 MiB, so that the processor
+ * finds its way through a million objects with few entries of its tables; the kernel is asked for huge pages once there
+ * is more than one region. What a slab used goes back to the kernel with it, and a region with its last slab.
  */
 #include <bsd/sys/tree.h>
 #include <stdint.h>

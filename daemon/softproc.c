@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Owned by the device. The control socket has a path for a moment only: bound beside nicd's own socket, which is locked, connected
- * to, and removed again, so that nothing is left behind however nicd ends. The child gets the listening end.
+ * Owned by the device. The control socket has a path for a moment only: bound beside nicd's own socket, which is
+ * locked, connected to, and removed again, so that nothing is left behind however nicd ends. The child gets the
+ * listening end.
  *
  * Between fork and exec there are only calls that are safe where other threads run; what they need is made before.
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The nicd-soft of rootless mode: a child process that is handed a listening socket as the service manager would, and that ends when its
- * controller goes. One at a time.
+ * The nicd-soft of rootless mode: a child process that is handed a listening socket as the service manager would, and
+ * that ends when its controller goes. One at a time.
  */
 #include <stdbool.h>
 #include <sys/types.h>

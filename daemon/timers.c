@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each entry is a libuv timer of its own, owned by the list until it fires, then by the loop until it is closed. What is to be done later must
- * be done (somebody's reply hangs on it), so there is no way to fail but the end.
+ * Each entry is a libuv timer of its own, owned by the list until it fires, then by the loop until it is closed. What
+ * is to be done later must be done (somebody's reply hangs on it), so there is no way to fail but the end.
  */
 #include "daemon/timers.h"
 

@@ -64,8 +64,9 @@ struct nic_accounts {
 	struct nic_limits limits;     /* of every account */
 	uint64_t used[NIC_SLOT_COUNT];/* of all accounts */
 	/*
-	 * What there is for all of them together; 0: no end. Of that nobody takes what others are guaranteed: what is left must let each
-	 * account there is have as much as this one would. The first one gets half, the nth of n at least 1/(n+1)^2 of all.
+	 * What there is for all of them together; 0: no end. Of that nobody takes what others are guaranteed: what is
+	 * left must let each account there is have as much as this one would. The first one gets half, the nth of n at
+	 * least 1/(n+1)^2 of all.
 	 */
 	uint64_t pool[NIC_SLOT_COUNT];
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What the NIC layer needs from the outside: time, randomness, memory, and somebody who closes descriptors. It does no I/O of its own, so
- * that a test or a simulation hands in a clock that it turns and a seed that it chose.
+ * What the NIC layer needs from the outside: time, randomness, memory, and somebody who closes descriptors. It does no
+ * I/O of its own, so that a test or a simulation hands in a clock that it turns and a seed that it chose.
  */
 #include <stddef.h>
 #include <stdint.h>

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ring holds the queues in which something waits and whose window has room; its first one is in turn. A queue leaves it when it is empty
- * or its window is full; a full window has pieces in service, and the end of one of them brings it back.
+ * The ring holds the queues in which something waits and whose window has room; its first one is in turn. A queue
+ * leaves it when it is empty or its window is full; a full window has pieces in service, and the end of one of them
+ * brings it back.
  *
- * Whoever comes while others wait gets one quantum; what it spends too much stays its debt as long as the ring is never empty, also
- * while nothing of it waits, or bringing one costly piece after the other would be free.
+ * Whoever comes while others wait gets one quantum; what it spends too much stays its debt as long as the ring is never
+ * empty, also while nothing of it waits, or bringing one costly piece after the other would be free.
  */
 #include "nicd/fair.h"
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A fair queue: work waits in the queues of those who pay for it, and whose turn it is is decided among them, not among the pieces of
- * work, so that one who brings sixty times as much waits sixty times as long and nobody else does. Deficit round robin: each queue in turn
- * gets a quantum to spend; what a piece cost is known when it is done, and who has spent too much sits out.
+ * A fair queue: work waits in the queues of those who pay for it, and whose turn it is is decided among them, not among
+ * the pieces of work, so that one who brings sixty times as much waits sixty times as long and nobody else does.
+ * Deficit round robin: each queue in turn gets a quantum to spend; what a piece cost is known when it is done, and who
+ * has spent too much sits out.
  *
- * Besides it keeps windows: of each queue at most `share` pieces are in service at a time while others have some too, and up to `full` when
- * it is alone. Whoever was not alone is not at once so again: that takes as many pieces as the full window holds.
+ * Besides it keeps windows: of each queue at most `share` pieces are in service at a time while others have some too,
+ * and up to `full` when it is alone. Whoever was not alone is not at once so again: that takes as many pieces as the
+ * full window holds.
  *
  * It holds pointers only, calls nobody and knows no clock. Queues and items are embedded by their owners, who may lock around it.
  */

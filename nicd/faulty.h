@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A provider in front of another one that delays and fails it, so that what real devices do once a year happens in every test run.
- * Built only with the option `faults`.
+ * A provider in front of another one that delays and fails it, so that what real devices do once a year happens in
+ * every test run. Built only with the option `faults`.
  *
  * A spec is a list of rules, separated by commas; the first that fits a command is applied to it:
  *
@@ -24,7 +24,10 @@ struct nic_faulty_host {
 	void (*timer)(const struct nic_faulty_host *host, uint64_t delay_ns, void (*fn)(void *arg), void *arg);
 };
 
-/* Takes inner, when it succeeds. `host` is borrowed for as long as the provider, or a timer, lives. VALUE (observed: where in spec), NO_MEMORY. */
+/*
+ * Takes inner, when it succeeds. `host` is borrowed for as long as the provider, or a timer, lives. VALUE (observed:
+ * where in spec), NO_MEMORY.
+ */
 int nic_faulty_new(struct nic_provider **ret, struct nic_provider *inner, const char *spec, const struct nic_faulty_host *host,
 		   struct nicd_error *err);
 /* Another spec for a provider made by nic_faulty_new; answers that waited for it are given. VALUE: the old one stays. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The lives of memory regions and windows, as one table: which call is allowed in which state, and where each call and each answer
- * of the device leads. Whoever holds a state asks here before it does anything, so this is what the code does, not what it should do;
- * the conformance suite and the model in tests/spin are held against it cell by cell.
+ * The lives of memory regions and windows, as one table: which call is allowed in which state, and where each call and
+ * each answer of the device leads. Whoever holds a state asks here before it does anything, so this is what the code
+ * does, not what it should do; the conformance suite and the model in tests/spin are held against it cell by cell.
  *
  * A kind's states are columns; a call's row says for each of them the state that it leads to, or who refuses:
  *
@@ -34,8 +34,9 @@ enum nic_kind { NIC_KIND_NORMAL, NIC_KIND_FAST, NIC_KIND_WINDOW, NIC_KIND_COUNT 
 	X(EXPORT) X(CLOSE)
 
 /*
- * What comes from elsewhere: the device's answer to what is under way; GONE: the device has dropped it by itself, because a peer's message
- * invalidated it or because its Qp ended (windows); LOST: the device went away, and dropping it will say so.
+ * What comes from elsewhere: the device's answer to what is under way; GONE: the device has dropped it by itself,
+ * because a peer's message invalidated it or because its Qp ended (windows); LOST: the device went away, and dropping
+ * it will say so.
  */
 #define NIC_LIFE_NEWS(X) X(DONE) X(FAILED) X(GONE) X(LOST)
 
@@ -107,8 +108,9 @@ enum nic_mw_state { NIC_WINDOW_STATES(X) NIC_MW_STATES };
 #undef X
 
 /*
- * Takes the step, if it is allowed: 0, and *state is where it leads. Else refuses with the cell's reason, and *state stays; limit is the first
- * state in which the call is allowed, observed this one. News where the table has none are a fault of ours (asserted).
+ * Takes the step, if it is allowed: 0, and *state is where it leads. Else refuses with the cell's reason, and *state
+ * stays; limit is the first state in which the call is allowed, observed this one. News where the table has none are a
+ * fault of ours (asserted).
  */
 int nic_life_step(enum nic_kind kind, uint8_t *state, enum nic_life_step step, struct nicd_error *err);
 /* Whether it would, without taking it. */

@@ -65,8 +65,9 @@ int nic_memory_new(struct nic_memory **ret, struct nic_owner *owner, const struc
 void nic_memory_close(struct nic_memory *memory, struct nic_done *done);
 
 /*
- * Only for nicd/. A registration first reserves an attachment per range (charged: QUOTA, NO_MEMORY; those made by it are cancelled when a
- * later check fails), then uses the memories, then starts the attachments and waits. Using keeps memory and attachment.
+ * Only for nicd/. A registration first reserves an attachment per range (charged: QUOTA, NO_MEMORY; those made by it
+ * are cancelled when a later check fails), then uses the memories, then starts the attachments and waits. Using keeps
+ * memory and attachment.
  */
 int nic_memory_reserve(struct nic_memory *memory, struct nic_adapter *adapter, struct nicd_error *err);
 void nic_memory_cancel(struct nic_memory *memory, struct nic_adapter *adapter);

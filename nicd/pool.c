@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pools. A slab is a header, the links of its free places, and the places. It is owned by its pool from the first item in it until
- * the last has gone; nothing in a free place is ever read, so that a sanitizer may watch over it.
+ * Pools. A slab is a header, the links of its free places, and the places. It is owned by its pool from the first item
+ * in it until the last has gone; nothing in a free place is ever read, so that a sanitizer may watch over it.
  */
 #include "nicd/pool.h"
 

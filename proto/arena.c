@@ -2,8 +2,8 @@
 /*
  * An arena: the memory of one decoded frame. Its block is taken once and lives as long as the arena; allocation moves a mark
  * up, free does nothing, reset moves the mark back. The bytes and the number of allocations are budgeted, because 64 KiB of
- * empty sub-messages would otherwise unpack to 4 MB in 32,000 pieces. Once a budget is exceeded every further allocation fails, so
- * that protobuf-c gives up instead of going on with what is left.
+ * empty sub-messages would otherwise unpack to 4 MB in 32,000 pieces. Once a budget is exceeded every further
+ * allocation fails, so that protobuf-c gives up instead of going on with what is left.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,7 +23,10 @@ enum { ARENA_GAP = 0 };
 
 enum {
 	ARENA_ALIGN = 16,
-	/* More than honest frames take. What a greedy one touched above it goes back to the kernel, so that an idle process is small. */
+	/*
+	 * More than honest frames take. What a greedy one touched above it goes back to the kernel, so that an idle
+	 * process is small.
+	 */
 	ARENA_KEEP = 128 * 1024,
 };
 

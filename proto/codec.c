@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One pass each way. Unpacking counts the elements of a repeated field when it meets the first one, so that its array is taken once;
- * packing leaves one byte for the length of a sub-message and moves it when it needs more. Recursion is as deep as the
- * schema, which has no recursive type (tests/proto/check-fields sees to that).
+ * One pass each way. Unpacking counts the elements of a repeated field when it meets the first one, so that its array
+ * is taken once; packing leaves one byte for the length of a sub-message and moves it when it needs more. Recursion is
+ * as deep as the schema, which has no recursive type (tests/proto/check-fields sees to that).
  */
 #include <string.h>
 #include <sys/types.h>
@@ -118,7 +118,10 @@ static const ProtobufCFieldDescriptor *find(const ProtobufCMessageDescriptor *d,
 
 static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *d, struct arena *arena, struct input *in);
 
-/* What is behind a NUL would be hidden from everybody: as a byte that UTF-8 does not have it is seen by whoever checks the text. */
+/*
+ * What is behind a NUL would be hidden from everybody: as a byte that UTF-8 does not have it is seen by whoever checks
+ * the text.
+ */
 static void expose_nuls(uint8_t *text, size_t len)
 {
 	uint8_t *nul;

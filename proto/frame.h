@@ -55,12 +55,13 @@ void frame_out_init(struct frame_out *out);
 void frame_out_deinit(struct frame_out *out);   /* closes queued descriptors */
 /*
  * Appends `message` as an element of the envelope's field `field` (a length-delimited one, number < 16). Starts a new frame
- * when it does not fit, when the open frame holds elements of another field, or NICD_FRAME_REQUESTS of them. Takes the fds, also on
- * failure. -EMSGSIZE: the message alone is larger than a frame; -ENOMEM.
+ * when it does not fit, when the open frame holds elements of another field, or NICD_FRAME_REQUESTS of them. Takes the
+ * fds, also on failure. -EMSGSIZE: the message alone is larger than a frame; -ENOMEM.
  */
 int frame_put(struct frame_out *out, unsigned field, const ProtobufCMessage *message, const int *fds, unsigned n_fds);
 /*
- * Would `message` join the open frame, out->opened, rather than begin a new one? Then it may name the results of what is in there.
+ * Would `message` join the open frame, out->opened, rather than begin a new one? Then it may name the results of what
+ * is in there.
  */
 bool frame_joins(const struct frame_out *out, unsigned field, const ProtobufCMessage *message, unsigned n_fds);
 static inline bool frame_out_empty(const struct frame_out *out)
@@ -68,8 +69,8 @@ static inline bool frame_out_empty(const struct frame_out *out)
 	return STAILQ_EMPTY(&out->bufs);
 }
 /*
- * Without a socket: the frame that is `n` behind the first, whose descriptors stay queued, or NULL; the first one is dropped as if it had
- * been sent.
+ * Without a socket: the frame that is `n` behind the first, whose descriptors stay queued, or NULL; the first one is
+ * dropped as if it had been sent.
  */
 const uint8_t *frame_out_peek(const struct frame_out *out, unsigned n, size_t *len);
 void frame_out_drop(struct frame_out *out);

@@ -50,15 +50,15 @@ void peer_hello_encode(uint8_t buf[PEER_HELLO_SIZE], const uint8_t ticket[NICD_T
 /* Trailing bytes are allowed (rdma_cm pads). false: not ours. */
 bool peer_hello_decode(const uint8_t *buf, size_t len, uint8_t ticket[NICD_TICKET_SIZE]);
 /*
- * Private data of the accept, big-endian: "nicd", version 1, flags (bit 0: a grant follows), two zero bytes, u32 token, u32 rights, u64 iova,
- * u64 length, u64 incarnation.
+ * Private data of the accept, big-endian: "nicd", version 1, flags (bit 0: a grant follows), two zero bytes, u32 token,
+ * u32 rights, u64 iova, u64 length, u64 incarnation.
  */
 void peer_grant_encode(uint8_t buf[PEER_GRANT_SIZE], const struct locator_grant *grant);
 bool peer_grant_decode(const uint8_t *buf, size_t len, struct locator_grant *ret);
 /*
- * What an end of ours can beyond the RFCs, right behind either of them: "caps", u32 of bits, big-endian. A connection has what both ends say;
- * unknown bits are let be, and who knows nothing of this finds trailing bytes. It is answered only where it was said, in an accept without a
- * grant behind the first eight bytes with flags 0.
+ * What an end of ours can beyond the RFCs, right behind either of them: "caps", u32 of bits, big-endian. A connection
+ * has what both ends say; unknown bits are let be, and who knows nothing of this finds trailing bytes. It is answered
+ * only where it was said, in an accept without a grant behind the first eight bytes with flags 0.
  */
 enum { PEER_CAPS_SIZE = 8, PEER_HELLO_MAX = PEER_HELLO_SIZE + PEER_CAPS_SIZE, PEER_ACCEPT_MAX = PEER_GRANT_SIZE + PEER_CAPS_SIZE };
 enum {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * How long the turns of an event loop took: the promise is that none takes longer than a millisecond, and this is where it shows. A turn is
- * what lies between two waits; waiting is not counted. Embedded by whoever owns the loop.
+ * How long the turns of an event loop took: the promise is that none takes longer than a millisecond, and this is where
+ * it shows. A turn is what lies between two waits; waiting is not counted. Embedded by whoever owns the loop.
  */
 #include <stdint.h>
 

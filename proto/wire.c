@@ -56,8 +56,8 @@ static enum wire_result wire_drop(struct wire_packet *packet, const struct wire_
 }
 
 /*
- * There is room for all descriptors that a packet can bring, so that "too many" is counted here, and none is closed by the kernel in the
- * middle of the system call.
+ * There is room for all descriptors that a packet can bring, so that "too many" is counted here, and none is closed by
+ * the kernel in the middle of the system call.
  */
 enum wire_result wire_recv_from(int sock, void *buf, size_t size, struct wire_packet *ret, const struct wire_closer *closer)
 {
@@ -90,7 +90,10 @@ enum wire_result wire_recv_from(int sock, void *buf, size_t size, struct wire_pa
 	}
 	ret->len = (size_t)len;
 
-	/* CTRUNC also says that our own table of descriptors is full: then some are missing, and the packet cannot be used either. */
+	/*
+	 * CTRUNC also says that our own table of descriptors is full: then some are missing, and the packet cannot be
+	 * used either.
+	 */
 	if (!wire_own_fds(&msg, ret, closer) || (msg.msg_flags & MSG_CTRUNC))
 		return wire_drop(ret, closer, WIRE_FDS);
 	if ((msg.msg_flags & MSG_TRUNC) || ret->len > NICD_FRAME_MAX)

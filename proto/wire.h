@@ -35,8 +35,8 @@ struct wire_closer {
 };
 
 /*
- * `size` is at least NICD_FRAME_MAX + 1, so that oversize shows. `closer` (NULL: close) gets the descriptors of a packet that is dropped.
- * Never blocks but in a close.
+ * `size` is at least NICD_FRAME_MAX + 1, so that oversize shows. `closer` (NULL: close) gets the descriptors of a
+ * packet that is dropped. Never blocks but in a close.
  */
 enum wire_result wire_recv_from(int sock, void *buf, size_t size, struct wire_packet *ret, const struct wire_closer *closer);
 static inline enum wire_result wire_recv(int sock, void *buf, size_t size, struct wire_packet *ret)
@@ -48,12 +48,15 @@ int wire_take_fd(struct wire_packet *packet);
 /* Closes what was not taken. */
 void wire_release(struct wire_packet *packet);
 
-/* One packet. 0, -EAGAIN when the socket is full, or another negative errno. Descriptors are borrowed. Never blocks, never SIGPIPE. */
+/*
+ * One packet. 0, -EAGAIN when the socket is full, or another negative errno. Descriptors are borrowed. Never blocks,
+ * never SIGPIPE.
+ */
 int wire_send(int sock, const void *data, size_t len, const int *fds, unsigned n_fds);
 
 /*
- * How often to ask a socket in one turn of the loop. A peer that waits for each answer never has a second packet there, and asking for
- * one costs it a system call: such a one is asked for more only now and then.
+ * How often to ask a socket in one turn of the loop. A peer that waits for each answer never has a second packet there,
+ * and asking for one costs it a system call: such a one is asked for more only now and then.
  */
 enum { WIRE_PROBE_TURNS = 4 };
 struct wire_pace {

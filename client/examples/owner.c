@@ -4,8 +4,8 @@
  *
  *	owner [--socket PATH] [BYTES]
  *
- * Prints the two tokens and the locator; waits for a line on its input; deregisters and prints the receipt; ends at the end of its input.
- * Its peer is peer.c.
+ * Prints the two tokens and the locator; waits for a line on its input; deregisters and prints the receipt; ends at the
+ * end of its input. Its peer is peer.c.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,8 +5,8 @@
  *
  *	peer [--socket PATH] [--wrong-token] < LOCATOR
  *
- * Then it waits for a second line on its input and reads once more: when the owner has deregistered by then, that is refused. With
- * --wrong-token it makes one read with a token that it was not given.
+ * Then it waits for a second line on its input and reads once more: when the owner has deregistered by then, that is
+ * refused. With --wrong-token it makes one read with a token that it was not given.
  */
 #include <stdio.h>
 #include <stdlib.h>

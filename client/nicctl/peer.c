@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory behind a locator: a PD, a connection, and a buffer here that the peer's memory is copied to or from. Nothing is closed one
- * by one: all goes with the session.
+ * The memory behind a locator: a PD, a connection, and a buffer here that the peer's memory is copied to or from.
+ * Nothing is closed one by one: all goes with the session.
  */
 #include <errno.h>
 #include <fcntl.h>

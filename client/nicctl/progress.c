@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How far a copy is, on stderr: one line that is written over on a terminal; lines of their own elsewhere, if asked for; a JSON object a line with --json,
- * if asked for. Ten times a second at most.
+ * How far a copy is, on stderr: one line that is written over on a terminal; lines of their own elsewhere, if asked
+ * for; a JSON object a line with --json, if asked for. Ten times a second at most.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * How many connections there may be: of strangers, and of peers with a ticket, all together, by address and by PD. (By ticket and export it
- * is the ticket's own `max_streams`.) An IPv6 address stands for its /64, which one host has to itself.
+ * How many connections there may be: of strangers, and of peers with a ticket, all together, by address and by PD. (By
+ * ticket and export it is the ticket's own `max_streams`.) An IPv6 address stands for its /64, which one host has to
+ * itself.
  *
- * Strangers beyond a cap push out the oldest of them; a peer with a good ticket beyond one is refused like one with a bad ticket, and
- * its use of the ticket is given back. What was refused is counted, and told at most once in SOFT_CAP_QUIET_MS for each cap.
+ * Strangers beyond a cap push out the oldest of them; a peer with a good ticket beyond one is refused like one with a
+ * bad ticket, and its use of the ticket is given back. What was refused is counted, and told at most once in
+ * SOFT_CAP_QUIET_MS for each cap.
  */
 #include <bsd/sys/tree.h>
 #include <netinet/in.h>

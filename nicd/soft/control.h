@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The control socket of nicd-soft: admits one controller at a time, by its uid, reads its frames, and writes what the device answers. A
- * violation ends the connection; what the device then keeps is what the controller said in its Hello.
+ * The control socket of nicd-soft: admits one controller at a time, by its uid, reads its frames, and writes what the
+ * device answers. A violation ends the connection; what the device then keeps is what the controller said in its Hello.
  */
 #include <sys/types.h>
 #include <uv.h>

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The device behind the control socket: memory, tags, tickets and the engine, and the commands of soft.proto that act on them. It knows
- * messages but no socket; control.c moves the bytes.
+ * The device behind the control socket: memory, tags, tickets and the engine, and the commands of soft.proto that act
+ * on them. It knows messages but no socket; control.c moves the bytes.
  *
- * Like a real NIC it outlives its controller. Whether what a controller made is kept when that one goes is what it said in its Hello.
+ * Like a real NIC it outlives its controller. Whether what a controller made is kept when that one goes is what it said
+ * in its Hello.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Indexes: from a key to the place (pool.h) of what has it. An index keeps the places only, four bytes each, and asks its owner for the key
- * of one: so a token is not stored twice.
+ * Indexes: from a key to the place (pool.h) of what has it. An index keeps the places only, four bytes each, and asks
+ * its owner for the key of one: so a token is not stored twice.
  *
- * Places are in buckets of a cache line. One that finds its bucket full goes into a later one, and each bucket counts what passed it
- * that way: a search ends at the first that nothing passed, and removing leaves nothing behind. An index grows by half into a new
- * table, a bucket of the old one with every element that comes or goes, so that growing never takes long.
+ * Places are in buckets of a cache line. One that finds its bucket full goes into a later one, and each bucket counts
+ * what passed it that way: a search ends at the first that nothing passed, and removing leaves nothing behind. An index
+ * grows by half into a new table, a bucket of the old one with every element that comes or goes, so that growing never
+ * takes long.
  */
 #include <stdint.h>
 

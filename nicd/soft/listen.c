@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 /*
- * Asks with a datagram socket, which a living listener of another type turns away (EPROTOTYPE) without seeing it come: a real connection would
- * for a moment be its controller. Only "refused" says clearly that nobody is there.
+ * Asks with a datagram socket, which a living listener of another type turns away (EPROTOTYPE) without seeing it come:
+ * a real connection would for a moment be its controller. Only "refused" says clearly that nobody is there.
  */
 static int somebody_listens(const struct sockaddr_un *addr)
 {

@@ -4,8 +4,8 @@
 #include <sys/types.h>
 
 /*
- * Binds a listening SOCK_SEQPACKET socket at `path` that `uid` can reach. What a crash left there is removed, if nobody answers on it.
- * -EADDRINUSE: somebody does; -EEXIST: what is there is no socket. *ret is the caller's.
+ * Binds a listening SOCK_SEQPACKET socket at `path` that `uid` can reach. What a crash left there is removed, if nobody
+ * answers on it. -EADDRINUSE: somebody does; -EEXIST: what is there is no socket. *ret is the caller's.
  */
 int soft_listen_path(const char *path, uid_t uid, int *ret);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The process nicd-soft: reads its options, makes its sockets, runs the loop until it is told to stop, and leaves nothing behind. */
+/*
+ * The process nicd-soft: reads its options, makes its sockets, runs the loop until it is told to stop, and leaves
+ * nothing behind.
+ */
 #include <errno.h>
 #include <malloc.h>
 #include <pwd.h>

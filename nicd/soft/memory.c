@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Client memory as the device sees it: mapped when the controller attaches it, a number of ranges of tags that name it, unmapped when it
- * is detached. Owned by soft_tags, found by serial.
+ * Client memory as the device sees it: mapped when the controller attaches it, a number of ranges of tags that name it,
+ * unmapped when it is detached. Owned by soft_tags, found by serial.
  *
- * Unmapping a resident gigabyte takes 34 ms, so what is larger than a piece is unmapped in pieces by soft_memory_step, between other
- * work. A detach is answered when the last piece is gone; detaches end in the order in which they were asked for.
+ * Unmapping a resident gigabyte takes 34 ms, so what is larger than a piece is unmapped in pieces by soft_memory_step,
+ * between other work. A detach is answered when the last piece is gone; detaches end in the order in which they were
+ * asked for.
  *
- * Likewise a mapping is populated in pieces when there is nothing else to do, so that the first transfers do not fault page by page. What
- * is not in memory is left alone: asking for it would make pages of holes at our cost.
+ * Likewise a mapping is populated in pieces when there is nothing else to do, so that the first transfers do not fault
+ * page by page. What is not in memory is left alone: asking for it would make pages of holes at our cost.
  */
 #include <assert.h>
 #include <errno.h>

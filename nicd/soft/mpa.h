@@ -27,7 +27,10 @@ enum {
 	FPDU_MAX = FPDU_LENGTH_SIZE + FPDU_ULPDU_MAX + FPDU_TAIL_MAX,
 };
 
-/* A request or a reply. The ready-to-receive bits are B, C and D of RFC 6581; they mean something only with `peer_to_peer` (A). */
+/*
+ * A request or a reply. The ready-to-receive bits are B, C and D of RFC 6581; they mean something only with
+ * `peer_to_peer` (A).
+ */
 struct mpa_frame {
 	bool reply;
 	bool markers, crc, reject, enhanced;

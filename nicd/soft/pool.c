@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A slab is a mapping of 1,024 items and, apart from it, what is known of them. Place 0 is nobody's: in the first slab it is taken from the
- * start, so that slab is never empty.
+ * A slab is a mapping of 1,024 items and, apart from it, what is known of them. Place 0 is nobody's: in the first slab
+ * it is taken from the start, so that slab is never empty.
  */
 #include "nicd/soft/pool.h"
 

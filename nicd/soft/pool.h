@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Pools: things of one size, of which there may be millions, named by a place: 24 bits, never 0. They lie in slabs of 1,024, mapped each for
- * itself and given back when they are empty (one is kept), and do not move.
+ * Pools: things of one size, of which there may be millions, named by a place: 24 bits, never 0. They lie in slabs of
+ * 1,024, mapped each for itself and given back when they are empty (one is kept), and do not move.
  */
 #include <stddef.h>
 #include <stdint.h>

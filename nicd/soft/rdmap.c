@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * DDP and RDMAP headers on bytes. Nothing here is kept; whoever calls owns the buffers and decides what the fields mean to a stream.
+ * DDP and RDMAP headers on bytes. Nothing here is kept; whoever calls owns the buffers and decides what the fields mean
+ * to a stream.
  */
 #include "nicd/soft/bytes.h"
 #include "nicd/soft/rdmap.h"
@@ -139,8 +140,8 @@ size_t rdmap_terminate_encode(uint8_t buf[RDMAP_TERMINATE_MAX], const struct rdm
 }
 
 /*
- * siw's C bit-fields put Layer into the low nibble and M, D, R into bits 0 to 2. Without header bits only its CRC error can be told
- * from anything in the RFCs, whose 0/2 codes start at 5.
+ * siw's C bit-fields put Layer into the low nibble and M, D, R into bits 0 to 2. Without header bits only its CRC error
+ * can be told from anything in the RFCs, whose 0/2 codes start at 5.
  */
 static bool terminate_is_siw(const uint8_t *buf)
 {

@@ -56,8 +56,8 @@ struct rdmap_read {
 };
 
 /*
- * `have` bytes of a ULPDU of `ulpdu` bytes are there. RDMAP_FINE, RDMAP_MORE, or what to terminate with: a wrong version, a header
- * longer than the ULPDU, a queue that is none, an opcode that is unknown or of the other kind.
+ * `have` bytes of a ULPDU of `ulpdu` bytes are there. RDMAP_FINE, RDMAP_MORE, or what to terminate with: a wrong
+ * version, a header longer than the ULPDU, a queue that is none, an opcode that is unknown or of the other kind.
  */
 enum rdmap_code rdmap_decode(const uint8_t *buf, size_t have, size_t ulpdu, struct rdmap_header *ret);
 /* Writes header->size bytes: the caller need not set it. */

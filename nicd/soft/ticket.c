@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A ticket: added by the controller -> each use of it reserved by a handshake, then spent or given back -> expired, spent or dropped.
- * Owned by soft_tickets until it is dropped; from then on by the streams that came in by it, and freed with the last of them.
+ * A ticket: added by the controller -> each use of it reserved by a handshake, then spent or given back -> expired,
+ * spent or dropped. Owned by soft_tickets until it is dropped; from then on by the streams that came in by it, and
+ * freed with the last of them.
  *
  * Only SHA-256 of the secret is kept. It is found by the first eight bytes of that hash, and all of it is compared in constant
  * time: what timing tells of a prefix of a hash helps nobody to find the 128 random bits behind it.

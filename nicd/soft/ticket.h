@@ -45,8 +45,8 @@ void soft_ticket_left(struct soft_tickets *tickets, struct soft_ticket *ticket);
 void soft_ticket_scope(const struct soft_ticket *ticket, struct soft_scope *ret);
 
 /*
- * When the next one expires, ns; UINT64_MAX: none. _expire tells of each that has, a turn's worth at most: a client may let a hundred
- * thousand expire at once. One that it has not come to is refused all the same.
+ * When the next one expires, ns; UINT64_MAX: none. _expire tells of each that has, a turn's worth at most: a client may
+ * let a hundred thousand expire at once. One that it has not come to is refused all the same.
  */
 enum { SOFT_TICKETS_EXPIRE = 256 };
 uint64_t soft_tickets_next_expiry(const struct soft_tickets *tickets);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Buffers of huge pages, with the real nicds (see with-nicd). Pages are reserved for the test and given back, which takes root; a kernel without huge pages
- * is a failure. Without root nothing can be reserved, and what needs it is skipped, but never in CI.
+ * Buffers of huge pages, with the real nicds (see with-nicd). Pages are reserved for the test and given back, which
+ * takes root; a kernel without huge pages is a failure. Without root nothing can be reserved, and what needs it is
+ * skipped, but never in CI.
  */
 #include <errno.h>
 #include <limits.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Engine to engine: two processes with nothing but a loop, tags, tickets and the engine of nicd-soft. A work request is one transfer. */
+/*
+ * Engine to engine: two processes with nothing but a loop, tags, tickets and the engine of nicd-soft. A work request is
+ * one transfer.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>

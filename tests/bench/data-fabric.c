@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libfabric's tcp provider, the software RMA that others would take: message endpoints, one connection, reads and writes with delivery
- * complete, both sides waiting in fi_cq_sread.
+ * libfabric's tcp provider, the software RMA that others would take: message endpoints, one connection, reads and
+ * writes with delivery complete, both sides waiting in fi_cq_sread.
  */
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All of it: two nicds with their nicd-softs, an owner and a peer on libnicd. The peer posts lists of 8; nicd on its way sees a request
- * per list. The server's side is on one processor, the client's on the other.
+ * All of it: two nicds with their nicd-softs, an owner and a peer on libnicd. The peer posts lists of 8; nicd on its
+ * way sees a request per list. The server's side is on one processor, the client's on the other.
  */
 #include <poll.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What we compare with: a plain TCP program, as one would write it for speed. Blocking, one thread a side, an 8-byte header before
- * everything, one send and one receive per transfer, TCP_NODELAY, 4 MiB of socket buffers. A read is a header there and header and data
- * back; a write header and data there and a header back.
+ * What we compare with: a plain TCP program, as one would write it for speed. Blocking, one thread a side, an 8-byte
+ * header before everything, one send and one receive per transfer, TCP_NODELAY, 4 MiB of socket buffers. A read is a
+ * header there and header and data back; a write header and data there and a header back.
  */
 #include <netinet/in.h>
 #include <netinet/tcp.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How fast the data goes: our engine, nicd through libnicd, and libfabric's tcp provider against a plain TCP program, READ and WRITE at
- * three sizes. All take turns within a round, ROUNDS times; reported are medians, the ratio of throughputs and that of the
- * CPU time of all processes of a contender per byte.
+ * How fast the data goes: our engine, nicd through libnicd, and libfabric's tcp provider against a plain TCP program,
+ * READ and WRITE at three sizes. All take turns within a round, ROUNDS times; reported are medians, the ratio of
+ * throughputs and that of the CPU time of all processes of a contender per byte.
  *
  *   bench-data [--nicd PATH --soft PATH] [--json FILE] [--rounds N] [--only NAME]
  */

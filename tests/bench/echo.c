@@ -3,8 +3,8 @@
  * What a user would compare nicd with: a server on the same kind of socket that does the bare work and nothing else. One is a
  * libuv loop as nicd is, the other a blocking loop, the floor. Both run in a child that dies with the benchmark.
  *
- * The first byte of a packet says what to do: 'E' echo; 'M' take a memfd, look at its seals, its flags and its size, map it, echo;
- * 'U' unmap and close what 'M' brought, echo.
+ * The first byte of a packet says what to do: 'E' echo; 'M' take a memfd, look at its seals, its flags and its size,
+ * map it, echo; 'U' unmap and close what 'M' brought, echo.
  */
 #include <fcntl.h>
 #include <signal.h>

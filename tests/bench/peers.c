@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Many peers: how long the revocation of an export takes that 1,000 of them hold, beside a bare ping-pong between two processes, and what an
- * idle one of 10,000 costs nicd-soft in memory.
+ * Many peers: how long the revocation of an export takes that 1,000 of them hold, beside a bare ping-pong between two
+ * processes, and what an idle one of 10,000 costs nicd-soft in memory.
  *
  *   bench-peers --nicd PATH --soft PATH [--json FILE] [--rounds N] [--only NAME]
  */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Echo by gRPC C-core: the server is a process that answers one call after the other, the client makes one call after the other, both with a
- * completion queue that they wait on, and neither does anything else. The process is made before gRPC is started, because it has threads.
+ * Echo by gRPC C-core: the server is a process that answers one call after the other, the client makes one call after
+ * the other, both with a completion queue that they wait on, and neither does anything else. The process is made before
+ * gRPC is started, because it has threads.
  */
 #include <grpc/byte_buffer.h>
 #include <grpc/grpc.h>

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* A remote procedure call of gRPC C-core, unary, over a unix socket: what stands beside our token query. Only where libgrpc-dev is installed. */
+/*
+ * A remote procedure call of gRPC C-core, unary, over a unix socket: what stands beside our token query. Only where
+ * libgrpc-dev is installed.
+ */
 #include <stdbool.h>
 
 /* Starts the server as a process, pinned, and connects. False: built without gRPC. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The fast path of the encoding against protobuf-c: where it takes bytes, protobuf-c takes them for the same message, and what both write
- * is the same.
+ * The fast path of the encoding against protobuf-c: where it takes bytes, protobuf-c takes them for the same message,
+ * and what both write is the same.
  */
 #include "proto/codec.h"
 #include "proto/nicd.pb-c.h"

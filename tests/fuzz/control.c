@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a controller says to nicd-soft: any bytes, with descriptors of any kind, over a real socket to the real control, device and engine. An
- * input: one byte of flags, then packets: u16 length, u8 how many descriptors, a byte for each of them, the bytes.
+ * What a controller says to nicd-soft: any bytes, with descriptors of any kind, over a real socket to the real control,
+ * device and engine. An input: one byte of flags, then packets: u16 length, u8 how many descriptors, a byte for each of
+ * them, the bytes.
  *
  * Connections go nowhere but to the device itself: no input reaches the network.
  */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* Descriptors of every kind, made anew each time: good memory first, then everything else that a client could pass; and packets with them. */
+/*
+ * Descriptors of every kind, made anew each time: good memory first, then everything else that a client could pass; and
+ * packets with them.
+ */
 #include "tests/fuzz/input.h"
 
 struct fd_kind {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packets from a client: any bytes, with descriptors of any kind, over a real socket to a real session, its frames decoded and dispatched
- * into the NIC layer. Whatever comes, nicd lives, a Fatal is the last thing that a session hears, and when its socket has ended nothing is left.
+ * Packets from a client: any bytes, with descriptors of any kind, over a real socket to a real session, its frames
+ * decoded and dispatched into the NIC layer. Whatever comes, nicd lives, a Fatal is the last thing that a session
+ * hears, and when its socket has ended nothing is left.
  *
  * An input: one byte of flags, then packets: u16 length, u8 how many descriptors, a byte for each of them, the bytes.
  */

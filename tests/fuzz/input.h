@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What the targets share: reading numbers out of an input, and a complaint that the fuzzer sees. A read behind the end of the input gives
- * zeros, so that every input means something.
+ * What the targets share: reading numbers out of an input, and a complaint that the fuzzer sees. A read behind the end
+ * of the input gives zeros, so that every input means something.
  */
 #include <stdbool.h>
 #include <stddef.h>

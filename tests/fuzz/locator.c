@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Locators and the private data of connections: text from anybody. The first byte of an input says what the rest is; a locator's checksum is
- * put right for half of them, else no mutation would ever pass it.
+ * Locators and the private data of connections: text from anybody. The first byte of an input says what the rest is; a
+ * locator's checksum is put right for half of them, else no mutation would ever pass it.
  */
 #include <isa-l/crc.h>
 

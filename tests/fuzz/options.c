@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How nicd is asked to run: arguments, one a line up to an empty line, then the text of a configuration file. Whatever it says, reading it ends
- * with an answer and with figures that the table of settings allows.
+ * How nicd is asked to run: arguments, one a line up to an empty line, then the text of a configuration file. Whatever
+ * it says, reading it ends with an answer and with figures that the table of settings allows.
  */
 #include <sys/mman.h>
 #include <unistd.h>

@@ -557,7 +557,10 @@ static void check_memory(const struct peer *peer)
 	}
 }
 
-/* Engines close what has ended a while later, by a timer. That is waited for now and then: then as many are open as in the beginning. */
+/*
+ * Engines close what has ended a while later, by a timer. That is waited for now and then: then as many are open as in
+ * the beginning.
+ */
 static void settle(void)
 {
 	uint64_t until = uv_hrtime() + PATIENCE_NS;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A peer on the data port that says whatever the input tells it to, and an engine behind it with memory, tags and tickets. Some of the memory no
- * door leads to: its bytes must stay as they are, and never leave.
+ * A peer on the data port that says whatever the input tells it to, and an engine behind it with memory, tags and
+ * tickets. Some of the memory no door leads to: its bytes must stay as they are, and never leave.
  *
- * An input is a list of commands, each one byte and its operands (peer.c); a command may leave its bytes lying for the next to be sent with.
+ * An input is a list of commands, each one byte and its operands (peer.c); a command may leave its bytes lying for the
+ * next to be sent with.
  */
 #include <uv.h>
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * All of nicd but its listeners and its device: real sockets, sessions, environment and NIC layer on a real loop in this process, over the
- * fake device of tests/unit/nic. A test connects through socket pairs, turns the loop itself, and asks that nothing is left.
+ * All of nicd but its listeners and its device: real sockets, sessions, environment and NIC layer on a real loop in
+ * this process, over the fake device of tests/unit/nic. A test connects through socket pairs, turns the loop itself,
+ * and asks that nothing is left.
  */
 #include <uv.h>
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What the owner of the regions and its peers, which are processes of their own, share: where the regions are, and who is in the middle of which.
+ * What the owner of the regions and its peers, which are processes of their own, share: where the regions are, and who
+ * is in the middle of which.
  *
- * A slot is one region. Its state is 2 x rounds, plus 1 while the region is registered. A peer first says where it goes (`at`), then looks again
- * whether the state is still what it was: so when the owner has told the end of a round and sees nobody there, nobody sends to it
- * any more, and nothing sent to it is on its way, for a peer leaves only when all it sent has been placed or can't be.
+ * A slot is one region. Its state is 2 x rounds, plus 1 while the region is registered. A peer first says where it goes
+ * (`at`), then looks again whether the state is still what it was: so when the owner has told the end of a round and
+ * sees nobody there, nobody sends to it any more, and nothing sent to it is on its way, for a peer leaves only when all
+ * it sent has been placed or can't be.
  */
 #include <stdatomic.h>
 #include <stdbool.h>

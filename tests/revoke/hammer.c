@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A peer's process: shot after shot at regions of the board until it is told to stop. A shot is one region and one way to be in the middle of it:
+ * A peer's process: shot after shot at regions of the board until it is told to stop. A shot is one region and one way
+ * to be in the middle of it:
  *
  *   half     a frame is begun and its rest sent after the region's end
  *   pieces   a frame in small pieces, whenever

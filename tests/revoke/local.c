@@ -6,8 +6,8 @@
  *   receive  half of a message has been sent, and is placed
  *   write    nothing is read until after the region's end, so that a frame is half out
  *
- * What is written into the region after the answer must stay there, and must never be seen by the peer. Every other connection has CRC, but with
- * messages, of which then nothing would be placed until all is there.
+ * What is written into the region after the answer must stay there, and must never be seen by the peer. Every other
+ * connection has CRC, but with messages, of which then nothing would be placed until all is there.
  */
 #include "local.h"
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A region's round: FREE -> REGISTERING -> LIVE, peers at it -> DYING -> answered: what is there is judged, filled anew, and its end is told ->
- * SETTLING until no peer is in the middle of it -> judged again -> FREE. Some settle for a tenth of a second longer.
+ * A region's round: FREE -> REGISTERING -> LIVE, peers at it -> DYING -> answered: what is there is judged, filled
+ * anew, and its end is told -> SETTLING until no peer is in the middle of it -> judged again -> FREE. Some settle for a
+ * tenth of a second longer.
  *
- * What is asked is asked for at the worst moment: when a peer has begun a frame, or, in a quarter of the rounds, when one is sending whole ones,
- * or blindly.
+ * What is asked is asked for at the worst moment: when a peer has begun a frame, or, in a quarter of the rounds, when
+ * one is sending whole ones, or blindly.
  */
 #include "owner.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The owner of the regions: registers, lets the peers at them, deregisters, and looks whether a byte changes after the answer. All rounds of all regions are
- * under way at the same time.
+ * The owner of the regions: registers, lets the peers at them, deregisters, and looks whether a byte changes after the
+ * answer. All rounds of all regions are under way at the same time.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The peer. See peer.h. A wait of more than PATIENCE_S is a hang of the other side and ends the process, which the test takes for a
- * failure.
+ * The peer. See peer.h. A wait of more than PATIENCE_S is a hang of the other side and ends the process, which the test
+ * takes for a failure.
  */
 #include "peer.h"
 

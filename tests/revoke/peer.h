@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * An iWARP peer on a blocking socket, of as few lines as the test needs and sharing none with nicd-soft: MPA request, RDMA Write, Read Request
- * and its answer, and taking apart what comes. It sends frames in pieces, which no honest peer would.
+ * An iWARP peer on a blocking socket, of as few lines as the test needs and sharing none with nicd-soft: MPA request,
+ * RDMA Write, Read Request and its answer, and taking apart what comes. It sends frames in pieces, which no honest peer
+ * would.
  */
 #include <stdbool.h>
 #include <stddef.h>

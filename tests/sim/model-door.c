@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The model's tickets and exports: opened by the device, ended by their owner, their time or their MR, dead when the device has let go.
+ * The model's tickets and exports: opened by the device, ended by their owner, their time or their MR, dead when the
+ * device has let go.
  */
 #include "tests/sim/model-private.h"
 

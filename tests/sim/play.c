@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What happens in a step: mostly a client asks for something; or the device goes on, tells something, or goes away; or time passes, or somebody
- * leaves.
+ * What happens in a step: mostly a client asks for something; or the device goes on, tells something, or goes away; or
+ * time passes, or somebody leaves.
  */
 #include "tests/sim/ask.h"
 

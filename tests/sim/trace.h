@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What happened in a run, in order: hashed, so that two runs of one seed can be compared, and the last of it kept for when something is
- * wrong. Knows nothing of nicd.
+ * What happened in a run, in order: hashed, so that two runs of one seed can be compared, and the last of it kept for
+ * when something is wrong. Knows nothing of nicd.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -4,9 +4,9 @@
  *
  *	verbs-peer FILE
  *
- * FILE is mapped and registered whole, so whoever gives the commands fills and checks the bytes. Each line on the input gets one line on
- * the output; the first word of an answer tells what happened, "error STEP ERRNO" that a call failed. Numbers are decimal, private data is
- * hex or "-". Knows nothing of nicd.
+ * FILE is mapped and registered whole, so whoever gives the commands fills and checks the bytes. Each line on the input
+ * gets one line on the output; the first word of an answer tells what happened, "error STEP ERRNO" that a call failed.
+ * Numbers are decimal, private data is hex or "-". Knows nothing of nicd.
  *
  *	connect HOST PORT IRD ORD DATA    established IRD ORD DATA | rejected STATUS DATA | EVENT STATUS
  *	listen HOST                       listening PORT

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ends: of sessions with work in flight, at every moment of it, and of memory, at every allocation. rig_teardown finds what was left
- * behind.
+ * Ends: of sessions with work in flight, at every moment of it, and of memory, at every allocation. rig_teardown finds
+ * what was left behind.
  */
 #include "tests/unit/daemon/rig.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Frames as a whole: every violation ends the session with its Fatal, nothing of a violating frame takes effect, and no descriptor is
- * lost on any path (rig_teardown counts them).
+ * Frames as a whole: every violation ends the session with its Fatal, nothing of a violating frame takes effect, and no
+ * descriptor is lost on any path (rig_teardown counts them).
  */
 #include "tests/unit/daemon/rig.h"
 

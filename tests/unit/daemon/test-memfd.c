@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Descriptors passed as memory: what is taken, and that everything else is refused with what teaches, closed, and never waited for. */
+/*
+ * Descriptors passed as memory: what is taken, and that everything else is refused with what teaches, closed, and never
+ * waited for.
+ */
 #include "tests/unit/daemon/rig.h"
 
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The sockets of clients, with a core of echo behind them: what is sent is answered, some request ids have a meaning of their own. Real
- * sockets on a real loop, driven turn by turn from the test's own thread.
+ * The sockets of clients, with a core of echo behind them: what is sent is answered, some request ids have a meaning of
+ * their own. Real sockets on a real loop, driven turn by turn from the test's own thread.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -436,8 +436,8 @@ static void test_share(void **state)
 }
 
 /*
- * Sixty sessions of one account that always have something to say, and seven of others: each turn has time for a few frames only, and
- * over many turns each account has had as many read.
+ * Sixty sessions of one account that always have something to say, and seven of others: each turn has time for a few
+ * frames only, and over many turns each account has had as many read.
  */
 static void test_share_by_account(void **state)
 {

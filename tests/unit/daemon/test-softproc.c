@@ -33,7 +33,10 @@ static int remove_one(const char *what, const struct stat *st, int type, struct 
 	return remove(what);
 }
 
-/* Removes the directory when the test is over, also when somebody has killed it: then this is all that is left, and not for long. */
+/*
+ * Removes the directory when the test is over, also when somebody has killed it: then this is all that is left, and not
+ * for long.
+ */
 static void janitor_start(void)
 {
 	int watch[2];

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What most tests of the NIC layer start with: an environment, a fake device, one owner. Its teardown releases the owner, lets the device
- * answer what it still owes, and asserts that charges, objects, blocks of memory and the device are all back to nothing.
+ * What most tests of the NIC layer start with: an environment, a fake device, one owner. Its teardown releases the
+ * owner, lets the device answer what it still owes, and asserts that charges, objects, blocks of memory and the device
+ * are all back to nothing.
  */
 #include <setjmp.h>
 #include <stdarg.h>

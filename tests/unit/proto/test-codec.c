@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The fast path against protobuf-c: random messages of both protocols, packed and unpacked by both, and the same damaged. Where the
- * fast path answers at all, it must answer what protobuf-c answers.
+ * The fast path against protobuf-c: random messages of both protocols, packed and unpacked by both, and the same
+ * damaged. Where the fast path answers at all, it must answer what protobuf-c answers.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -201,8 +201,8 @@ static void damage(uint8_t *bytes, size_t *n)
 }
 
 /*
- * mutation: in unpack_single, let the second of a oneof or a sub-message replace the first; in unpack_packed, forget *n; in unpack,
- * ignore unknown fields; in take_piece, forget to compare the length
+ * mutation: in unpack_single, let the second of a oneof or a sub-message replace the first; in unpack_packed, forget
+ * *n; in unpack, ignore unknown fields; in take_piece, forget to compare the length
  */
 static void test_agrees_on_damaged_messages(void **data)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Messages: two engines that send to each other, and one against a peer of plain bytes that breaks a rule each. What a receive says, what
- * ends a stream, what waits, and what is told of notices.
+ * Messages: two engines that send to each other, and one against a peer of plain bytes that breaks a rule each. What a
+ * receive says, what ends a stream, what waits, and what is told of notices.
  */
 #include <string.h>
 #include <sys/socket.h>

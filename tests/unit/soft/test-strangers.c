@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What streams do to each other and to the engine: two that write at each other, clients that rewrite and punch the memory under a transfer,
- * and what an idle peer costs.
+ * What streams do to each other and to the engine: two that write at each other, clients that rewrite and punch the
+ * memory under a transfer, and what an idle peer costs.
  *
  *   test-soft-strangers [TRANSFERS]
  */

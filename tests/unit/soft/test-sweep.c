@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every token there is, through soft_tag_check: a stranger who tries them all hits exactly what is granted to its stream and nothing
- * else. All 32 bits take most of a minute, so that is a benchmark (meson test --benchmark soft-sweep); the test draws its tokens from 22 bits.
+ * Every token there is, through soft_tag_check: a stranger who tries them all hits exactly what is granted to its
+ * stream and nothing else. All 32 bits take most of a minute, so that is a benchmark (meson test --benchmark
+ * soft-sweep); the test draws its tokens from 22 bits.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -162,8 +162,8 @@ static void test_quarantine_count(void **state)
 }
 
 /*
- * Random taking and releasing against an array, with tokens of few bits and whose low bits hardly differ. The clock goes on, so that
- * the quarantine's own index is emptied too.
+ * Random taking and releasing against an array, with tokens of few bits and whose low bits hardly differ. The clock
+ * goes on, so that the quarantine's own index is emptied too.
  */
 static void churn(unsigned bits, unsigned shift, unsigned rounds)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A client that makes every request there is, while the n-th allocation fails, in nicd or in nicd-soft, for n from 1 until it passes untouched; and
- * the same with the n-th descriptor. Each time every request has a typed answer or the session has ended, nothing is left, and
- * the next client is served in full, unless the device itself was lost: then the next one is told so. The linker puts functions of this file in
- * place of those of the C library in our own code.
+ * A client that makes every request there is, while the n-th allocation fails, in nicd or in nicd-soft, for n from 1
+ * until it passes untouched; and the same with the n-th descriptor. Each time every request has a typed answer or the
+ * session has ended, nothing is left, and the next client is served in full, unless the device itself was lost: then
+ * the next one is told so. The linker puts functions of this file in place of those of the C library in our own code.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -126,7 +126,10 @@ static void on_check(uv_check_t *check)
 	turn_end(whole);
 }
 
-/* The provider's Hello waits for its answer, so that this has to be there before: one that was given to somebody who asked first. */
+/*
+ * The provider's Hello waits for its answer, so that this has to be there before: one that was given to somebody who
+ * asked first.
+ */
 static void device_greet(struct whole *whole, int pair[2])
 {
 	static const uint8_t hello[] = { 0x0a, 0x06, 0x08, 0x01, 0x52, 0x02, 0x08, NICD_MAJOR };

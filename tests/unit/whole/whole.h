@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * nicd and nicd-soft in one process and on one loop: real sessions, NIC layer and provider, and behind a socket pair the real control, device
- * and engine with a data port on the loopback. A test connects as a client, and to its own exports.
+ * nicd and nicd-soft in one process and on one loop: real sessions, NIC layer and provider, and behind a socket pair
+ * the real control, device and engine with a data port on the loopback. A test connects as a client, and to its own
+ * exports.
  */
 #include <setjmp.h>
 #include <stdarg.h>
