@@ -25,7 +25,7 @@ struct bench {
 	int echo_uv, echo_blocking;
 	int memfd;
 	uint64_t pd, memory, mr[MRS];   /* the first BATCH of the MRs are registered all the time */
-	uint64_t qp[QPS], mw[SETS * BATCH];   /* made by the first that needs them */
+	uint64_t qp[QPS], mw[SETS * BATCH], fast[SETS * BATCH];   /* made by the first that needs them */
 	struct frame *ring[WINDOW];
 };
 
@@ -454,14 +454,15 @@ static void begin_bind(struct bench *b, struct frame *frame, uint32_t id, unsign
 	frame_add(frame, &request);
 }
 
-static void end_bind(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+/* Of a window or a fast-register MR. */
+static void add_invalidate(struct bench *b, struct frame *frame, uint32_t id, uint64_t object, unsigned n)
 {
 	Nicd__Ref refs[2] = { NICD__REF__INIT, NICD__REF__INIT };
 	Nicd__Invalidate invalidate = NICD__INVALIDATE__INIT;
 	Nicd__Request request = NICD__REQUEST__INIT;
 
 	refs[0].of_case = refs[1].of_case = NICD__REF__OF_ID;
-	refs[0].id = b->mw[n];
+	refs[0].id = object;
 	refs[1].id = b->qp[n / BATCH % QPS];
 	invalidate.object = &refs[0];
 	invalidate.qp = &refs[1];
@@ -471,8 +472,45 @@ static void end_bind(struct bench *b, struct frame *frame, uint32_t id, unsigned
 	frame_add(frame, &request);
 }
 
-/* Qps to another session, and the windows for its end. */
-static void need_windows(struct bench *b)
+static void end_bind(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+{
+	add_invalidate(b, frame, id, b->mw[n], n);
+}
+
+static void begin_fast(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+{
+	Nicd__Ref refs[3] = { NICD__REF__INIT, NICD__REF__INIT, NICD__REF__INIT };
+	Nicd__FastRegister fast = NICD__FAST_REGISTER__INIT;
+	Nicd__Range range = NICD__RANGE__INIT, *ranges = &range;
+	Nicd__Request request = NICD__REQUEST__INIT;
+
+	for (unsigned i = 0; i < 3; i++)
+		refs[i].of_case = NICD__REF__OF_ID;
+	refs[0].id = b->fast[n];
+	refs[1].id = b->qp[n / BATCH % QPS];
+	refs[2].id = b->memory;
+	range.memory = &refs[2];
+	range.length = 4096;
+	fast.mr = &refs[0];
+	fast.qp = &refs[1];
+	fast.n_ranges = 1;
+	fast.ranges = &ranges;
+	fast.length = 4096;
+	fast.iova = 0x10000;
+	fast.flags = NICD__OP_FLAG__OP_ALLOW_REMOTE_READ | NICD__OP_FLAG__OP_ALLOW_REMOTE_WRITE;
+	request.id = id;
+	request.call_case = NICD__REQUEST__CALL_FAST_REGISTER;
+	request.fast_register = &fast;
+	frame_add(frame, &request);
+}
+
+static void end_fast(struct bench *b, struct frame *frame, uint32_t id, unsigned n)
+{
+	add_invalidate(b, frame, id, b->fast[n], n);
+}
+
+/* Qps to another session. */
+static void need_qps(struct bench *b)
 {
 	static struct peer other;
 	uint64_t mr;
@@ -487,14 +525,22 @@ static void need_windows(struct bench *b)
 	for (unsigned i = 0; i < QPS; i++)
 		b->qp[i] = peer_connect(&b->peer, b->pd, locator);
 	free(locator);
-	for (unsigned i = 0; i < SETS * BATCH; i++)
-		b->mw[i] = peer_create_mw(&b->peer, b->pd);
 }
 
 static double binds_ours(struct bench *b)
 {
-	need_windows(b);
+	need_qps(b);
+	for (unsigned i = 0; i < SETS * BATCH && !b->mw[i]; i++)
+		b->mw[i] = peer_create_mw(&b->peer, b->pd);
 	return pairs(b, begin_bind, end_bind);
+}
+
+static double fasts_ours(struct bench *b)
+{
+	need_qps(b);
+	for (unsigned i = 0; i < SETS * BATCH && !b->fast[i]; i++)
+		b->fast[i] = peer_create_fast(&b->peer, b->pd);
+	return pairs(b, begin_fast, end_fast);
 }
 
 static double idle_pss(struct bench *b)
@@ -529,6 +575,7 @@ static const struct bench_case {
 	{ "memory_one_frame", "AddMemory + release in one frame, against the same in two", memory_frame_ours, memory_bare, NS, 0, 0, 0 },
 	{ "register_pair", "RegisterMr + DeregisterMr, against two bare echoes", pair_ours, pair_echo, NS, 2.5, 0, 0 },
 	{ "register_batched", "RegisterMr + DeregisterMr, 256 a frame, wall time", pairs_ours, NULL, PER_SECOND, 500e3, 1, 1 },
+	{ "fast_batched", "FastRegister + Invalidate, 256 a frame, wall time", fasts_ours, NULL, PER_SECOND, 500e3, 1, 1 },
 	{ "bind_batched", "BindMw + Invalidate, 256 a frame, wall time", binds_ours, NULL, PER_SECOND, 500e3, 1, 1 },
 };
 

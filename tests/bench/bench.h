@@ -55,6 +55,7 @@ Nicd__Reply *peer_call(struct peer *peer, Nicd__Request *request, int fd);
 uint64_t peer_add_memory(struct peer *peer, int fd);
 uint64_t peer_create_pd(struct peer *peer);
 uint64_t peer_create_mr(struct peer *peer, uint64_t pd);
+uint64_t peer_create_fast(struct peer *peer, uint64_t pd);   /* fast-register, initialized for 16 pages and remote access */
 uint64_t peer_create_mw(struct peer *peer, uint64_t pd);
 uint64_t peer_connect(struct peer *peer, uint64_t pd, const char *locator);
 char *peer_ticket(struct peer *peer, uint64_t mr, uint32_t uses);     /* its locator, to be freed */

@@ -192,6 +192,28 @@ uint64_t peer_create_mr(struct peer *peer, uint64_t pd)
 	return peer_create(peer, &request);
 }
 
+uint64_t peer_create_fast(struct peer *peer, uint64_t pd)
+{
+	Nicd__Ref ref = NICD__REF__INIT, mr = NICD__REF__INIT;
+	Nicd__CreateMr create = NICD__CREATE_MR__INIT;
+	Nicd__InitializeFastRegister init = NICD__INITIALIZE_FAST_REGISTER__INIT;
+
+	ref.of_case = mr.of_case = NICD__REF__OF_ID;
+	ref.id = pd;
+	create.pd = &ref;
+	create.fast_register = true;
+	REQUEST(create_mr, CREATE_MR, create);
+	mr.id = peer_create(peer, &request);
+	init.mr = &mr;
+	init.adapter_page_count = 16;
+	init.remote_access = true;
+	Nicd__Request second = NICD__REQUEST__INIT;
+	second.call_case = NICD__REQUEST__CALL_INITIALIZE_FAST_REGISTER;
+	second.initialize_fast_register = &init;
+	nicd__reply__free_unpacked(peer_call(peer, &second, -1), NULL);
+	return mr.id;
+}
+
 uint64_t peer_create_mw(struct peer *peer, uint64_t pd)
 {
 	Nicd__Ref ref = NICD__REF__INIT;
