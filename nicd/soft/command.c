@@ -178,9 +178,61 @@ static int tag_add(struct soft_device *device, struct soft_tag_terms *terms, str
 
 /* One that waits for its turn. */
 struct tag_turn {
-	struct soft_pending *pending;
+	RB_ENTRY(tag_turn) by_serial;
+	struct soft_pending *pending;  /* NULL: a drop that waits for nobody was faster, and has answered it */
+	bool adds;
+	uintptr_t own;                 /* its address: there may be more than one of a serial, and the key for all of them has 0 */
 	struct soft_tag_terms terms;   /* dropping: serial and generation */
 };
+
+static int turn_compare(const struct tag_turn *a, const struct tag_turn *b)
+{
+	if (a->terms.serial != b->terms.serial)
+		return a->terms.serial < b->terms.serial ? -1 : 1;
+	return a->own < b->own ? -1 : a->own > b->own;
+}
+RB_GENERATE_INTERNAL(tag_turns, tag_turn, by_serial, turn_compare, static __attribute__((unused)))
+
+static void turn_refuse(struct tag_turn *turn, const struct nicd_error *err)
+{
+	Soft__Reply reply = SOFT__REPLY__INIT;
+	Soft__Dropped dropped;
+
+	if (turn->adds)
+		soft_reply_refuse(&reply, err);
+	else
+		soft_dropped_put(&reply, &dropped, 0);
+	soft_pending_answer(turn->pending, &reply);
+}
+
+/* What is dropped now is not added later, and needs no other drop: whoever waits for that is answered. */
+static void turns_overtake(struct soft_device *device, uint64_t serial, uint32_t generation)
+{
+	const struct nicd_error flushed = {.reason = NICD_R_FLUSHED};
+	struct tag_turn key = {.terms.serial = serial}, *turn, *next;
+
+	if (RB_EMPTY(&device->tag_turns))
+		return;
+	for (turn = RB_NFIND(tag_turns, &device->tag_turns, &key); turn && turn->terms.serial == serial; turn = next) {
+		next = RB_NEXT(tag_turns, &device->tag_turns, turn);
+		if (turn->terms.generation != generation)
+			continue;
+		RB_REMOVE(tag_turns, &device->tag_turns, turn);
+		turn_refuse(turn, &flushed);
+		turn->pending = NULL;
+	}
+}
+
+/* False: it was overtaken, and is gone. */
+static bool turn_begin(struct tag_turn *turn)
+{
+	if (turn->pending) {
+		RB_REMOVE(tag_turns, &turn->pending->device->tag_turns, turn);
+		return true;
+	}
+	free(turn);
+	return false;
+}
 
 static struct tag_turn *turn_new(struct run *run, const struct soft_tag_terms *terms)
 {
@@ -200,11 +252,13 @@ static struct tag_turn *turn_new(struct run *run, const struct soft_tag_terms *t
 static void on_turn_to_add(void *userdata, const struct nicd_error *error, const struct soft_completion *result)
 {
 	struct tag_turn *turn = userdata;
-	struct nicd_error err = *error;
+	struct nicd_error err = error ? *error : (struct nicd_error){0};
 	Soft__Reply reply = SOFT__REPLY__INIT;
 	struct soft_tag *tag;
 	Soft__Tags tags;
 
+	if (!turn_begin(turn))
+		return;
 	if (err.reason != NICD_R_NONE && err.reason != NICD_R_FLUSHED)
 		nicd_refuse(&err, NICD_R_QP_LOST);
 	if (err.reason == NICD_R_NONE && tag_add(turn->pending->device, &turn->terms, &tag, &err) >= 0)
@@ -219,11 +273,12 @@ static void on_turn_to_add(void *userdata, const struct nicd_error *error, const
 static void on_turn_to_drop(void *userdata, const struct nicd_error *error, const struct soft_completion *result)
 {
 	struct tag_turn *turn = userdata;
-	struct soft_device *device = turn->pending->device;
 	Soft__Reply reply = SOFT__REPLY__INIT;
 	Soft__Dropped dropped;
 
-	soft_dropped_put(&reply, &dropped, soft_tag_drop(device->tags, turn->terms.serial, turn->terms.generation));
+	if (!turn_begin(turn))
+		return;
+	soft_dropped_put(&reply, &dropped, soft_tag_drop(turn->pending->device->tags, turn->terms.serial, turn->terms.generation));
 	soft_pending_answer(turn->pending, &reply);
 	free(turn);
 }
@@ -236,8 +291,12 @@ static int turn_wait(struct run *run, uint64_t stream, bool fence, const struct 
 
 	if (!turn)
 		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+	turn->adds = fn == on_turn_to_add;
+	turn->own = (uintptr_t)turn;
+	RB_INSERT(tag_turns, &run->device->tag_turns, turn);
 	if (!soft_turn_wait(run->device->engine, stream, fence, fn, turn)) {
 		nicd_refuse(&run->err, NICD_R_NO_MEMORY);
+		RB_REMOVE(tag_turns, &run->device->tag_turns, turn);
 		answer_refused(turn->pending, &run->err);
 		free(turn);
 	}
@@ -297,6 +356,9 @@ static int run_drop_tag(struct run *run)
 		return run_drop_in_order(run);
 	if (drop->n_more_serials > SOFT_DROPS || drop->n_more_generations != drop->n_more_serials)
 		return nicd_refuse_at(&run->err, NICD_R_COUNT, SOFT_DROPS, drop->n_more_serials);
+	turns_overtake(run->device, drop->serial, drop->generation);
+	for (size_t i = 0; i < drop->n_more_serials; i++)
+		turns_overtake(run->device, drop->more_serials[i], drop->more_generations[i]);
 	answer_dropped(run, soft_tag_drop(run->device->tags, drop->serial, drop->generation));
 	run->device->dropped += 1 + drop->n_more_serials;
 	if (soft_tags_drop(run->device->tags, drop->more_serials, drop->more_generations, drop->n_more_serials, cut)) {

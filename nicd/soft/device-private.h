@@ -21,6 +21,10 @@ struct soft_pending {
 };
 RB_HEAD(soft_pendings, soft_pending);
 
+/* AddTags and DropTags that wait for their turn in a stream, by serial (command.c). */
+struct tag_turn;
+RB_HEAD(tag_turns, tag_turn);
+
 /* What the entries of a List reply are made of. */
 struct soft_page {
 	Soft__Entry entries[SOFT_LIST_PAGE];
@@ -47,6 +51,7 @@ struct soft_device {
 	bool controlled;                 /* Hello was said */
 	bool keep;                       /* by the last Hello */
 	struct soft_pendings pendings;   /* without the orphans */
+	struct tag_turns tag_turns;
 	struct soft_page *page;
 	uv_timer_t expiry;
 	uint64_t expiry_ns;              /* what it is set to; UINT64_MAX: not */

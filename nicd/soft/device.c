@@ -332,6 +332,7 @@ int soft_device_new(struct soft_device **ret, uv_loop_t *loop, const struct soft
 	device->incarnation = options.incarnation = draw_incarnation();
 	device->expiry_ns = UINT64_MAX;
 	RB_INIT(&device->pendings);
+	RB_INIT(&device->tag_turns);
 	STAILQ_INIT(&device->cuts);
 	device->tags = soft_tags_new(random_bytes, soft_now);
 	device->tickets = soft_tickets_new(soft_now);

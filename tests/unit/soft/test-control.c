@@ -328,6 +328,47 @@ static void test_tag_life(void **state)
 	assert_int_equal(stats(f)->quarantined_tokens, 2);
 }
 
+/* A drop that waits for nobody answers an AddTag or DropTag that does, and that is over then. */
+static void test_overtaken(void **state)
+{
+	for (unsigned drops = 0; drops < 2; drops++) {
+		struct fixture *f = *state;
+		Soft__TagRange range, *pointer;
+		Soft__Frame *frame;
+		REQUEST(add, add_tag, AddTag, ADD_TAG);
+		REQUEST(ordered, drop_tag, DropTag, DROP_TAG);
+		REQUEST(drop, drop_tag, DropTag, DROP_TAG);
+
+		if (drops == 0) {
+			say_hello(f, false);
+			assert_int_equal(attach(f, 1, 2 * NICD_PAGE), NICD_R_NONE);
+		} else {
+			add_tag(f, 10);
+		}
+		fake.turn = SOFT_TURN_LATER;
+		add_terms(add.add_tag, &range, &pointer, 10);
+		add.add_tag->stream = ordered.drop_tag->stream = 5;
+		ordered.drop_tag->serial = drop.drop_tag->serial = 10;
+		ordered.drop_tag->generation = drop.drop_tag->generation = 1;
+		put(f, drops ? &ordered : &add, -1);
+		put(f, &drop, -1);
+		flush(f);
+		/* mutation: leave what waits in its queue, or answer a drop with a refusal; compare serials only */
+		frame = hear(f);
+		assert_non_null(frame);
+		assert_int_equal(frame->replies[0]->id, f->id - 1);
+		assert_int_equal(frame->replies[0]->reason, drops ? NICD_R_NONE : NICD_R_FLUSHED);
+		if (frame->n_replies == 1)
+			assert_int_equal(hear_reply(f)->reason, NICD_R_NONE);
+		else
+			assert_int_equal(frame->replies[1]->reason, NICD_R_NONE);
+		/* mutation: add it when its turn comes after all */
+		fake_end_post(NICD_R_NONE, 0);
+		fake.turn = SOFT_TURN_NOW;
+		assert_int_equal(stats(f)->tags, 0);
+	}
+}
+
 /* Answers to some go before the next ones are dropped: nicd works on meanwhile, and streams have their share. */
 static void test_drops_in_turns(void **state)
 {
@@ -1358,7 +1399,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(hello_rules), TEST(tag_life), TEST(drops_in_turns), TEST(slow_detach), TEST(coalesced), TEST(list), TEST(list_kinds),
+		TEST(hello_rules), TEST(tag_life), TEST(overtaken), TEST(drops_in_turns), TEST(slow_detach), TEST(coalesced), TEST(list), TEST(list_kinds),
 		TEST(streams), TEST(notices), TEST(refused), TEST(tickets), TEST(doors_in_turns), TEST(doors_without_controller), TEST(events), TEST(one_at_a_time),
 		cmocka_unit_test(test_other_uid), TEST(gone), TEST(keep), TEST(orphans), TEST(long_drop), TEST(undecodable), TEST(too_big),
 		TEST(empty_frame), TEST(budget), TEST(direction), TEST(too_many_requests), TEST(bad_ids), TEST(no_call),
