@@ -124,6 +124,16 @@ static void op_tell(struct nic_frmr_op *op, struct nic_done *done, const struct 
 	op->nic->telling = outer;
 }
 
+/* What is still to do is nobody's work: the Qp may go. */
+static void op_leave_qp(struct nic_frmr_op *op)
+{
+	struct nic_qp *qp = op->qp;
+
+	op->qp = NULL;
+	if (qp)
+		nic_qp_end_work(qp);
+}
+
 /* Its answer was given; the Qp that it was work of may go. */
 static void op_end(struct nic_frmr_op *op)
 {
@@ -446,6 +456,7 @@ static void frmr_register_failed(struct nic_frmr *frmr, const struct nicd_error 
 	frmr_reset(frmr, &users);
 	if (frmr->closing) {
 		op_tell(op, nic_done_steal(&op->done), error);
+		op_leave_qp(op);
 		frmr_release(frmr);
 	} else {
 		op_steal(frmr);
@@ -496,6 +507,7 @@ static void frmr_tagged(struct nic_cmd *cmd)
 	if (frmr->closing) {   /* too late: nobody is told the tokens */
 		nicd_refuse(&error, NICD_R_REVOKED);
 		op_tell(op, nic_done_steal(&op->done), &error);
+		op_leave_qp(op);
 		op->order = (struct nic_order){ 0 };
 		frmr_drop_start(frmr, NIC_STEP_CLOSE, false, NULL);
 		return;
@@ -685,10 +697,12 @@ static void frmr_confirmed(struct nic_frmr *frmr)
 		nic_object_emit(&frmr->object, NIC_EVENT_REVOKE_CONFIRMED, frmr->object.serial, NULL);
 	else
 		op_tell(op, nic_done_steal(&op->done), NULL);
-	if (closing)
+	if (closing) {
+		op_leave_qp(op);
 		frmr_release(frmr);
-	else
+	} else {
 		op_end(op);
+	}
 	users_let_go(&users);
 }
 
@@ -707,6 +721,7 @@ static void frmr_not_dropped(struct nic_frmr *frmr, const struct nicd_error *cau
 		if (!op->deadline.armed)
 			nic_deadline_arm(op->nic, &op->deadline);
 		op_tell(op, nic_done_steal(&op->done), &error);
+		op_leave_qp(op);
 		return;
 	}
 	frmr_step(frmr, NIC_STEP_FAILED);
