@@ -587,7 +587,7 @@ static void ask_add_memory(int client, const struct sim_request *frame, unsigned
 
 static void ask_create_mr(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
 {
-	r->fast = 0;
+	r->fast = chance(2);
 }
 
 static void ask_query_qp(int client, const struct sim_request *frame, unsigned n, struct sim_request *r)
@@ -646,8 +646,8 @@ static const struct asked {
 	[CALL_GET_LOCAL_TOKEN] = { 2, T_MR, has_tokens, NULL, { { 0 } } },
 	[CALL_GET_REMOTE_TOKEN] = { 3, T_MR, has_tokens, NULL, { { T_MR, NULL, CALL_REGISTER_MR } } },
 	[CALL_QUERY_TOKENS] = { 3, T_ANY, NULL, ask_tokens, { { 0 } } },
-	[CALL_INITIALIZE_FAST_REGISTER] = { 0, T_MR, is_initializable, ask_initialize, { { T_MR, is_fast, CALL_CREATE_MR } } },
-	[CALL_FAST_REGISTER] = { 0, T_MR, is_free, ask_fast_register,
+	[CALL_INITIALIZE_FAST_REGISTER] = { 10, T_MR, is_initializable, ask_initialize, { { T_MR, is_fast, CALL_CREATE_MR } } },
+	[CALL_FAST_REGISTER] = { 24, T_MR, is_free, ask_fast_register,
 				 { { T_MR, is_free, CALL_INITIALIZE_FAST_REGISTER }, { T_QP, is_connected, CALL_CONNECT_QP } } },
 	[CALL_INVALIDATE] = { 14, T_ANY, NULL, ask_invalidate, { { T_QP, is_connected, CALL_CONNECT_QP } } },
 	[CALL_CREATE_MW] = { 6, T_PD, NULL, NULL, { { T_PD, NULL, CALL_CREATE_PD } } },

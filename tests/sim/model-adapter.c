@@ -44,6 +44,7 @@ void model_adapter_lost(struct model *m, int adapter)
 			if (o->state != M_ERROR)
 				model_owe(m, o, EV_REVOKED);
 			model_invalidate(m, o);
+			model_evict(m, o);
 		}
 		if (o->type == T_MR && !o->fast && model_on(o, adapter) && (o->state == M_REGISTERED || o->state == M_ERROR)) {
 			model_revoke_mr(m, o, o->state == M_REGISTERED);

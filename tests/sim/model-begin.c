@@ -260,6 +260,8 @@ static uint32_t begin_ticket(struct model *m, struct m_request *r, uint32_t *may
 	struct m_object *mr = model_resolve(m, r, &r->say.ref[0]), *o;
 	uint32_t refused = 0;
 
+	if (mr->fast)
+		return BIT(S_INVALID_PARAMETER);
 	if (mr->state != M_REGISTERED)
 		refused |= BIT(S_INVALID_DEVICE_STATE);
 	else if (!model_remote_rights(mr->rights))
@@ -292,6 +294,8 @@ static uint32_t begin_export(struct model *m, struct m_request *r, uint32_t *may
 	uint64_t length = say->length ? say->length : say->offset < mr->length ? mr->length - say->offset : 0;
 	uint32_t refused = 0;
 
+	if (mr->fast)
+		return BIT(S_INVALID_PARAMETER);
 	if (mr->state != M_REGISTERED)
 		refused |= BIT(S_INVALID_DEVICE_STATE);
 	if (mr->state == M_REGISTERED && !model_remote_rights(mr->rights))
@@ -354,6 +358,11 @@ static void look_quota(struct model *m, const struct m_request *r, uint32_t *may
 
 static uint32_t begin_revoke_fast(struct model *m, struct m_request *r, struct m_object *o)
 {
+	if (o->closing && o->state == M_INVALIDATING && model_has_windows(m, o)) {
+		o->since = m->now;
+		model_evict(m, o);
+		return 0;
+	}
 	if (o->state == M_INVALIDATING && !o->closing)
 		return BIT(S_DEVICE_BUSY) | BIT(S_INVALID_DEVICE_STATE);
 	if (o->closing || (o->state != M_VALID && o->state != M_ERROR))

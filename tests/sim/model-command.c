@@ -311,8 +311,7 @@ static void end_tag_add(struct model *m, struct m_command *k, uint32_t status, u
 		o->local = local;
 		o->remote = remote;
 	}
-	if (k->request)
-		k->request->verdict = verdict;
+	o->verdict = verdict;
 	if (o->type == T_EXPORT)
 		model_end_door(m, o, status == S_SUCCESS);
 	else if (status == S_SUCCESS && o->closing && o->state == M_REGISTERING)

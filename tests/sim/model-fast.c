@@ -45,7 +45,7 @@ bool model_dropped(const struct m_object *o)
 
 bool model_settle_fast(struct model *m, struct m_object *o)
 {
-	if (model_dropped(o)) {
+	if (model_dropped(o) && !model_has_windows(m, o)) {
 		if (o->promised)
 			model_owe(m, o, EV_REVOKE_CONFIRMED);
 		o->promised = false;
@@ -103,7 +103,12 @@ bool model_fast_invalidated(struct model *m, struct m_object *o)
 	if (o->state != M_VALID && o->state != M_ERROR)
 		return false;
 	model_owe(m, o, EV_REMOTE_INVALIDATED);
-	fast_free(o);
+	if (model_has_windows(m, o)) {
+		model_invalidate(m, o);
+		model_evict(m, o);
+	} else {
+		fast_free(o);
+	}
 	return true;
 }
 
@@ -132,11 +137,13 @@ uint32_t model_begin_initialize(struct model *m, struct m_request *r)
 }
 
 /* Where it begins and ends in what is named: whole pages, of which the first byte's offset and the length take a part. */
-static uint32_t check_place(const struct sim_request *say, const struct m_object *o, uint64_t total, uint64_t pages)
+static uint32_t check_place(const struct sim_request *say, const struct m_object *o, uint64_t first, uint64_t total, uint64_t pages)
 {
 	uint32_t refused = 0;
 
-	if (pages > o->pages || say->offset >= SIM_PAGE || !say->length || say->offset > total || say->length > total - say->offset)
+	/* What is before a mapping in its first page is not the mapping's. */
+	if (pages > o->pages || say->offset >= SIM_PAGE || say->offset < first || !say->length || say->offset - first > total ||
+	    say->length > total - (say->offset - first))
 		refused |= BIT(S_INVALID_PARAMETER);
 	if (!say->iova || say->iova % SIM_PAGE != say->offset || say->length > UINT64_MAX - say->iova)
 		refused |= BIT(S_INVALID_PARAMETER);
@@ -179,13 +186,15 @@ uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_
 	struct m_object *o = r->object = model_resolve(m, r, &say->ref[0]), *qp = model_resolve(m, r, &say->ref[1]);
 	struct m_object *mapping = model_resolve(m, r, &say->ref[2]);
 	struct m_range ranges[SIM_RANGES];
-	uint64_t total = 0, pages = 0;
+	uint64_t total = 0, pages = 0, first = mapping ? mapping->iova % SIM_PAGE : 0;
 	bool writable = true;
 	uint32_t refused;
 	unsigned n;
 
 	if (!o->fast)
 		return BIT(S_INVALID_PARAMETER);
+	if (!qp)
+		return BIT(S_INVALID_HANDLE);
 	refused = model_work_refused(qp, o->parent);
 	if (o->state != M_FREE)
 		refused |= BIT(S_INVALID_DEVICE_STATE);
@@ -200,16 +209,18 @@ uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_
 			return refused | BIT(S_INVALID_HANDLE) | BIT(S_INVALID_PARAMETER);
 		writable &= ranges[i].memory->writable;
 	}
-	refused |= model_check_chain(ranges, n, SIM_PAGE, &total);
-	for (unsigned i = 0; i < n; i++)
+	refused |= model_check_chain(ranges, n, mapping ? 0 : SIM_PAGE, &total);
+	for (unsigned i = 0; i < n && !mapping; i++)
 		pages += (ranges[i].length + SIM_PAGE - 1) / SIM_PAGE;
+	if (mapping)
+		pages = (first + total + SIM_PAGE - 1) / SIM_PAGE;
 	for (unsigned i = 0; i < n && !mapping; i++)
 		if (ranges[i].offset % SIM_PAGE)
 			refused |= BIT(S_INVALID_PARAMETER);
-	refused |= check_place(say, o, total, pages) | check_rights(say, o, writable);
+	refused |= check_place(say, o, first, total, pages) | check_rights(say, o, writable);
 	if (refused)
 		return refused;
-	take_ranges(o, say->offset, say->length, ranges, n);
+	take_ranges(o, say->offset - first, say->length, ranges, n);
 	model_need(m, r, SLOT_PINNED, model_tag_cost(m, say->length) + model_attach_need(m, o, o->parent->parent->adapter), &refused, maybe);
 	if (refused) {
 		o->n_ranges = 0;
@@ -223,5 +234,6 @@ uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_
 	qp->holds++;
 	o->mapping = mapping;
 	o->state = M_VALID_PENDING;
+	o->verdict = 0;
 	return 0;
 }

@@ -194,6 +194,7 @@ uint32_t model_begin_bind(struct model *m, struct m_request *r, uint32_t *maybe)
 	if (refused)
 		return refused;
 	mw->state = M_BIND_PENDING;
+	mw->verdict = 0;
 	mw->mr = mr;
 	mw->qp = qp;
 	mw->iova = say->iova;

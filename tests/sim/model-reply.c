@@ -136,8 +136,8 @@ static uint32_t allow_who(const struct model *m, const struct m_request *r)
 /* One that the device has not heard of yet waits for memories, and ends with its Qp and its MR, or when others could not have these. */
 static uint32_t allow_work_tag(const struct model *m, const struct m_request *r)
 {
-	if (r->verdict || r->commands)
-		return r->verdict;
+	if (r->object->verdict || r->commands)
+		return r->object->verdict;
 	return (r->ended & ~BIT(S_SUCCESS)) | BIT(S_CANCELLED) | BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY) | BIT(S_DEVICE_REMOVED);
 }
 

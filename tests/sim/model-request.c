@@ -37,7 +37,7 @@ static const struct {
 	[CALL_GET_REMOTE_TOKEN] = { { { T_ANY, MUST } } },
 	[CALL_QUERY_TOKENS] = { .call = false },
 	[CALL_INITIALIZE_FAST_REGISTER] = { { { T_MR, MUST } }, .call = true, .turn = DEVICE },
-	[CALL_FAST_REGISTER] = { { { T_MR, MUST }, { T_QP, MUST }, { T_MAPPING, MAY } }, .call = true },
+	[CALL_FAST_REGISTER] = { { { T_MR, MUST }, { T_QP, MAY }, { T_MAPPING, MAY } }, .call = true },
 	[CALL_INVALIDATE] = { { { T_ANY, MUST }, { T_QP, MAY } }, .call = true },
 	[CALL_CREATE_MW] = { { { T_PD, MUST } } },
 	[CALL_BIND_MW] = { { { T_MW, MUST }, { T_MR, MUST }, { T_QP, MUST } }, .call = true },

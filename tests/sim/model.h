@@ -83,6 +83,7 @@ struct m_object {
 	/* Window; and MR for fast registration */
 	struct m_object *qp;            /* whose peer may use it, or whose work it is; NULL: it has ended */
 	bool fence;
+	uint32_t verdict;               /* by what the device said: what may be answered to who registers or binds it; 0: it has not spoken */
 	bool ordered;                   /* its drop waits for work of a Qp, unless it is overtaken */
 	bool left;                      /* it stands on no MR any more, and something of it is still under way */
 	bool let_go;                    /* the device has dropped it, and its state is about to follow */
@@ -113,7 +114,6 @@ struct m_request {
 	uint64_t at;                    /* when it was started */
 	uint64_t order;                 /* and after how many others */
 	bool posted;                    /* the device had its work */
-	uint32_t verdict;               /* what may be answered, by what the device said */
 	struct sim_completion completion;
 	uint64_t result;
 	bool ok;
