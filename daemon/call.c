@@ -254,8 +254,13 @@ struct call *call_free(struct call *call)
 	call_unlink(call);
 	call_uncount(call);
 	call_drop_sleeper(call);
-	if (call->kept_size)
+	/* Requests may name a privileged token. */
+	if (call->kept_size) {
+		explicit_bzero(call->kept, call->kept_size);
 		env->free(env, call->kept, call->kept_size);
+	} else if (call->packed_len) {
+		explicit_bzero(call->store, sizeof(call->store));
+	}
 	nic_charge_release(&call->charge_kept);
 	if (call->mem)
 		env->free(env, call->mem, call->mem_size);

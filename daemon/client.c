@@ -101,6 +101,7 @@ static void client_init(struct client *client, struct client_host *host, const s
 	client->since_ns = env->wall(env);
 	env->random(env, client->resume_secret, sizeof(client->resume_secret));
 	frame_out_init(&client->out);
+	client->out.secret = host->policy->privileged_token;
 	client->out.pool = &host->frames;
 	RB_INIT(&client->calls);
 	TAILQ_INIT(&client->ready);

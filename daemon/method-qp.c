@@ -168,13 +168,16 @@ static int transfer_one(struct request *request, struct call *call, enum nic_op 
 {
 	const Nicd__Read *args = request->args;
 	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
+	int r;
 
 	what->entries = entry;
 	what->len = sizeof(entry);
 	put_local(entry, args->local_token, args->local_addr, args->length);
 	put_le(entry + 4, args->remote_token, 4);
 	put_le(entry + 16, args->remote_addr, 8);
-	return post(request, call, op, args->flags, what, err);
+	r = post(request, call, op, args->flags, what, err);
+	explicit_bzero(entry, sizeof(entry));   /* it may name the privileged token */
+	return r;
 }
 
 int method_read(struct request *request, struct call *call, struct nicd_error *err)
@@ -214,9 +217,12 @@ int method_send(struct request *request, struct call *call, struct nicd_error *e
 		.invalidate_token = args->invalidate_token, .inline_data = args->inline_data.data,
 		.inline_len = args->inline_data.len,
 	};
+	int r;
 
 	put_local(entry, args->local_token, args->local_addr, args->length);
-	return post(request, call, NIC_OP_SEND, args->flags, &what, err);
+	r = post(request, call, NIC_OP_SEND, args->flags, &what, err);
+	explicit_bzero(entry, sizeof(entry));
+	return r;
 }
 
 int method_receive(struct request *request, struct call *call, struct nicd_error *err)
@@ -224,9 +230,12 @@ int method_receive(struct request *request, struct call *call, struct nicd_error
 	const Nicd__Receive *args = request->args;
 	uint8_t entry[NICD_TRANSFER_ENTRY_SIZE] = { 0 };
 	struct nic_request what = { .operation = NIC_RECEIVE, .entries = entry, .len = sizeof(entry) };
+	int r;
 
 	put_local(entry, args->local_token, args->local_addr, args->length);
-	return nic_qp_post(request_qp(request), &what, &call->work, &call->done, err);
+	r = nic_qp_post(request_qp(request), &what, &call->work, &call->done, err);
+	explicit_bzero(entry, sizeof(entry));
+	return r;
 }
 
 void method_transfer_finish(struct call *call, const struct nicd_error *error, struct answer *answer)

@@ -16,6 +16,7 @@
 #include "daemon/log.h"
 #include "daemon/util.h"
 #include "proto/nicd.pb-c.h"
+#include "proto/secret.h"
 
 enum {
 	RELEASE_NS = 200000,        /* for all that are being released */
@@ -335,7 +336,7 @@ int sessions_init(struct sessions *sessions, const struct sessions_terms *terms)
 	};
 	TAILQ_INIT(&sessions->open);
 	nic_fair_init(&sessions->releasing, 1, ENDLESS, ENDLESS);
-	sessions->buf = malloc(NICD_FRAME_MAX + 1);
+	sessions->buf = secret_map(NICD_FRAME_MAX + 1);
 	if (!sessions->buf)
 		return -ENOMEM;
 	uv_idle_init(terms->loop, &sessions->idle);
@@ -370,6 +371,5 @@ void sessions_close(struct sessions *sessions)
 
 void sessions_deinit(struct sessions *sessions)
 {
-	free(sessions->buf);
-	sessions->buf = NULL;
+	sessions->buf = secret_unmap(sessions->buf, NICD_FRAME_MAX + 1);
 }

@@ -55,6 +55,7 @@ int arena_init(struct arena *arena, size_t size, unsigned max_allocs)
 	};
 	if (!arena->mem)
 		return -ENOMEM;
+	(void)madvise(arena->mem, size, MADV_DONTDUMP);   /* what was said is nothing for a core dump */
 	ASAN_POISON_MEMORY_REGION(arena->mem, size);
 	return 0;
 }
@@ -62,6 +63,10 @@ int arena_init(struct arena *arena, size_t size, unsigned max_allocs)
 void arena_deinit(struct arena *arena)
 {
 	ASAN_UNPOISON_MEMORY_REGION(arena->mem, arena->size);
+	if (arena->mem) {   /* whoever has it next wants to see it in one */
+		madvise(arena->mem, arena->size, MADV_DONTNEED);
+		madvise(arena->mem, arena->size, MADV_DODUMP);
+	}
 	free(arena->mem);
 	*arena = (struct arena){ 0 };
 }

@@ -156,6 +156,8 @@ void frame_out_deinit(struct frame_out *out)
 
 	while ((buf = STAILQ_FIRST(&out->bufs))) {
 		STAILQ_REMOVE_HEAD(&out->bufs, next);
+		if (out->secret)
+			explicit_bzero(buf->data, buf->len);
 		frame_buf_free(buf);
 	}
 	frame_buf_free(out->spare);
@@ -194,6 +196,8 @@ static void frame_buf_retire(struct frame_out *out)
 	out->bytes -= buf->len;
 	frame_close_fds(buf->fds, buf->n_fds);
 	buf->n_fds = 0;
+	if (out->secret)
+		explicit_bzero(buf->data, buf->len);
 	frame_buf_give(out, buf);
 }
 

@@ -49,6 +49,7 @@ struct frame_out {
 	size_t bytes;                   /* queued */
 	uint64_t opened;                /* frames begun so far: the number of the open one */
 	struct frame_buf *spare;
+	bool secret;                    /* what was sent is wiped; set after frame_out_init */
 	struct frame_pool *pool;        /* instead of the spare one, when set after frame_out_init; borrowed */
 };
 void frame_out_init(struct frame_out *out);

@@ -584,6 +584,7 @@ static int run_receive(struct run *run)
 	put_le64(entry + 8, receive->local_addr);
 	put_le32(entry + 24, receive->length);
 	soft_receive(run->device->engine, receive->stream, entry, on_posted, pending);
+	explicit_bzero(entry, sizeof(entry));
 	return RUN_LATER;
 }
 

@@ -17,6 +17,7 @@
 
 #include "nicd/soft/device.h"
 #include "proto/frame.h"
+#include "proto/secret.h"
 
 enum {
 	FIELD_REPLIES = 2,
@@ -29,6 +30,7 @@ enum {
 	EVENTS_MAX = 8 << 20,          /* bytes above which a controller that does not read is given up */
 	RETRY_MS = 100,                /* until accept is tried again after it failed */
 	SEEN = 2 * NICD_FRAME_REQUESTS,
+	BUF = NICD_FRAME_MAX + 1,
 };
 
 struct controller {
@@ -55,7 +57,7 @@ struct soft_control {
 	void (*closed)(void *userdata);
 	void *userdata;
 	uint32_t seen[SEEN];           /* request ids of the frame at hand, hashed */
-	uint8_t buf[NICD_FRAME_MAX + 1];
+	uint8_t *buf;                  /* BUF */
 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -252,14 +254,14 @@ static bool controller_read(struct controller *controller)
 	struct nicd_error err = {.reason = NICD_R_NONE};
 	struct wire_packet packet;
 
-	switch (wire_recv(controller->fd, control->buf, sizeof(control->buf), &packet)) {
+	switch (wire_recv(controller->fd, control->buf, BUF, &packet)) {
 	case WIRE_PACKET:
 		controller_frame(controller, &packet);
 		return true;
 	case WIRE_AGAIN:
 		return false;
 	case WIRE_TOO_BIG:
-		nicd_refuse_at(&err, NICD_R_FRAME_TOO_BIG, NICD_FRAME_MAX, sizeof(control->buf));
+		nicd_refuse_at(&err, NICD_R_FRAME_TOO_BIG, NICD_FRAME_MAX, BUF);
 		violate(controller, &err);
 		return false;
 	case WIRE_FDS:
@@ -330,6 +332,7 @@ int soft_control_admit(struct soft_control *control, int fd)
 	controller->poll.data = controller;
 	controller->fd = fd;
 	frame_out_init(&controller->out);
+	controller->out.secret = true;
 	control->controller = controller;
 	control->open_handles++;
 	controller_wait(controller);
@@ -392,11 +395,13 @@ int soft_control_new(struct soft_control **ret, uv_loop_t *loop, const struct so
 	control->loop = loop;
 	control->options = *options;
 	control->listen_fd = -1;
-	r = arena_init(&control->arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS);
+	control->buf = secret_map(BUF);
+	r = control->buf ? arena_init(&control->arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS) : -ENOMEM;
 	if (r == 0)
 		r = soft_device_new(&control->device, loop, &hooks);
 	if (r < 0) {
 		arena_deinit(&control->arena);
+		secret_unmap(control->buf, BUF);
 		free(control);
 		return r;
 	}
@@ -442,5 +447,6 @@ void soft_control_free(struct soft_control *control)
 		return;
 	soft_device_free(control->device);
 	arena_deinit(&control->arena);
+	secret_unmap(control->buf, BUF);
 	free(control);
 }

@@ -21,12 +21,14 @@
 #include "nicd/soft/bytes.h"
 #include "proto/frame.h"
 #include "proto/locator.h"
+#include "proto/secret.h"
 #include "proto/nicd.pb-c.h"
 #include "proto/soft.pb-c.h"
 
 enum {
 	FIELD_REQUESTS = 1,
 	HELLO_MS = 5000,
+	BUF = NICD_FRAME_MAX + 1,
 	READS = 32,          /* frames per dispatch; the caller's poll comes again */
 	FIRST_SLOTS = 256,
 	DROPS = 256,         /* of one request */
@@ -63,7 +65,7 @@ struct soft_provider {
 	size_t n_dropped;      /* tags that went with others, in this dispatch */
 	uint32_t n_slots, first_free;
 	struct wire_pace pace;
-	uint8_t buf[NICD_FRAME_MAX + 1];
+	uint8_t *buf;          /* BUF */
 };
 
 static struct soft_provider *soft_provider(struct nic_provider *p)
@@ -772,7 +774,7 @@ static bool on_frame(struct soft_provider *p, const struct wire_packet *packet)
 static bool read_frame(struct soft_provider *p, bool *lost)
 {
 	struct wire_packet packet;
-	enum wire_result result = wire_recv(p->sock, p->buf, sizeof(p->buf), &packet);
+	enum wire_result result = wire_recv(p->sock, p->buf, BUF, &packet);
 
 	if (result == WIRE_AGAIN)
 		return false;
@@ -834,6 +836,7 @@ static void soft_free(struct nic_provider *provider)
 		lose_step(p, UINT64_MAX);
 	frame_out_deinit(&p->out);
 	arena_deinit(&p->arena);
+	secret_unmap(p->buf, BUF);
 	free(p->slots);
 	free(p);
 }
@@ -905,7 +908,7 @@ static int hello_send(struct soft_provider *p, uint64_t deadline)
 static int hello_packet(struct soft_provider *p, uint64_t deadline, struct wire_packet *packet)
 {
 	for (;;) {
-		enum wire_result result = wire_recv(p->sock, p->buf, sizeof(p->buf), packet);
+		enum wire_result result = wire_recv(p->sock, p->buf, BUF, packet);
 		int r;
 
 		if (result == WIRE_PACKET)
@@ -976,7 +979,9 @@ int soft_provider_new(struct nic_provider **ret, int sock, struct nicd_error *er
 	struct soft_provider *p = calloc(1, sizeof(*p));
 	int r;
 
-	if (!p || arena_init(&p->arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS) < 0) {
+	if (!p || !(p->buf = secret_map(BUF)) || arena_init(&p->arena, NICD_FRAME_ARENA, NICD_FRAME_ALLOCS) < 0) {
+		if (p)
+			secret_unmap(p->buf, BUF);
 		free(p);
 		close(sock);
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
@@ -984,6 +989,7 @@ int soft_provider_new(struct nic_provider **ret, int sock, struct nicd_error *er
 	p->sock = sock;
 	p->first_free = NO_SLOT;
 	frame_out_init(&p->out);
+	p->out.secret = true;
 	p->base = (struct nic_provider){
 		.ops = &soft_ops,
 		.name = "soft0",
