@@ -56,27 +56,31 @@ enum { FIRST_RANGE = 3 };
 
 /* What to register, in the protocol's words. */
 struct fast_plan {
-	Nicd__Ref refs[2 + MR_RANGES];   /* the MR, the Qp, the memories */
+	Nicd__Ref refs[FIRST_RANGE + MR_RANGES];
 	Nicd__Range ranges[MR_RANGES];
 	Nicd__Range *pointers[MR_RANGES];
 	Nicd__FastRegister body;
-	struct object *deps[FIRST_RANGE + MR_RANGES];   /* as the fields of the request: the MR, the Qp, no mapping, the memories */
+	struct object *deps[FIRST_RANGE + MR_RANGES];   /* as the fields of the request: the MR, the Qp, the mapping or NULL, the memories */
 };
 
 static int plan_make(struct fast_plan *plan, struct nicd_mr *mr, const struct nicd_fast_attr *attr)
 {
 	struct nicd *n = mr->object.n;
 
-	if (!attr->qp || attr->qp->object.n != n || attr->reserved || (attr->n_ranges > 0 && !attr->ranges))
+	if (!attr->qp || attr->qp->object.n != n || (attr->n_ranges > 0 && !attr->ranges) ||
+	    (attr->mapping && attr->mapping->object.n != n))
 		return conn_fail(n, ERROR_ARGUMENT, 0, 0);
-	if (attr->n_ranges < 1 || attr->n_ranges > MR_RANGES)
+	if (attr->mapping && attr->n_ranges > 0)
+		return conn_refuse(n, NICD_R_MAPPING_OR_RANGES, 0, attr->n_ranges);
+	if ((attr->n_ranges < 1 && !attr->mapping) || attr->n_ranges > MR_RANGES)
 		return conn_refuse(n, NICD_R_COUNT, MR_RANGES, attr->n_ranges);
-	for (unsigned i = 0; i < 2 + attr->n_ranges; i++)
+	for (unsigned i = 0; i < FIRST_RANGE + attr->n_ranges; i++)
 		nicd__ref__init(&plan->refs[i]);
 	nicd__fast_register__init(&plan->body);
 	plan->deps[0] = &mr->object;
 	plan->deps[1] = &attr->qp->object;
-	plan->deps[2] = NULL;
+	plan->deps[2] = attr->mapping ? &attr->mapping->object : NULL;
+	plan->body.mapping = attr->mapping ? &plan->refs[2] : NULL;
 	plan->body.mr = &plan->refs[0];
 	plan->body.qp = &plan->refs[1];
 	plan->body.first_byte_offset = attr->first_byte_offset;
@@ -89,7 +93,7 @@ static int plan_make(struct fast_plan *plan, struct nicd_mr *mr, const struct ni
 		if (!attr->ranges[i].memory || attr->ranges[i].memory->object.n != n)
 			return conn_fail(n, ERROR_ARGUMENT, 0, 0);
 		nicd__range__init(&plan->ranges[i]);
-		plan->ranges[i].memory = &plan->refs[2 + i];
+		plan->ranges[i].memory = &plan->refs[FIRST_RANGE + i];
 		plan->ranges[i].offset = attr->ranges[i].offset;
 		plan->ranges[i].length = attr->ranges[i].length;
 		plan->pointers[i] = &plan->ranges[i];

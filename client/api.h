@@ -16,6 +16,15 @@ struct nicd_pd {
 
 enum { MR_RANGES = 16 };
 
+/* A logical address map; it and each of its memories are in use by it. */
+struct nicd_mapping {
+	struct object object;
+	uint64_t address, length;  /* 0 until it is answered */
+	uint32_t pages;
+	unsigned n_memories;
+	struct nicd_memory *memories[MR_RANGES];
+};
+
 /* A registration, asked for or granted: the MR's memories are in use. Each is referenced. */
 struct mr_use {
 	LIST_ENTRY(mr_use) next;

@@ -101,6 +101,7 @@ struct nicd_buffer; /* a memfd made here, mapped, and handed over */
 struct nicd_pd;     /* protection domain (NDK_PD) */
 struct nicd_mr;     /* memory region (NDK_MR) */
 struct nicd_mw;     /* memory window (NDK_MW) */
+struct nicd_mapping; /* logical address map (NDK_LAM) */
 struct nicd_qp;     /* queue pair: a connection to a peer (NDK_QP) */
 struct nicd_ticket; /* the right to connect to a PD */
 struct nicd_export; /* a named range of an MR, and the right to connect to it */
@@ -456,7 +457,7 @@ struct nicd_mr_attr {
 	struct nicd_buffer *buffer;      /* from `offset`; or NULL */
 	uint64_t offset;                 /* bytes; with `buffer` only */
 	const struct nicd_range *ranges; /* like an MDL chain: every inner boundary lies on a page */
-	uint32_t n_ranges;               /* 1 to 16 */
+	uint32_t n_ranges;               /* 1 to 16; with `mapping` 0 */
 	uint32_t reserved;
 	uint64_t length;                 /* bytes from the start; 0: all */
 	/*
@@ -756,11 +757,11 @@ struct nicd_fast_attr {
 	uint32_t flags;                  /* NICD_OP_REMOTE_READ, _LOCAL_WRITE, _REMOTE_WRITE, _READ_SINK; _SILENT_SUCCESS, _READ_FENCE, _DEFER */
 	struct nicd_qp *qp;              /* connected, of the MR's PD */
 	const struct nicd_range *ranges; /* pages of 4,096 bytes: each begins at one, and only the last may end inside one */
-	uint32_t n_ranges;               /* 1 to 16 */
+	uint32_t n_ranges;               /* 1 to 16; with `mapping` 0 */
 	uint32_t first_byte_offset;      /* bytes, < 4,096 */
 	uint64_t length;                 /* bytes, > 0, within the ranges */
 	uint64_t iova;                   /* not 0; its offset in the page is first_byte_offset */
-	uint64_t reserved;               /* 0 */
+	struct nicd_mapping *mapping;    /* instead of ranges: its pages; NULL: none */
 };
 
 /*
@@ -796,6 +797,39 @@ NICD_API int nicd_mr_fast_register_async(struct nicd_mr *mr, const struct nicd_f
 NICD_API int nicd_mr_invalidate(struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret);
 NICD_API int nicd_mr_invalidate_async(struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret, nicd_callback cb,
 				      void *userdata);
+
+/* ----------------------------------------------------------------------------------------------------------- mappings */
+
+/*
+ * Gives 1 to 16 ranges, joined at pages as in nicd_mr_register(), one logical address: for nicd_fast_attr.mapping, and for
+ * work requests with the privileged token. It is drawn at random and names no physical memory. Errors, as of
+ * nicd_mr_register(): -EINVAL (COUNT, LENGTH_ZERO, RANGE_BEYOND, RANGE_NOT_JOINED), -EOVERFLOW, -E2BIG, -EDQUOT, -ENOMEM,
+ * -ENODEV. NDK: NdkBuildLam (nc-ndkpi-ndk_fn_build_lam).
+ */
+NICD_API int nicd_mapping_build(struct nicd *n, const struct nicd_range *ranges, unsigned n_ranges, struct nicd_mapping **ret);
+NICD_API int nicd_mapping_build_async(struct nicd *n, const struct nicd_range *ranges, unsigned n_ranges,
+				      struct nicd_mapping **ret, nicd_callback cb, void *userdata);
+NICD_API uint64_t nicd_mapping_address(const struct nicd_mapping *mapping); /* of the first byte; 0 until it is answered */
+NICD_API uint64_t nicd_mapping_length(const struct nicd_mapping *mapping);  /* bytes */
+NICD_API uint32_t nicd_mapping_pages(const struct nicd_mapping *mapping);   /* of 4,096 bytes, the first and last maybe in part */
+NICD_API uint64_t nicd_mapping_serial(const struct nicd_mapping *mapping);  /* 0 until it is answered */
+/*
+ * The answer comes when no fast registration uses it any more and no work request by its addresses is under way; so the
+ * waiting call blocks until another thread's, or the peer's, doing ends those. NDK: NdkReleaseLam
+ * (nc-ndkpi-ndk_fn_release_lam).
+ */
+NICD_API int nicd_mapping_close(struct nicd_mapping *mapping);
+NICD_API int nicd_mapping_close_async(struct nicd_mapping *mapping, nicd_callback cb, void *userdata);
+
+/*
+ * The privileged token of the PD: as local_token of work requests on its Qps it reads and writes what this session has
+ * mapped, at logical addresses, without registration. One range of a request lies within one mapping, else its completion
+ * is -EFAULT (LOCAL_RANGE). The same for the PD's life, and never of any use to a peer. -EACCES (PRIVILEGED_DENIED): policy
+ * does not give you one (nicd_adapter_info.privileged_token says so before). NDK: NdkGetPrivilegedMemoryRegionToken
+ * (nc-ndkpi-ndk_fn_get_privileged_memory_region_token).
+ */
+NICD_API int nicd_pd_privileged_token(struct nicd_pd *pd, uint32_t *ret);
+NICD_API int nicd_pd_privileged_token_async(struct nicd_pd *pd, uint32_t *ret, nicd_callback cb, void *userdata);
 
 /* ------------------------------------------------------------------------------------------------------------ windows */
 

@@ -117,6 +117,15 @@ static const struct list_kind list_kinds[] = {
 		{ { "ACCESS", NICCTL_TEXT }, list_access },
 		{ { "FLAGS", NICCTL_TEXT }, list_flags },
 	} },
+	[NICD_TYPE_MAPPING] = { "mappings", {
+		{ { "SERIAL", NICCTL_NUMBER }, list_serial },
+		{ { "ACCOUNT", NICCTL_TEXT }, list_account },
+		{ { "SESSION", NICCTL_NUMBER }, list_session },
+		{ { "STATE", NICCTL_TEXT }, list_state },
+		{ { "SIZE", NICCTL_NUMBER }, list_size },
+		{ { "ADDRESS", NICCTL_TEXT }, list_iova },
+		{ { "USES", NICCTL_NUMBER }, list_count },
+	} },
 	[NICD_TYPE_QP] = { "qps", {
 		{ { "SERIAL", NICCTL_NUMBER }, list_serial },
 		{ { "ACCOUNT", NICCTL_TEXT }, list_account },

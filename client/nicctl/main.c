@@ -25,6 +25,7 @@ static const struct nicctl_command nicctl_commands[] = {
 	{ "pd list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_PD, "protection domains" },
 	{ "mr list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MR, "memory regions" },
 	{ "mw list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MW, "memory windows" },
+	{ "mapping list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_MAPPING, "logical addresses of memory" },
 	{ "qp list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_QP, "connections to and from peers" },
 	{ "ticket list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_TICKET, "rights to connect to a PD" },
 	{ "export list", "", 0, 0, 0, 0, nicctl_list, NICD_TYPE_EXPORT, "exported memory" },

@@ -966,6 +966,52 @@ static void test_fast_register(void **state)
 	nicd_set_event_callback(n, NULL, NULL);
 }
 
+/* mutation: a mapping that leaves its memory free to go, tells another's address, or names ranges beside a mapping */
+static void test_mapping(void **state)
+{
+	struct world *w = *state;
+	struct nicd *n = w->peer.n;
+	struct nicd_range range = { .memory = nicd_buffer_memory(w->peer.buffer), .offset = 4096 + 100, .length = 8192 };
+	struct nicd_transfer t;
+	struct nicd_mapping *mapping, *other;
+	struct nicd_memory *memory;
+	struct ended built = { 0 };
+	uint32_t token, again;
+
+	assert_int_equal(nicd_pd_privileged_token(w->owner.pd, &token), -EACCES);
+	assert_int_equal(nicd_mapping_build(n, &range, 0, &mapping), -EINVAL);
+	must(n, nicd_mapping_build(n, &range, 1, &mapping));
+	assert_int_equal(nicd_mapping_address(mapping) % 4096, 100);
+	assert_int_equal(nicd_mapping_length(mapping), 8192);
+	assert_int_equal(nicd_mapping_pages(mapping), 3);
+	assert_int_not_equal(nicd_mapping_serial(mapping), 0);
+
+	/* Its memory is in use by it. */
+	must(n, nicd_memory_add(n, nicd_buffer_fd(w->peer.buffer), &memory));
+	range.memory = memory;
+	must(n, nicd_mapping_build_async(n, &range, 1, &other, on_ended, &built));
+	while (!built.called)
+		assert_true(nicd_dispatch(n, 10000) > 0);
+	must(n, built.error);
+	assert_int_equal(nicd_memory_close(memory), -EBUSY);
+	must(n, nicd_mapping_close(other));
+	must(n, nicd_memory_close(memory));
+
+	must(n, nicd_pd_privileged_token(w->peer.pd, &token));
+	must(n, nicd_pd_privileged_token(w->peer.pd, &again));
+	assert_int_equal(token, again);
+	connect_export(w, 0, SIZE, NICD_MR_REMOTE_READ | NICD_MR_REMOTE_WRITE);
+	t = transfer(w, 0, 0, 8192);
+	t.local_token = token;
+	t.local_addr = nicd_mapping_address(mapping);
+	memset(w->owner.bytes, 7, 8192);
+	must(n, nicd_qp_read(w->qp, &t, NULL));
+	assert_memory_equal(w->peer.bytes + 4096 + 100, w->owner.bytes, 8192);
+	t.local_addr++;
+	assert_int_equal(nicd_qp_read(w->qp, &t, NULL), -EFAULT);
+	must(n, nicd_mapping_close(mapping));
+}
+
 /* mutation: ledger_totals without the sessions */
 /* mutation: NICD_OPEN_ADMIN ignored */
 static void test_ledger(void **state)
@@ -1017,6 +1063,7 @@ int main(void)
 		test(test_extensions),
 		test(test_window),
 		test(test_fast_register),
+		test(test_mapping),
 		test(test_ledger),
 	};
 
