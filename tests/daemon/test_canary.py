@@ -145,7 +145,7 @@ def scene(own_nicd, peer_nicd, relay):
 
 
 def test_in_no_core(scene):
-    # mutation: keep keys in memory that a dump has, or the key in posted work, or what was sent unwiped
+    # mutation: keep keys in memory that a dump has, or the key in posted work
     scene.work()
     pids = scene.nicd.pid, scene.nicd.soft_pid
     # A token of an MR is found in both: the search sees what there is.
