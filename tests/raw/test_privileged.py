@@ -7,7 +7,7 @@ import random
 import pytest
 
 from nicdtest import iwarp, locator
-from nicdtest.daemon import configuration
+from nicdtest.daemon import configuration, wait_until
 from nicdtest.iwarp import Peer, hello
 from nicdtest.memory import Buffer
 from nicdtest.pb import REMOTE_READ, REMOTE_WRITE, pb
@@ -38,6 +38,11 @@ class Scene:
         self.session.close()
         self.buffer.close()
 
+    def inbound(self, peer):
+        """The serial of our end of this connection, of which nicd hears a moment after its peer."""
+        name = "{}:{}".format(*peer.sock.getsockname())
+        return wait_until(lambda: next((i.serial for i in self.session.list(pb.QP) if i.inbound and i.peer == name), 0))
+
     def attempt(self, way, door, token, address):
         """The code of the Terminate that a stranger gets who says this token."""
         place = locator.parse(door.locator)
@@ -48,8 +53,7 @@ class Scene:
             elif way == WRITE:
                 peer.write(token, address, b"\xee" * 64)
             else:
-                serial = max(i.serial for i in self.session.list(pb.QP) if i.inbound)
-                qp = self.session.call(pb.QueryQp(serial=serial)).qp
+                qp = self.session.call(pb.QueryQp(serial=self.inbound(peer))).qp
                 self.session.start(pb.Receive(qp=ref(qp), local_token=self.mr.local_token, local_addr=IOVA, length=64))
                 self.session.query_qp(qp)
                 peer.send_message(b"x", opcode=iwarp.SEND_INVALIDATE, invalidate=token)
