@@ -114,15 +114,12 @@ static void door_dead(struct nic_export *door)
 {
 	struct nic *nic = door_nic(door);
 	struct nic_mr *mr = door->mr;
-	bool promised = door->promised;
+	bool promised = door->revocation.promised;
 
 	door_hold(door);
 	door->state = NIC_DOOR_DEAD;
-	nic_deadline_disarm(nic, &door->deadline);
-	if (door->unconfirmed)
-		nic->quarantined--;
-	door->unconfirmed = false;
-	door->promised = false;
+	nic_revocation_end(nic, &door->revocation);
+	door->revocation.promised = false;
 	nic_charge_release(&door->charge_qps);
 	nic_charge_release(&door->charge_pinned);
 	if (door->named)
@@ -187,9 +184,7 @@ static void door_dropped(struct nic_cmd *cmd)
 	struct nic_export *door = door_of(cmd, cmd);
 
 	if (!nic_cmd_gone(cmd)) {   /* the deadline asks again */
-		door->retry = true;
-		if (!door->deadline.armed)
-			nic_deadline_arm(door_nic(door), &door->deadline);
+		nic_revocation_keep(door_nic(door), &door->revocation);
 		return;
 	}
 	if (cmd->error.reason == NICD_R_NONE)
@@ -226,7 +221,7 @@ static void door_kill(struct nic_export *door, const struct nicd_error *why)
 		TAILQ_REMOVE(&door->mr->tenants->exports, door, of_mr);
 		TAILQ_INSERT_TAIL(&door->mr->tenants->exports, door, of_mr);
 	}
-	nic_deadline_arm(door_nic(door), &door->deadline);
+	nic_revocation_begin(door_nic(door), &door->revocation);
 	if (opening)
 		return;
 	door->state = NIC_DOOR_CLOSING;
@@ -238,26 +233,20 @@ static void door_kill(struct nic_export *door, const struct nicd_error *why)
 /* Not confirmed in time: answers who waits, and asks again if the device had refused. */
 static void door_deadline(struct nic_deadline *deadline)
 {
-	struct nic_export *door = door_of(deadline, deadline);
+	struct nic_export *door = door_of(deadline, revocation.deadline);
 	struct nic *nic = door_nic(door);
 	struct nicd_error error;
 
-	if (!door->unconfirmed)
-		nic->quarantined++;
-	door->unconfirmed = true;
+	nic_revocation_late(nic, &door->revocation);
 	door_hold(door);
 	if (door->revoked) {
-		door->promised = true;
-		nicd_refuse(&error, NICD_R_REVOKE_UNCONFIRMED);
+		error = nic_revocation_promise(&door->revocation);
 		nic_done_end(nic_done_steal(&door->revoked), &error);
 	}
 	if (door->failed.reason != NICD_R_NONE)
 		nic_done_end(nic_done_steal(&door->done), &door->failed);
-	if (door->retry) {
-		door->retry = false;
-		nic_deadline_arm(nic, &door->deadline);
+	if (nic_revocation_again(nic, &door->revocation))
 		door_drop(door);
-	}
 	door_let_go(door);
 }
 
@@ -306,8 +295,7 @@ void nic_door_lost(struct nic_export *door)
 	struct nicd_error why;
 
 	nicd_refuse(&why, NICD_R_DEVICE_LOST);
-	if (door->retry) {
-		door->retry = false;
+	if (nic_revocation_hurry(&door->revocation)) {
 		door_drop(door);
 	} else if (door->state == NIC_DOOR_OPEN || door->state == NIC_DOOR_EXPIRED) {
 		door_kill(door, &why);
@@ -508,7 +496,7 @@ static int door_new(struct nic_export **ret, struct nic_mr *mr, enum nic_type ty
 	door->max_streams = streams < uses ? streams : uses;
 	door->since_ns = env->wall(env);
 	door->until_ns = door->since_ns + ttl_ms * UINT64_C(1000000);
-	door->deadline.fn = door_deadline;
+	door->revocation.deadline.fn = door_deadline;
 	TAILQ_INIT(&door->qps);
 	env->random(env, door->ticket, sizeof(door->ticket));
 	r = nic_charge(owner->account, &door->charge, NIC_SLOT_DOORS, 1, err);

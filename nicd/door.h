@@ -9,6 +9,7 @@
  * (max_streams), so a connecting stranger never waits for nicd and never spends more than the owner agreed to.
  */
 #include "nicd/mr.h"
+#include "nicd/revocation.h"
 
 enum nic_door_state {
 	NIC_DOOR_OPENING,
@@ -53,7 +54,7 @@ struct nic_export {
 	struct nic_done *done;              /* of the opening */
 	struct nic_done *revoked;
 	struct nic_done *closed;
-	struct nic_deadline deadline;
+	struct nic_revocation revocation;
 	struct nicd_error failed;           /* the opening's, answered when the device holds nothing of it any more */
 	TAILQ_HEAD(, nic_qp) qps;           /* inbound, that came in by it */
 	TAILQ_ENTRY(nic_export) of_shut;    /* in nic->shut while `emptying` */
@@ -62,7 +63,6 @@ struct nic_export {
 	bool has_tag, has_door;             /* what the device holds of it */
 	bool killed;                        /* its revocation has begun, or begins when the opening's command ends */
 	bool expired;                       /* told by the device while it was opening */
-	bool unconfirmed, promised, retry;  /* as in nic_mr */
 	bool shut;                          /* the device has confirmed that nobody is inside; see nic_qp_is_cut */
 	bool emptying;
 	bool closing, ended;

@@ -19,6 +19,7 @@
 #include <assert.h>
 
 #include "nicd/op.h"
+#include "nicd/revocation.h"
 
 struct nic_frmr_op {
 	struct nic_frmr *frmr;          /* NULL: an orphan */
@@ -26,17 +27,14 @@ struct nic_frmr_op {
 	struct nic_qp *qp;              /* whose work it is; NULL: nobody's */
 	struct nic_order order;
 	struct nic_waiter waiter;
-	struct nic_deadline deadline;   /* of a drop, or until it is tried again */
+	struct nic_revocation revocation;   /* of a drop, of the reservation, too */
 	struct nic_done *done;
 	struct nic_done *closed;
 	struct nic_receipt receipt;
 	unsigned n_attached;            /* registering: the first of its ranges whose memories the device does not have */
 	uint16_t place;
 	bool gone;                      /* registering: a peer has invalidated it before we heard that it is there */
-	bool unconfirmed;               /* counted in nic->quarantined */
-	bool promised;                  /* REVOKE_UNCONFIRMED was answered: the owner is owed REVOKE_CONFIRMED */
 	bool waits;                     /* closing: for windows, which the owner is to end */
-	bool retry;                     /* the device refused, nobody is there to ask again: the deadline will */
 	struct nic_cmd cmd;
 };
 
@@ -95,7 +93,7 @@ static struct nic_frmr_op *op_new(struct nic_frmr *frmr, struct nicd_error *err)
 	op->nic = nic;
 	op->place = place;
 	op->waiter.fn = frmr_attached;
-	op->deadline.fn = frmr_deadline;
+	op->revocation.deadline.fn = frmr_deadline;
 	return op;
 }
 
@@ -139,7 +137,7 @@ static void op_end(struct nic_frmr_op *op)
 {
 	struct nic_qp *qp = op->qp;
 
-	assert(!op->deadline.armed && !op->unconfirmed);
+	assert(!op->revocation.deadline.armed && !op->revocation.unconfirmed);
 	nic_pool_give(&op->nic->frmr_ops, op, op->place);
 	if (qp)
 		nic_qp_end_work(qp);
@@ -682,14 +680,13 @@ int nic_frmr_remote_token(const struct nic_frmr *frmr, uint32_t *ret, struct nic
 static void frmr_confirmed(struct nic_frmr *frmr)
 {
 	struct nic_frmr_op *op = frmr->op;
-	bool promised = op->promised, closing = frmr->closing;
+	bool promised = op->revocation.promised, closing = frmr->closing;
 	struct users users;
 
 	if (op->done || op->closed || !frmr->object.owner->dying)   /* an owner that is dying hears nothing */
 		op->receipt.at_ns = op->nic->env->wall(op->nic->env);
-	nic_deadline_disarm(op->nic, &op->deadline);
-	op->nic->quarantined -= op->unconfirmed;
-	op->unconfirmed = op->promised = false;
+	nic_revocation_end(op->nic, &op->revocation);
+	op->revocation.promised = false;
 	frmr_set_free(frmr, NIC_STEP_DONE, &users);
 	if (!closing)
 		op_steal(frmr);
@@ -710,24 +707,17 @@ static void frmr_confirmed(struct nic_frmr *frmr)
 static void frmr_not_dropped(struct nic_frmr *frmr, const struct nicd_error *cause)
 {
 	struct nic_frmr_op *op = frmr->op;
-	struct nicd_error error;
+	struct nicd_error error = nic_revocation_refused(cause);
 
-	nicd_refuse(&error, NICD_R_DEVICE_FAILED);
-	error.provider_error = cause->provider_error ? cause->provider_error : nicd_reason_info(cause->reason)->err;
-	error.observed = cause->reason;
-	if (frmr->closing || op->promised) {
-		op->retry = true;
+	if (frmr->closing || op->revocation.promised) {
 		op->order = (struct nic_order){ 0 };   /* nothing is under way that a close would have to overtake */
-		if (!op->deadline.armed)
-			nic_deadline_arm(op->nic, &op->deadline);
+		nic_revocation_keep(op->nic, &op->revocation);
 		op_tell(op, nic_done_steal(&op->done), &error);
 		op_leave_qp(op);
 		return;
 	}
 	frmr_step(frmr, NIC_STEP_FAILED);
-	nic_deadline_disarm(op->nic, &op->deadline);
-	op->nic->quarantined -= op->unconfirmed;   /* it has answered, after all */
-	op->unconfirmed = false;
+	nic_revocation_end(op->nic, &op->revocation);   /* it has answered, after all */
 	op_steal(frmr);
 	op_tell(op, op->done, &error);
 	op_end(op);
@@ -759,7 +749,7 @@ static void frmr_wait_no_more(struct nic_frmr *frmr)
 {
 	frmr->op->waits = false;
 	nic_object_wait(&frmr->object, false);
-	nic_deadline_arm(frmr_nic(frmr), &frmr->op->deadline);
+	nic_revocation_begin(frmr_nic(frmr), &frmr->op->revocation);
 }
 
 /* Nothing stands on it any more. */
@@ -785,7 +775,7 @@ static void frmr_drop_start(struct nic_frmr *frmr, enum nic_life_step step, bool
 	frmr->valid = (struct nic_frmr_tokens){ 0 };
 	frmr->op->waits = waits;
 	if (!waits)
-		nic_deadline_arm(frmr_nic(frmr), &frmr->op->deadline);
+		nic_revocation_begin(frmr_nic(frmr), &frmr->op->revocation);
 	if (news)
 		nic_object_emit(&frmr->object, news->event, frmr->object.serial, news->why);
 	if (frmr->tenants)
@@ -833,11 +823,7 @@ static void frmr_overtake(struct nic_frmr *frmr, struct nic_frmr_op *op)
 	struct nic_frmr_op *old = frmr->op;
 
 	op->done = nic_done_steal(&old->done);
-	op->promised = old->promised;
-	op->unconfirmed = old->unconfirmed;
-	old->unconfirmed = false;
-	nic_deadline_disarm(old->nic, &old->deadline);
-	nic_deadline_arm(op->nic, &op->deadline);
+	nic_revocation_move(op->nic, &op->revocation, &old->revocation);
 	old->frmr = NULL;
 	frmr->op = op;
 }
@@ -845,23 +831,18 @@ static void frmr_overtake(struct nic_frmr *frmr, struct nic_frmr_op *op)
 /* Not confirmed in time. An answer is owed by now to whoever asked; a refused drop is asked for again. */
 static void frmr_deadline(struct nic_deadline *deadline)
 {
-	struct nic_frmr_op *op = op_of(deadline, deadline);
+	struct nic_frmr_op *op = op_of(deadline, revocation.deadline);
 	struct nic_frmr *frmr = op->frmr;
 	struct nic_done *done = nic_done_steal(&op->done);
 	bool drops = frmr->state == NIC_FAST_INVALIDATING;
 	struct nicd_error error;
 
-	if (drops && !op->unconfirmed) {
-		op->nic->quarantined++;
-		op->unconfirmed = true;
-	}
+	if (drops)
+		nic_revocation_late(op->nic, &op->revocation);
 	if (done) {
-		op->promised = true;
-		nicd_refuse(&error, NICD_R_REVOKE_UNCONFIRMED);
+		error = nic_revocation_promise(&op->revocation);
 		op_tell(op, done, &error);
-	} else if (op->retry) {
-		op->retry = false;
-		nic_deadline_arm(op->nic, &op->deadline);
+	} else if (nic_revocation_again(op->nic, &op->revocation)) {
 		if (drops)
 			frmr_drop(frmr);
 		else
@@ -937,8 +918,7 @@ bool nic_frmr_lost(struct nic_frmr *frmr)
 			return false;
 		nicd_refuse(&why, NICD_R_DEVICE_LOST);
 		frmr_drop_start(frmr, NIC_STEP_LOST, false, valid ? &news : NULL);
-	} else if (frmr->op && frmr->op->retry) {
-		frmr->op->retry = false;
+	} else if (frmr->op && nic_revocation_hurry(&frmr->op->revocation)) {
 		if (frmr->state == NIC_FAST_INVALIDATING)
 			frmr_drop(frmr);
 		else
@@ -955,14 +935,12 @@ static void frmr_released(struct nic_cmd *cmd)
 	struct nic_frmr *frmr = op->frmr;
 
 	if (nic_cmd_gone(cmd)) {
-		nic_deadline_disarm(op->nic, &op->deadline);
+		nic_revocation_end(op->nic, &op->revocation);
 		frmr->reservation = 0;
 		frmr_release(frmr);
 		return;
 	}
-	op->retry = true;
-	if (!op->deadline.armed)
-		nic_deadline_arm(op->nic, &op->deadline);
+	nic_revocation_keep(op->nic, &op->revocation);
 }
 
 /* Closing, with nothing registered: the reservation goes, then it ends. */

@@ -17,6 +17,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "nicd/revocation.h"
+
 static void mr_tagged(struct nic_cmd *cmd);
 static void mr_dropped(struct nic_cmd *cmd);
 static void mr_deadline(struct nic_deadline *deadline);
@@ -30,16 +32,13 @@ enum {
 struct nic_mr_op {
 	struct nic_mr *mr;
 	struct nic_waiter waiter;
-	struct nic_deadline deadline;
+	struct nic_revocation revocation;
 	struct nic_done *done;          /* of the register or deregister */
 	struct nic_done *closed;
 	struct nic_receipt receipt;
 	struct nic_mr_op *next;         /* spare */
 	const struct nic_receipt *outer;   /* what was told before this one's */
 	unsigned n_attached;            /* registering: the first of its ranges whose memories the device does not have */
-	bool unconfirmed;               /* counted in nic->quarantined */
-	bool promised;                  /* REVOKE_UNCONFIRMED was answered: the owner is owed REVOKE_CONFIRMED */
-	bool retry;                     /* the device refused, nobody is there to ask again: the deadline will */
 	bool waits;                     /* closing: for windows, which only their owner ends */
 	struct nic_cmd cmd;             /* the last: set by nic_cmd_begin */
 };
@@ -114,7 +113,7 @@ static int op_begin(struct nic_mr *mr, bool must, struct nicd_error *err)
 	memset(op, 0, offsetof(struct nic_mr_op, cmd));
 	op->mr = mr;
 	op->waiter.fn = mr_attached;
-	op->deadline.fn = mr_deadline;
+	op->revocation.deadline.fn = mr_deadline;
 	mr->op = op;
 	return 0;
 }
@@ -133,7 +132,7 @@ static struct nic_mr_op *op_steal(struct nic_mr *mr)
 
 static void op_end(struct nic *nic, struct nic_mr_op *op)
 {
-	assert(nic->telling == &op->receipt && !op->deadline.armed);
+	assert(nic->telling == &op->receipt && !op->revocation.deadline.armed);
 	nic->telling = op->outer;
 	if (nic->n_spare_ops < OPS_SPARE)
 		op_spare(nic, op);
@@ -562,13 +561,11 @@ static void mr_confirmed(struct nic_mr *mr)
 	/* An owner that is dying hears nothing. */
 	if (op->done || op->closed || !mr->object.owner->dying)
 		op->receipt.at_ns = nic->env->wall(nic->env);
-	nic_deadline_disarm(nic, &op->deadline);
-	if (op->unconfirmed)
-		nic->quarantined--;
+	nic_revocation_end(nic, &op->revocation);
 	mr->tenants = NULL;
 	mr_step(mr, NIC_STEP_DONE);
 	ranges = mr_reset(mr);
-	if (op->promised)
+	if (op->revocation.promised)
 		nic_object_emit(&mr->object, NIC_EVENT_REVOKE_CONFIRMED, mr->object.serial, NULL);
 	else
 		nic_done_end(op->done, NULL);
@@ -584,22 +581,15 @@ static void mr_not_dropped(struct nic_mr *mr, const struct nicd_error *cause)
 {
 	struct nic *nic = mr_nic(mr);
 	struct nic_mr_op *op = mr->op;
-	struct nicd_error error;
+	struct nicd_error error = nic_revocation_refused(cause);
 
-	nicd_refuse(&error, NICD_R_DEVICE_FAILED);
-	error.provider_error = cause->provider_error ? cause->provider_error : nicd_reason_info(cause->reason)->err;
-	error.observed = cause->reason;
-	if (mr->closing || op->promised) {
-		op->retry = true;
-		if (!op->deadline.armed)
-			nic_deadline_arm(nic, &op->deadline);
+	if (mr->closing || op->revocation.promised) {
+		nic_revocation_keep(nic, &op->revocation);
 		nic_done_end(nic_done_steal(&op->done), &error);
 		return;
 	}
 	mr_step(mr, NIC_STEP_FAILED);
-	nic_deadline_disarm(nic, &op->deadline);
-	if (op->unconfirmed)   /* it has answered, after all */
-		nic->quarantined--;
+	nic_revocation_end(nic, &op->revocation);   /* it has answered, after all */
 	op_steal(mr);
 	nic_done_end(op->done, &error);
 	op_end(nic, op);
@@ -629,7 +619,7 @@ static void mr_wait_no_more(struct nic_mr *mr)
 {
 	mr->op->waits = false;
 	nic_object_wait(&mr->object, false);
-	nic_deadline_arm(mr_nic(mr), &mr->op->deadline);
+	nic_revocation_begin(mr_nic(mr), &mr->op->revocation);
 }
 
 /* Nothing stands on it any more. */
@@ -658,7 +648,7 @@ static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool wai
 	mr->remote_token = 0;
 	op->waits = waits;
 	if (!waits)
-		nic_deadline_arm(mr_nic(mr), &op->deadline);
+		nic_revocation_begin(mr_nic(mr), &op->revocation);
 	if (why)
 		nic_object_emit(&mr->object, NIC_EVENT_REVOKED, mr->object.serial, why);
 	if (mr->tenants)
@@ -670,21 +660,16 @@ static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool wai
 /* Not confirmed in time. An answer is owed by now to whoever asked; a refused drop is asked for again. */
 static void mr_deadline(struct nic_deadline *deadline)
 {
-	struct nic_mr_op *op = op_of(deadline, deadline);
+	struct nic_mr_op *op = op_of(deadline, revocation.deadline);
 	struct nic_mr *mr = op->mr;
 	struct nic_done *done = nic_done_steal(&op->done);
 	struct nicd_error error;
 
-	if (!op->unconfirmed)
-		mr_nic(mr)->quarantined++;
-	op->unconfirmed = true;
+	nic_revocation_late(mr_nic(mr), &op->revocation);
 	if (done) {
-		op->promised = true;
-		nicd_refuse(&error, NICD_R_REVOKE_UNCONFIRMED);
+		error = nic_revocation_promise(&op->revocation);
 		nic_done_end(done, &error);
-	} else if (op->retry) {
-		op->retry = false;
-		nic_deadline_arm(mr_nic(mr), &op->deadline);
+	} else if (nic_revocation_again(mr_nic(mr), &op->revocation)) {
 		mr_drop(mr);
 	}
 }
@@ -735,8 +720,7 @@ bool nic_mr_lost(struct nic_mr *mr)
 			return false;
 		nicd_refuse(&why, NICD_R_DEVICE_LOST);
 		mr_revoke_start(mr, NIC_STEP_LOST, false, mr->state == NIC_MR_REGISTERED ? &why : NULL);
-	} else if (mr->op && mr->op->retry) {
-		mr->op->retry = false;
+	} else if (mr->op && nic_revocation_hurry(&mr->op->revocation)) {
 		mr_drop(mr);
 	}
 	return true;

@@ -62,7 +62,7 @@ int nic_mw_new(struct nic_mw **ret, struct nic_pd *pd, struct nicd_error *err)
 		return nicd_refuse(err, NICD_R_NO_MEMORY);
 	}
 	mw->object.kind = NIC_KIND_WINDOW;
-	mw->deadline.fn = mw_deadline;
+	mw->revocation.deadline.fn = mw_deadline;
 	mw->pd = pd;
 	nic_pd_ref(pd);
 	*ret = mw;
@@ -75,7 +75,7 @@ static void mw_end(struct nic_mw *mw)
 	struct nic_env *env = owner->nic->env;
 	struct nic_pd *pd = mw->pd;
 
-	assert(!mw->tenants && !mw->qp && !mw->deadline.armed && !mw->done);
+	assert(!mw->tenants && !mw->qp && !mw->revocation.deadline.armed && !mw->done);
 	nic_object_unlink(&mw->object, owner->nic);
 	nic_account_give(owner->account, NIC_SLOT_MWS, 1);
 	nic_done_end(nic_done_steal(&mw->closed), NULL);
@@ -212,9 +212,8 @@ static void mw_leave(struct nic_mw *mw)
 
 	if (!tenants)
 		return;
-	nic_deadline_disarm(mw_nic(mw), &mw->deadline);
-	mw_nic(mw)->quarantined -= mw->unconfirmed;
-	mw->unconfirmed = mw->evicted = false;
+	nic_revocation_end(mw_nic(mw), &mw->revocation);
+	mw->evicted = false;
 	nic_account_give(mw->object.owner->account, NIC_SLOT_PINNED, mw->pinned);
 	mw_leave_qp(mw);
 	mw->tenants = NULL;
@@ -227,7 +226,7 @@ static void mw_freed(struct nic_mw *mw, enum nic_life_step step, const struct ni
 {
 	struct nic_env *env = mw_nic(mw)->env;
 	struct nic_done *done = nic_done_steal(&mw->done);
-	bool promised = mw->promised;
+	bool promised = mw->revocation.promised;
 
 	mw_hold(mw);
 	mw_step(mw, step);
@@ -235,7 +234,8 @@ static void mw_freed(struct nic_mw *mw, enum nic_life_step step, const struct ni
 	mw->remote_token = 0;
 	mw->rights = 0;
 	mw->iova = mw->length = 0;
-	mw->promised = mw->retry = mw->ordered = mw->rush_counts = false;
+	mw->revocation.promised = mw->revocation.retry = false;
+	mw->ordered = mw->rush_counts = false;
 	mw->at_ns = done || mw->closed ? env->wall(env) : 0;
 	mw_leave(mw);
 	if (promised)
@@ -318,13 +318,13 @@ static void mw_revoke_start(struct nic_mw *mw, enum nic_life_step step, const st
 	assert(mw->state == NIC_MW_INVALIDATING);
 	mw->remote_token = 0;
 	mw->ordered = false;
-	nic_deadline_arm(mw_nic(mw), &mw->deadline);
+	nic_revocation_begin(mw_nic(mw), &mw->revocation);
 	if (error)
 		nic_done_end(nic_done_steal(&mw->done), error);
 	if (why)
 		nic_object_emit(&mw->object, NIC_EVENT_REVOKED, mw->object.serial, why);
 	if (mw->rushing)   /* one after the other: that one goes on with it */
-		mw->retry = true;
+		mw->revocation.retry = true;
 	else
 		mw_drop(mw, NULL);
 }
@@ -338,8 +338,8 @@ static void mw_overtake(struct nic_mw *mw, enum nic_life_step step, const struct
 	}
 	if (!mw->ordered || mw->rushing || !mw->tenants)
 		return;
-	if (mw->state == NIC_MW_INVALIDATING && !mw->deadline.armed)
-		nic_deadline_arm(mw_nic(mw), &mw->deadline);
+	if (mw->state == NIC_MW_INVALIDATING && !mw->revocation.deadline.armed)
+		nic_revocation_begin(mw_nic(mw), &mw->revocation);
 	mw_rush(mw);
 }
 
@@ -351,12 +351,11 @@ static void mw_rushed(struct nic_cmd *cmd)
 	mw->rushing = false;
 	if (mw->rush_counts && nic_cmd_gone(cmd)) {
 		mw->streams_cut += cmd->error.reason == NICD_R_NONE ? cmd->dropped.streams_cut : 0;
-		if (mw->retry)   /* what it was sent beside has been refused: nothing else will end it */
+		if (mw->revocation.retry)   /* what it was sent beside has been refused: nothing else will end it */
 			mw_freed(mw, NIC_STEP_DONE, NULL);
 		else
 			mw_leave(mw);
-	} else if (mw->retry) {
-		mw->retry = false;
+	} else if (nic_revocation_hurry(&mw->revocation)) {
 		mw_drop(mw, NULL);
 	}
 	mw_let_go(mw);
@@ -422,22 +421,15 @@ static void mw_tagged(struct nic_cmd *cmd)
 static void mw_not_dropped(struct nic_mw *mw, const struct nicd_error *cause)
 {
 	struct nic *nic = mw_nic(mw);
-	struct nicd_error error;
+	struct nicd_error error = nic_revocation_refused(cause);
 
-	nicd_refuse(&error, NICD_R_DEVICE_FAILED);
-	error.provider_error = cause->provider_error ? cause->provider_error : nicd_reason_info(cause->reason)->err;
-	error.observed = cause->reason;
 	mw->ordered = false;
 	mw_hold(mw);
-	if (mw->closing || mw->evicted || mw->promised) {
-		mw->retry = true;
-		if (!mw->deadline.armed)
-			nic_deadline_arm(nic, &mw->deadline);
+	if (mw->closing || mw->evicted || mw->revocation.promised) {
+		nic_revocation_keep(nic, &mw->revocation);
 	} else {
 		mw_step(mw, NIC_STEP_FAILED);
-		nic_deadline_disarm(nic, &mw->deadline);
-		nic->quarantined -= mw->unconfirmed;   /* it has answered, after all */
-		mw->unconfirmed = false;
+		nic_revocation_end(nic, &mw->revocation);   /* it has answered, after all */
 	}
 	nic_done_end(nic_done_steal(&mw->done), &error);
 	mw_let_go(mw);
@@ -462,23 +454,18 @@ static void mw_dropped(struct nic_cmd *cmd)
 /* Not confirmed in time. An answer is owed by now to whoever asked; a refused drop is asked for again. */
 static void mw_deadline(struct nic_deadline *deadline)
 {
-	struct nic_mw *mw = mw_of(deadline, deadline);
+	struct nic_mw *mw = mw_of(deadline, revocation.deadline);
 	struct nic_done *done = nic_done_steal(&mw->done);
 	struct nicd_error error;
 
-	mw_nic(mw)->quarantined += !mw->unconfirmed;
-	mw->unconfirmed = true;
+	nic_revocation_late(mw_nic(mw), &mw->revocation);
 	mw_hold(mw);
 	if (done) {
-		mw->promised = true;
-		nicd_refuse(&error, NICD_R_REVOKE_UNCONFIRMED);
+		error = nic_revocation_promise(&mw->revocation);
 		nic_done_end(done, &error);
 	}
-	if (mw->retry && !mw->rushing) {
-		mw->retry = false;
-		nic_deadline_arm(mw_nic(mw), &mw->deadline);
+	if (!mw->rushing && nic_revocation_again(mw_nic(mw), &mw->revocation))
 		mw_drop(mw, NULL);
-	}
 	mw_let_go(mw);
 }
 
@@ -592,8 +579,7 @@ void nic_mw_lost(struct nic_mw *mw)
 	mw_hold(mw);
 	if (mw->state == NIC_MW_BOUND || mw->state == NIC_MW_ERROR) {
 		mw_revoke_start(mw, NIC_STEP_LOST, mw->state == NIC_MW_BOUND ? &why : NULL, NULL);
-	} else if (mw->retry && !mw->rushing) {
-		mw->retry = false;
+	} else if (!mw->rushing && nic_revocation_hurry(&mw->revocation)) {
 		mw_drop(mw, NULL);
 	}
 	mw_let_go(mw);

@@ -11,6 +11,7 @@
  * time is answered and counted as that of an MR; an Invalidate, which may wait for other work, has no such time.
  */
 #include "nicd/qp.h"
+#include "nicd/revocation.h"
 
 struct nic_mw {
 	struct nic_object object;
@@ -30,13 +31,12 @@ struct nic_mw {
 	bool gone;                      /* binding: the peer has invalidated it before we heard that it is there */
 	bool rushing;                   /* `rush` is under way */
 	bool rush_counts;               /* what it comes to says that the tag is gone */
-	bool unconfirmed, promised, retry;   /* as in nic_mr_op */
 	unsigned held;                  /* we are in the middle of it: it is freed later */
 	uint64_t at_ns;                 /* wall clock, when it was dropped; of the last time */
 	uint32_t streams_cut;           /* by that */
 	struct nic_done *done;          /* of the bind, invalidate or revoke */
 	struct nic_done *closed;
-	struct nic_deadline deadline;
+	struct nic_revocation revocation;
 	struct nic_qp *work;            /* whose work `cmd` is, and who waits for it; NULL: nobody */
 	struct nic_cmd cmd;             /* adds or drops the tag */
 	struct nic_cmd rush;            /* drops it at once, beside an ordered cmd */
