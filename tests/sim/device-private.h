@@ -29,7 +29,7 @@ struct command {
 };
 
 struct thing {
-	enum { THING_MEMORY, THING_TAG, THING_DOOR, THING_STREAM } kind;
+	enum { THING_MEMORY, THING_TAG, THING_DOOR, THING_STREAM, THING_MAPPING, THING_KEY } kind;
 	uint64_t serial, door, pd;
 	uint64_t iova, length;
 	uint32_t rights;
@@ -76,6 +76,12 @@ void device_opened(void);
 
 void device_op_tag_add(struct nic_provider *p, const struct nic_tag *what, struct nic_cmd *cmd);
 void device_op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t generation, const struct nic_order *order, struct nic_cmd *cmd);
+void device_op_mapping_add(struct nic_provider *p, const struct nic_map *what, struct nic_cmd *cmd);
+void device_op_mapping_drop(struct nic_provider *p, uint64_t serial, struct nic_cmd *cmd);
+void device_op_key_add(struct nic_provider *p, uint64_t pd, uint64_t owner, struct nic_cmd *cmd);
+void device_op_key_drop(struct nic_provider *p, uint64_t pd, struct nic_cmd *cmd);
+/* The key of a PD, drawn when there is none yet. */
+uint32_t device_key(struct device *d, uint64_t pd);
 /* They have ended well. */
 void device_tag_added(struct device *d, const struct command *c, uint32_t *local, uint32_t *remote);
 void device_tag_dropped(struct device *d, const struct command *c, uint32_t *local, uint32_t *remote);

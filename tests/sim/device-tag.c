@@ -122,3 +122,45 @@ void device_op_tag_drop(struct nic_provider *p, uint64_t serial, uint32_t genera
 	sim_must(!tag || tag->generation == generation, "the tag of another registration is dropped");
 	device_go(device_of(p), OP_TAG_DROP, serial, cmd, &args, &(struct command){ .order = args.order, .generation = generation });
 }
+
+/* ---- mappings and privileged keys */
+
+void device_op_mapping_add(struct nic_provider *p, const struct nic_map *what, struct nic_cmd *cmd)
+{
+	struct sim_op_args args = { .iova = what->address, .length = what->length, .owner = what->owner, .n_ranges = what->n_ranges };
+
+	sim_must(what->n_ranges <= SIM_RANGES, "a mapping of too many ranges");
+	for (unsigned i = 0; i < what->n_ranges; i++) {
+		args.ranges[i].memory = what->ranges[i].memory;
+		args.ranges[i].offset = what->ranges[i].offset;
+		args.ranges[i].length = what->ranges[i].length;
+	}
+	device_thing_add(device_of(p), THING_MAPPING, what->serial);
+	device_go(device_of(p), OP_MAPPING_ADD, what->serial, cmd, &args, &(struct command){ 0 });
+}
+
+void device_op_mapping_drop(struct nic_provider *p, uint64_t serial, struct nic_cmd *cmd)
+{
+	device_go(device_of(p), OP_MAPPING_DROP, serial, cmd, NULL, &(struct command){ 0 });
+}
+
+void device_op_key_add(struct nic_provider *p, uint64_t pd, uint64_t owner, struct nic_cmd *cmd)
+{
+	device_go(device_of(p), OP_KEY_ADD, pd, cmd, &(struct sim_op_args){ .owner = owner }, &(struct command){ 0 });
+}
+
+void device_op_key_drop(struct nic_provider *p, uint64_t pd, struct nic_cmd *cmd)
+{
+	device_go(device_of(p), OP_KEY_DROP, pd, cmd, NULL, &(struct command){ 0 });
+}
+
+uint32_t device_key(struct device *d, uint64_t pd)
+{
+	struct thing *key = device_thing(d, THING_KEY, pd);
+
+	if (!key) {
+		key = device_thing_add(d, THING_KEY, pd);
+		key->local = token_draw(d);
+	}
+	return key->local;
+}

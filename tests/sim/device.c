@@ -88,6 +88,8 @@ static void apply_connect(struct device *d, const struct command *c)
 /* It succeeded. Before anything is told: the model knows first. */
 static void apply(struct device *d, const struct command *c, uint32_t *local, uint32_t *remote)
 {
+	struct thing *key;
+
 	switch (c->op) {
 	case OP_ATTACH:
 		device_thing(d, THING_MEMORY, c->serial)->settled = true;
@@ -118,6 +120,18 @@ static void apply(struct device *d, const struct command *c, uint32_t *local, ui
 		device_thing_remove(d, device_thing(d, THING_STREAM, c->serial));
 		device_windows_gone(d, c->serial);
 		break;
+	case OP_MAPPING_DROP:
+		device_thing_remove(d, device_thing(d, THING_MAPPING, c->serial));
+		break;
+	case OP_KEY_ADD:
+		*local = c->cmd->key.v = device_key(d, c->serial);
+		break;
+	case OP_KEY_DROP:
+		key = device_thing(d, THING_KEY, c->serial);
+		if (key)
+			d->rests_until[key->local] = world->now + REST_MS * UINT64_C(1000000) + 1;
+		device_thing_remove(d, key);
+		break;
 	case OP_QUERY:
 		c->cmd->stream.connected = true;
 		c->cmd->stream.counters = counters();
@@ -146,6 +160,8 @@ static void take_back(struct device *d, const struct command *c)
 		thing = device_thing(d, THING_TAG, c->serial);
 	if (c->op == OP_DOOR_ADD)
 		thing = device_thing(d, THING_DOOR, c->serial);
+	if (c->op == OP_MAPPING_ADD)
+		thing = device_thing(d, THING_MAPPING, c->serial);
 	if (thing && thing->kind == THING_TAG)
 		device_tag_gone(d, thing);
 	else
@@ -164,6 +180,8 @@ static enum nicd_reason failure(const struct command *c)
 	case OP_ATTACH:
 	case OP_TAG_ADD:
 	case OP_DOOR_ADD:
+	case OP_MAPPING_ADD:
+	case OP_KEY_ADD:
 		return adds[sim_below(&world->random, 5)];
 	case OP_CONNECT:
 		return connects[sim_below(&world->random, 4)];
@@ -407,6 +425,10 @@ struct device *device_new(void)
 		ops.memory_detach = op_detach;
 		ops.tag_add = device_op_tag_add;
 		ops.tag_drop = device_op_tag_drop;
+		ops.mapping_add = device_op_mapping_add;
+		ops.mapping_drop = device_op_mapping_drop;
+		ops.key_add = device_op_key_add;
+		ops.key_drop = device_op_key_drop;
 		ops.door_add = op_door_add;
 		ops.door_drop = op_door_drop;
 		ops.qp_connect = op_connect;

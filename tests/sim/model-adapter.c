@@ -30,12 +30,13 @@ void model_adapter_lost(struct model *m, int adapter)
 	for (unsigned i = 0; i < m->n_live; i++) {
 		struct m_object *o = m->live[i];
 
-		if (o->type == T_QP && model_on(o, adapter) && o->state == M_CONNECTED)
+		if (o->type == T_QP && model_on(o, adapter) && o->state == M_CONNECTED) {
 			model_disconnected(m, o, true);
+			i = UINT32_MAX;   /* from the start: its grant is over */
+			continue;
+		}
 		if ((o->type == T_EXPORT || o->type == T_TICKET) && model_on(o, adapter) && (o->state == M_OPEN || o->state == M_EXPIRED))
 			model_kill_door(m, o, true);
-		if (o->type == T_MEMORY && (o->attached[adapter] == M_ATTACHED || o->attached[adapter] == M_DETACH_FAILED))
-			o->attached[adapter] = M_NOT_ATTACHED;
 	}
 	for (unsigned i = 0; i < m->n_live; i++) {
 		struct m_object *o = m->live[i];
@@ -46,6 +47,10 @@ void model_adapter_lost(struct model *m, int adapter)
 			model_invalidate(m, o);
 			model_evict(m, o);
 		}
+		if (o->type == T_MEMORY && (o->attached[adapter] == M_ATTACHED || o->attached[adapter] == M_DETACH_FAILED))
+			o->attached[adapter] = M_NOT_ATTACHED;
+		if (o->type == T_MAPPING && o->adapter == adapter)
+			model_mapping_lost(o);
 		if (o->type == T_MR && !o->fast && model_on(o, adapter) && (o->state == M_REGISTERED || o->state == M_ERROR)) {
 			model_revoke_mr(m, o, o->state == M_REGISTERED);
 			model_evict(m, o);

@@ -17,14 +17,21 @@ void model_need(struct model *m, struct m_request *r, enum sim_slot slot, uint64
 		*maybe |= BIT(S_INSUFFICIENT_RESOURCES);
 }
 
+struct m_object *model_newest_adapter(const struct model *m)
+{
+	for (unsigned i = m->n_adapters; i-- > 0;)
+		if (!m->adapters[i]->over)
+			return m->adapters[i];
+	return NULL;
+}
+
 static uint32_t begin_create_pd(struct model *m, struct m_request *r, uint32_t *maybe)
 {
 	struct m_object *adapter = model_resolve(m, r, &r->say.ref[0]);
 	uint32_t refused = 0;
 
-	for (unsigned i = m->n_adapters; i-- > 0 && !adapter;)
-		if (!m->adapters[i]->over)
-			adapter = m->adapters[i];
+	if (!adapter)
+		adapter = model_newest_adapter(m);
 	if (!adapter || !adapter->up)
 		refused |= BIT(S_DEVICE_REMOVED);
 	model_need(m, r, SLOT_PDS, 1, &refused, maybe);
@@ -499,6 +506,11 @@ uint32_t model_begin(struct model *m, struct m_request *r, uint32_t *maybe)
 		return model_begin_create_mw(m, r, maybe);
 	case CALL_BIND_MW:
 		return model_begin_bind(m, r, maybe);
+	case CALL_BUILD_MAPPING:
+		return model_begin_mapping(m, r, maybe);
+	case CALL_GET_PRIVILEGED_TOKEN:
+		look_quota(m, r, maybe);
+		return model_begin_privileged(m, r);
 	case CALL_CREATE_TICKET:
 		return begin_ticket(m, r, maybe);
 	case CALL_CREATE_EXPORT:

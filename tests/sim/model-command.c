@@ -246,6 +246,20 @@ static void begin(struct model *m, struct m_command *k, const struct sim_op_args
 	case OP_FLUSH:
 		o->works++;
 		break;
+	case OP_MAPPING_ADD:
+		model_map(m, o, args);
+		break;
+	case OP_MAPPING_DROP:
+		sim_must(o->tag && (o->closing || model_leaving(m, o)), "a mapping is dropped that nobody closed");
+		for (unsigned i = 0; i < m->n_live; i++)
+			sim_must(m->live[i]->mapping != o || model_leaving(m, o), "a mapping is dropped under a region");
+		break;
+	case OP_KEY_ADD:
+		model_key(m, o, args);
+		break;
+	case OP_KEY_DROP:
+		sim_must(o->tag && (o->closing || model_leaving(m, o)), "a privileged key is dropped whose PD is not closed");
+		break;
 	default:
 		break;
 	}
@@ -388,6 +402,18 @@ static void end(struct model *m, struct m_command *k, uint32_t status, uint32_t 
 		break;
 	case OP_FLUSH:
 		o->works--;
+		break;
+	case OP_MAPPING_ADD:
+		o->tag = ok && m->adapters[k->adapter]->up;
+		break;
+	case OP_KEY_ADD:
+		sim_must(!ok || !o->key || o->key == local, "a PD has two privileged keys");
+		o->key = ok ? local : o->key;
+		break;
+	case OP_MAPPING_DROP:
+	case OP_KEY_DROP:
+		o->stuck = !model_let_go(status);
+		o->tag &= o->stuck;
 		break;
 	case OP_DISCONNECT:
 		model_end_disconnect(m, k, status);

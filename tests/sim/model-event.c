@@ -92,6 +92,12 @@ static void check_due(struct model *m, struct m_request *r)
 	case CALL_INITIALIZE_FAST_REGISTER:
 		due |= o->state != M_INITIALIZING;
 		break;
+	case CALL_BUILD_MAPPING:
+		due |= model_mapping_stands(m, o);
+		break;
+	case CALL_GET_PRIVILEGED_TOKEN:
+		due |= !r->commands;
+		break;
 	case CALL_FAST_REGISTER:
 		due |= o->state != M_VALID_PENDING;
 		break;

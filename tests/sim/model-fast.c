@@ -202,6 +202,9 @@ uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_
 		refused |= BIT(S_DEVICE_REMOVED);
 	if (!mapping == !say->n_ranges)
 		return refused | BIT(S_INVALID_PARAMETER);
+	/* Its address has been told nobody. */
+	if (mapping && mapping->state != M_BUILT)
+		return refused | BIT(S_INVALID_HANDLE) | BIT(S_INVALID_PARAMETER) | BIT(S_ACCESS_VIOLATION);
 	n = mapping ? mapping->n_ranges : say->n_ranges;
 	for (unsigned i = 0; i < n; i++) {
 		ranges[i] = mapping ? mapping->ranges[i] : model_range(m, r, i);

@@ -71,7 +71,10 @@ bool model_tag_invalidated(struct model *m, int adapter, const struct m_tag *tag
 		return false;
 	if (o->fast || o->type == T_MW) {
 		o->tag = false;
-		return !model_leaving(m, o) && (o->fast ? model_fast_invalidated(m, o) : model_mw_invalidated(m, o));
+		if (model_leaving(m, o) || !(o->fast ? model_fast_invalidated(m, o) : model_mw_invalidated(m, o)))
+			return false;
+		model_settle(m);
+		return true;
 	}
 	if (model_leaving(m, o))
 		o->local = o->remote = 0;

@@ -76,6 +76,18 @@ uint32_t model_begin_invalidate(struct model *m, struct m_request *r);
 uint32_t model_begin_initialize(struct model *m, struct m_request *r);
 uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_t *maybe);
 
+/* ---- model-mapping.c */
+
+struct m_object *model_newest_adapter(const struct model *m);
+bool model_mapping_stands(const struct model *m, const struct m_object *o);
+bool model_settle_mapping(struct model *m, struct m_object *o);
+void model_mapping_lost(struct m_object *o);
+uint32_t model_begin_mapping(struct model *m, struct m_request *r, uint32_t *maybe);
+uint32_t model_begin_privileged(struct model *m, struct m_request *r);
+void model_check_mapping(struct model *m, struct m_request *r, const struct sim_reply *p);
+void model_map(struct model *m, struct m_object *o, const struct sim_op_args *args);
+void model_key(struct model *m, struct m_object *pd, const struct sim_op_args *args);
+
 /* ---- model-command.c */
 
 /* With this status the device has nothing any more of what was to be taken from it: a lost one holds nothing. */

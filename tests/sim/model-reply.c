@@ -19,7 +19,7 @@ static void unlist(struct m_client *c, const struct m_request *r)
 
 static bool held(const struct m_object *o)
 {
-	return (o->tag || o->door) && model_adapter_up(o->parent);
+	return (o->tag || o->door) && o->parent && o->parent->type == T_PD && model_adapter_up(o->parent);
 }
 
 /* It never came to be, whatever was expected. */
@@ -150,6 +150,11 @@ static uint32_t allow(struct model *m, struct m_request *r)
 		if (r->object->closing)
 			return r->commands ? 0 : BIT(S_CANCELLED) | (r->ended & ~BIT(S_SUCCESS));
 		return r->object->state == M_FREE ? BIT(S_SUCCESS) : r->commands ? 0 : r->ended & ~BIT(S_SUCCESS);
+	case CALL_BUILD_MAPPING:
+		if (model_mapping_stands(m, r->object))
+			return r->object->closing ? BIT(S_CANCELLED) : BIT(S_SUCCESS);
+		return (r->ended & ~BIT(S_SUCCESS)) | BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY) | BIT(S_DEVICE_REMOVED) |
+		       (r->object->closing ? BIT(S_CANCELLED) : 0);
 	case CALL_FAST_REGISTER:
 	case CALL_BIND_MW:
 		return allow_work_tag(m, r);
@@ -171,6 +176,7 @@ static uint32_t allow(struct model *m, struct m_request *r)
 	case CALL_SEND:
 	case CALL_RECEIVE:
 	case CALL_FLUSH:
+	case CALL_GET_PRIVILEGED_TOKEN:
 		return r->commands ? 0 : r->ended;
 	case CALL_QUERY_QP:
 		if (r->commands)
@@ -385,6 +391,12 @@ static void succeeded(struct model *m, struct m_request *r, const struct sim_rep
 	case CALL_BIND_MW:
 		check_bind(r, p);
 		break;
+	case CALL_BUILD_MAPPING:
+		model_check_mapping(m, r, p);
+		break;
+	case CALL_GET_PRIVILEGED_TOKEN:
+		sim_must(p->result == 26 && p->token && p->token == o->key, "not the key that the device drew");
+		break;
 	case CALL_INVALIDATE:
 		check_receipt(m, r, p, o);
 		break;
@@ -469,6 +481,15 @@ static void refused(struct model *m, struct m_request *r, uint32_t status)
 	case CALL_CREATE_PD:
 	case CALL_CREATE_MR:
 	case CALL_CREATE_MW:
+		unmake(m, o);
+		break;
+	case CALL_BUILD_MAPPING:
+		/* Closed before it was there: what the device has of it goes next. */
+		if (o->tag) {
+			o->state = M_BUILT;
+			break;
+		}
+		o->n_ranges = 0;
 		unmake(m, o);
 		break;
 	case CALL_INITIALIZE_FAST_REGISTER:

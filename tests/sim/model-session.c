@@ -56,6 +56,7 @@ void model_gone(struct model *m, int client)
 		if (o->type == T_MR || o->type == T_MW || o->type == T_EXPORT || o->type == T_TICKET)
 			sim_must(!model_holds(o, o->parent) && (!o->reserved || !model_adapter_up(o->parent)),
 				 "a session is gone, and the device has its object %llx", (unsigned long long)o->serial);
+		sim_must(o->type != T_PD || !o->tag || !o->parent->up, "a session is gone, and the device has a privileged key of it");
 		for (unsigned j = 0; o->type == T_MEMORY && j < m->n_adapters; j++)
 			sim_must(o->attached[j] == M_NOT_ATTACHED || (!m->adapters[j]->up && o->attached[j] == M_ATTACHED),
 				 "a session is gone, and the device has its memory %llx", (unsigned long long)o->serial);

@@ -32,8 +32,9 @@ static void use_memory(const struct model *m, const struct m_object *o, struct m
 		}
 		/* A registration that waits for another memory has reserved this one. */
 		for (unsigned i = 0; i < m->n_live && !wanted; i++)
-			for (unsigned j = 0; m->live[i]->type == T_MR && is_coming(m->live[i]) && j < m->live[i]->n_ranges; j++)
-				wanted |= m->live[i]->ranges[j].memory == o && model_on(m->live[i], (int)a);
+			for (unsigned j = 0; is_coming(m->live[i]) && j < m->live[i]->n_ranges; j++)
+				wanted |= m->live[i]->ranges[j].memory == o &&
+					  (m->live[i]->adapter == (int)a || model_on(m->live[i], (int)a));
 		if (wanted)
 			use(u, SLOT_PINNED, model_attach_cost(m, o->size), false);
 	}
@@ -61,6 +62,10 @@ static void use_object(const struct model *m, const struct m_object *o, struct m
 		if (o->state != M_FREE)
 			use(u, SLOT_PINNED, model_tag_cost(m, o->length), o->state == M_INVALIDATING ? o->tag : sure || model_holds(o, o->parent));
 		break;
+	case T_MAPPING:
+		use(u, SLOT_MAPPINGS, 1, sure);
+		use(u, SLOT_PINNED, model_tag_cost(m, o->length), sure);
+		break;
 	case T_QP:
 		if (!o->inbound)
 			use(u, SLOT_QPS, 1, sure);
@@ -86,7 +91,8 @@ static void use_requests(const struct model *m, const struct m_client *c, struct
 		const struct m_request *r = c->live[j];
 		bool waiting = r->waiting || (c->dying && !r->started), look;
 
-		look = r->say.call == CALL_LIST || r->say.call == CALL_WHO || r->say.call == CALL_REVOKE;
+		look = r->say.call == CALL_LIST || r->say.call == CALL_WHO || r->say.call == CALL_REVOKE ||
+		       r->say.call == CALL_GET_PRIVILEGED_TOKEN;
 		if (model_counts_as_call(r) || (waiting && !r->waiting))
 			use(u, SLOT_CALLS, 1, !c->dying);
 		if (waiting && r->say.fds)
@@ -118,7 +124,7 @@ int model_quota(const struct model *m, int account, enum sim_slot slot, uint64_t
 	uint64_t max = m->terms.max[slot];
 
 	/* Most accounts may have more than anybody could want here. */
-	if (max >= MODEL_PLENTY)
+	if (max >= (slot == SLOT_PINNED ? UINT64_C(1) << 40 : MODEL_PLENTY))
 		return n > max ? 2 : 0;
 	model_usages(m, usages);
 	if (n && usages[account].low[slot] + n > max)

@@ -140,7 +140,7 @@ unsigned model_memory_users(const struct model *m, const struct m_object *memory
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < m->n_live; i++)
-		if (m->live[i]->type == T_MR)
+		if (m->live[i]->type == T_MR || m->live[i]->type == T_MAPPING)
 			for (unsigned j = 0; j < m->live[i]->n_ranges; j++)
 				n += m->live[i]->ranges[j].memory == memory;
 	return n;
@@ -170,6 +170,9 @@ static bool settle_pd(struct model *m, struct m_object *o)
 	for (unsigned i = 0; i < m->n_live; i++)
 		if (m->live[i]->parent == o)
 			return false;
+	/* Its privileged key goes last. */
+	if (o->inflight || (o->tag && (o->parent->up || (o->stuck && !o->parent->lost))))
+		return false;
 	model_over(m, o);
 	return true;
 }
@@ -196,6 +199,9 @@ void model_settle(struct model *m)
 			break;
 		case T_MEMORY:
 			changed = settle_memory(m, o);
+			break;
+		case T_MAPPING:
+			changed = model_settle_mapping(m, o);
 			break;
 		case T_PD:
 			changed = settle_pd(m, o);

@@ -17,6 +17,7 @@ struct model_terms {
 	uint64_t max[SLOT_COUNT];   /* of every account */
 	uint64_t revoke_timeout_ns;
 	uint32_t max_calls, max_news;
+	bool privileged;            /* tokens of that kind are given */
 	bool narrow;                /* requests for the device may have to wait for those before them */
 	uint64_t max_registration, max_transfer;
 	unsigned attach_percent, tag_percent;   /* of the bytes: what the device says it costs */
@@ -96,9 +97,10 @@ struct m_object {
 	struct m_object *grant;         /* Qp: its grant */
 	uint64_t came_by;               /* serial */
 	unsigned aborts;
-	/* adapter */
+	/* adapter; mapping: where it is, -1: nowhere any more */
 	bool up, lost;
 	int adapter;
+	uint32_t key;                   /* PD: its privileged one */
 };
 
 struct m_request {

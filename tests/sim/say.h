@@ -144,7 +144,7 @@ struct sim_reply {
 /* Commands to the device. */
 enum sim_op {
 	OP_ATTACH, OP_DETACH, OP_TAG_ADD, OP_TAG_DROP, OP_DOOR_ADD, OP_DOOR_DROP, OP_CONNECT, OP_POST, OP_FLUSH, OP_DISCONNECT, OP_QUERY,
-	OP_STATS, OP_COUNT
+	OP_STATS, OP_MAPPING_ADD, OP_MAPPING_DROP, OP_KEY_ADD, OP_KEY_DROP, OP_COUNT
 };
 
 struct sim_op_args {
@@ -158,6 +158,7 @@ struct sim_op_args {
 	uint32_t token;   /* of the grant */
 	uint64_t order;                 /* a tag as work of this stream; 0: at once */
 	bool fence, only_qp, reserve;
+	uint64_t owner;                 /* of a mapping or key */
 	struct sim_work work;           /* its first entry */
 	uint32_t fd;
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/dispatch.h"
+#include "nicd/mapping.h"
 #include "nicd/nic.h"
 #include "tests/sim/world.h"
 
@@ -52,6 +53,8 @@ static void tell_name(int client, const struct call *call, unsigned which)
 		object = &call->qp->object;
 	if ((which == CALL_CREATE_TICKET || which == CALL_CREATE_EXPORT) && call->door)
 		object = &call->door->object;
+	if (which == CALL_BUILD_MAPPING && call->mapping)
+		object = &call->mapping->object;
 	if (object)
 		model_named(world->model, client, call->id, object->serial, object->id);
 }

@@ -311,6 +311,7 @@ void world_begin(uint64_t seed, const struct profile *profile)
 	}
 	terms.max_registration = 32 * SIM_PAGE;
 	terms.max_transfer = 65536;
+	world->policy.privileged_token = terms.privileged = sim_chance(&world->random, 2);
 	terms.attach_percent = sim_chance(&world->random, 4) ? 0 : 100;
 	terms.tag_percent = sim_chance(&world->random, 2) ? 0 : 100;
 	model_init(model, &terms);
