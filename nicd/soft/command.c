@@ -179,7 +179,8 @@ static int tag_add(struct soft_device *device, struct soft_tag_terms *terms, str
 /* One that waits for its turn. */
 struct tag_turn {
 	RB_ENTRY(tag_turn) by_serial;
-	struct soft_pending *pending;  /* NULL: a drop that waits for nobody was faster, and has answered it */
+	struct soft_work *work;        /* its place in the stream's queue */
+	struct soft_pending *pending;  /* NULL: a drop that waits for nobody has answered it just before it was told that its turn has come */
 	bool adds;
 	uintptr_t own;                 /* its address: there may be more than one of a serial, and the key for all of them has 0 */
 	struct soft_tag_terms terms;   /* dropping: serial and generation */
@@ -205,7 +206,10 @@ static void turn_refuse(struct tag_turn *turn, const struct nicd_error *err)
 	soft_pending_answer(turn->pending, &reply);
 }
 
-/* What is dropped now is not added later, and needs no other drop: whoever waits for that is answered. */
+/*
+ * What is dropped now is not added later, and needs no other drop: whoever waits for that is answered. It leaves the stream's queue, too: the
+ * controller counts it no more, so that there could be any number of them.
+ */
 static void turns_overtake(struct soft_device *device, uint64_t serial, uint32_t generation)
 {
 	const struct nicd_error flushed = {.reason = NICD_R_FLUSHED};
@@ -219,7 +223,10 @@ static void turns_overtake(struct soft_device *device, uint64_t serial, uint32_t
 			continue;
 		RB_REMOVE(tag_turns, &device->tag_turns, turn);
 		turn_refuse(turn, &flushed);
-		turn->pending = NULL;
+		if (soft_turn_forget(turn->work))
+			free(turn);
+		else
+			turn->pending = NULL;
 	}
 }
 
@@ -294,7 +301,8 @@ static int turn_wait(struct run *run, uint64_t stream, bool fence, const struct 
 	turn->adds = fn == on_turn_to_add;
 	turn->own = (uintptr_t)turn;
 	RB_INSERT(tag_turns, &run->device->tag_turns, turn);
-	if (!soft_turn_wait(run->device->engine, stream, fence, fn, turn)) {
+	turn->work = soft_turn_wait(run->device->engine, stream, fence, fn, turn);
+	if (!turn->work) {
 		nicd_refuse(&run->err, NICD_R_NO_MEMORY);
 		RB_REMOVE(tag_turns, &run->device->tag_turns, turn);
 		answer_refused(turn->pending, &run->err);

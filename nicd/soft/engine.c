@@ -453,17 +453,24 @@ enum soft_turn soft_turn_of(struct soft_engine *engine, uint64_t stream, bool fe
 	return !s->tx.at.work && work_is_clear(s, fence) ? SOFT_TURN_NOW : SOFT_TURN_LATER;
 }
 
-bool soft_turn_wait(struct soft_engine *engine, uint64_t stream, bool fence,
-		    void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result), void *userdata)
+struct soft_work *soft_turn_wait(struct soft_engine *engine, uint64_t stream, bool fence,
+				 void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
+				 void *userdata)
 {
-	struct soft_work *work = work_new_turn(fence);
+	struct soft_stream *s = engine_find(engine, stream);
+	struct soft_work *work = work_new_turn(s, fence);
 
 	if (!work)
-		return false;
+		return NULL;
 	work->done = done;
 	work->userdata = userdata;
-	post(engine_find(engine, stream), work);
-	return true;
+	post(s, work);
+	return work;
+}
+
+bool soft_turn_forget(struct soft_work *turn)
+{
+	return work_forget_turn(turn);
 }
 
 void soft_flush(struct soft_engine *engine, uint64_t stream)

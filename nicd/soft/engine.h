@@ -125,10 +125,13 @@ enum soft_turn { SOFT_TURN_NOW, SOFT_TURN_LATER, SOFT_TURN_NEVER };
 enum soft_turn soft_turn_of(struct soft_engine *engine, uint64_t stream, bool fence);
 /*
  * When it is later: `done` once, with reason NONE when its turn has come and before the stream goes on, or with why the stream has ended
- * first. False: no memory.
+ * first. What is returned is valid until then. NULL: no memory.
  */
-bool soft_turn_wait(struct soft_engine *engine, uint64_t stream, bool fence,
-		    void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result), void *userdata);
+struct soft_work *soft_turn_wait(struct soft_engine *engine, uint64_t stream, bool fence,
+				 void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result),
+				 void *userdata);
+/* Takes it out of its queue: it is gone, and `done` is not called. False: its turn has come, and `done` is about to be called. */
+bool soft_turn_forget(struct soft_work *turn);
 /*
  * Posts a receive: the local side of one entry, checked now. Filled by the messages of the peer, in order. A message that finds none
  * waits for receive_wait_ms, and what follows it in the stream with it.

@@ -45,12 +45,13 @@ struct soft_work *work_new(const struct soft_post *what)
 	return work;
 }
 
-struct soft_work *work_new_turn(bool fence)
+struct soft_work *work_new_turn(struct soft_stream *s, bool fence)
 {
 	struct soft_work *work = calloc(1, sizeof(*work));
 
 	if (work) {
 		work->is_turn = true;
+		work->stream = s;
 		work->operation = NIC_RECEIVE;   /* none of those that are posted */
 		work->n_entries = work->limit = 1;
 		work->fence = fence;
@@ -308,6 +309,7 @@ static void work_end(struct soft_stream *s, struct soft_work *work)
 		s->tx.at.work = NULL;
 	TAILQ_REMOVE(&s->posted, work, next);
 	s->n_posted--;
+	work->stream = NULL;
 	work->completion.entries = work->confirmed;
 	work->completion.bytes = work->is_turn ? 0 : entries_bytes(work, work->confirmed);
 	TAILQ_INSERT_TAIL(&s->ended, work, next);
@@ -345,6 +347,21 @@ bool work_takes_turn(struct soft_stream *s)
 		return false;
 	cursor_next(&s->tx.at, work);
 	work_end(s, work);
+	return true;
+}
+
+bool work_forget_turn(struct soft_work *work)
+{
+	struct soft_stream *s = work->stream;
+
+	if (!s)
+		return false;
+	if (s->tx.at.work == work)
+		cursor_next(&s->tx.at, work);
+	TAILQ_REMOVE(&s->posted, work, next);
+	s->n_posted--;
+	work_free(s, work);
+	engine_ready(s);   /* what waited behind it */
 	return true;
 }
 

@@ -33,8 +33,8 @@ struct soft_work {
 	struct soft_completion completion; /* valid when ended */
 	void (*done)(void *userdata, const struct nicd_error *error, const struct soft_completion *result);
 	void *userdata;
+	struct soft_stream *stream;        /* of a receive, and of a turn that waits */
 	/* A receive. */
-	struct soft_stream *stream;
 	struct soft_use use;               /* of its buffer */
 	uint64_t tag;                      /* what its message invalidated */
 	uint32_t generation;
@@ -58,13 +58,15 @@ enum nicd_reason work_check(const struct soft_stream *s, const struct work_entry
 			    struct soft_tag **ret);
 
 /* Of what is done in the order of a stream's work. */
-struct soft_work *work_new_turn(bool fence);
+struct soft_work *work_new_turn(struct soft_stream *s, bool fence);
 /* Has all that such a one would wait for been done? */
 bool work_is_clear(const struct soft_stream *s, bool fence);
 /*
  * True: what is next is such a one, and its turn has come. It is told before the stream goes on, which it must not do in this turn of its own.
  */
 bool work_takes_turn(struct soft_stream *s);
+/* Takes one that waits out of its queue, and frees it. False: its turn has come, or its stream has ended. */
+bool work_forget_turn(struct soft_work *work);
 
 enum tx_result { TX_FRAME, TX_NOTHING, TX_FAULT };
 /* The next frame of posted work at this cursor. TX_FAULT: *why says what is wrong with the entry's local side. */

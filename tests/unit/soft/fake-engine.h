@@ -23,7 +23,8 @@ extern struct fake_engine {
 	/* What is told of turns, and what was asked last. */
 	enum soft_turn turn;
 	uint64_t turn_stream;
-	bool turn_fence;
+	bool turn_fence, turn_has_come;
+	unsigned turns_forgotten;
 	/* How many streams have news from their peers, and how many were told. */
 	unsigned notices, noticed;
 } fake;

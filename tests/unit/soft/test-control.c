@@ -332,6 +332,7 @@ static void test_tag_life(void **state)
 static void test_overtaken(void **state)
 {
 	for (unsigned drops = 0; drops < 2; drops++) {
+		unsigned forgotten = fake.turns_forgotten;
 		struct fixture *f = *state;
 		Soft__TagRange range, *pointer;
 		Soft__Frame *frame;
@@ -346,6 +347,7 @@ static void test_overtaken(void **state)
 			add_tag(f, 10);
 		}
 		fake.turn = SOFT_TURN_LATER;
+		fake.turn_has_come = drops;
 		add_terms(add.add_tag, &range, &pointer, 10);
 		add.add_tag->stream = ordered.drop_tag->stream = 5;
 		ordered.drop_tag->serial = drop.drop_tag->serial = 10;
@@ -362,6 +364,8 @@ static void test_overtaken(void **state)
 			assert_int_equal(hear_reply(f)->reason, NICD_R_NONE);
 		else
 			assert_int_equal(frame->replies[1]->reason, NICD_R_NONE);
+		/* mutation: leave it in the queue of the stream, where nobody counts it; free it although it is about to be told */
+		assert_int_equal(fake.turns_forgotten - forgotten, !fake.turn_has_come);
 		/* mutation: add it when its turn comes after all */
 		fake_end_post(NICD_R_NONE, 0);
 		fake.turn = SOFT_TURN_NOW;

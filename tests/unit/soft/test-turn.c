@@ -152,6 +152,48 @@ static void test_stream_ends_first(void **state)
 	}
 }
 
+/* mutation: leave the cursor at what is forgotten; do not wake the stream; count it still; forget what has had its turn */
+static void test_forgotten(void **state)
+{
+	struct soft_stream_info info;
+	struct posted write, behind;
+	struct soft_work *waits;
+	struct turn turns[3];
+	struct world w;
+
+	world_new(&w);
+	post_all(&w, NIC_WRITE, &write);
+	for (unsigned i = 0; i < 1000; i++) {
+		turns[0] = (struct turn){.w = &w};
+		waits = soft_turn_wait(w.pair.a.engine, NUMBER, i % 2, on_turn, &turns[0]);
+		assert_non_null(waits);
+		assert_true(soft_turn_forget(waits));
+	}
+	assert_true(soft_stream_info(w.pair.a.engine, NUMBER, &info));
+	assert_int_equal(info.posted, 1);
+	/* With others around it. */
+	turns[1] = (struct turn){.w = &w};
+	waits = soft_turn_wait(w.pair.a.engine, NUMBER, false, on_turn, &turns[1]);
+	post_all(&w, NIC_WRITE, &behind);
+	assert_true(soft_turn_forget(waits));
+	run_until(&w.pair.loop, &behind.done);
+	assert_int_equal(write.error.reason, NICD_R_NONE);
+	assert_int_equal(behind.error.reason, NICD_R_NONE);
+	/* At the cursor: a fence behind a read that is out already. */
+	post_all(&w, NIC_READ, &write);
+	while (soft_turn_of(w.pair.a.engine, NUMBER, false) != SOFT_TURN_NOW)
+		uv_run(&w.pair.loop, UV_RUN_ONCE);
+	turns[2] = (struct turn){.w = &w};
+	waits = soft_turn_wait(w.pair.a.engine, NUMBER, true, on_turn, &turns[2]);
+	post_all(&w, NIC_WRITE, &behind);
+	assert_true(soft_turn_forget(waits));
+	run_until(&w.pair.loop, &behind.done);
+	assert_int_equal(behind.error.reason, NICD_R_NONE);
+	for (unsigned i = 0; i < 3; i++)
+		assert_false(turns[i].came);
+	world_free(&w);
+}
+
 /* mutation: index reserved tokens with the others without a look at whose they are; draw them again */
 static void test_reserved(void **state)
 {
@@ -195,6 +237,7 @@ int main(void)
 		cmocka_unit_test(test_write_reads_its_memory),
 		cmocka_unit_test(test_fence_behind_reads),
 		cmocka_unit_test(test_stream_ends_first),
+		cmocka_unit_test(test_forgotten),
 		cmocka_unit_test(test_reserved),
 	};
 
