@@ -269,7 +269,7 @@ static const Nicd__Reply *good(uint32_t id)
 
 /* What the first act leaves for those that follow. */
 struct props {
-	uint64_t adapter, memory, pd, mr, mr_local, ticket, export, export_serial, qp[2];
+	uint64_t adapter, memory, pd, mr, mr_local, ticket, export, export_serial, qp[2], fast, window, mapping;
 	uint32_t local_token;
 	uint64_t local_iova;
 	Nicd__Grant grant[2];
@@ -432,6 +432,74 @@ static void act_transfer(struct props *p)
 	ask();
 }
 
+/* A fast registration of a mapping, and a window on a normal region: made, used up, made void. */
+static void act_work_regions(struct props *p)
+{
+	Nicd__FastRegister fast = NICD__FAST_REGISTER__INIT;
+	Nicd__BindMw bind = NICD__BIND_MW__INIT;
+	Nicd__GetRemoteToken token = NICD__GET_REMOTE_TOKEN__INIT;
+	Nicd__Invalidate invalidate[2] = { NICD__INVALIDATE__INIT, NICD__INVALIDATE__INIT };
+
+	fast.mr = id_ref(p->fast);
+	fast.qp = id_ref(p->qp[0]);
+	fast.mapping = id_ref(p->mapping);
+	fast.length = SIZE;
+	fast.iova = 0x10000;
+	fast.flags = NICD__OP_FLAG__OP_ALLOW_REMOTE_WRITE | NICD__OP_FLAG__OP_READ_FENCE;
+	say(NICD__REQUEST__CALL_FAST_REGISTER, &fast);
+	bind.mw = id_ref(p->window);
+	bind.mr = id_ref(p->mr);
+	bind.qp = id_ref(p->qp[1]);
+	bind.iova = 0x10000;
+	bind.length = 4096;
+	bind.flags = NICD__OP_FLAG__OP_ALLOW_REMOTE_READ;
+	say(NICD__REQUEST__CALL_BIND_MW, &bind);
+	ask();
+	token.mr = id_ref(p->window);
+	say(NICD__REQUEST__CALL_GET_REMOTE_TOKEN, &token);
+	for (unsigned i = 0; i < 2; i++) {
+		invalidate[i].object = id_ref(i ? p->window : p->fast);
+		invalidate[i].qp = id_ref(p->qp[0]);
+		say(NICD__REQUEST__CALL_INVALIDATE, &invalidate[i]);
+	}
+	ask();
+}
+
+static void act_regions(struct props *p)
+{
+	Nicd__BuildMapping mapping = NICD__BUILD_MAPPING__INIT;
+	Nicd__Range range = NICD__RANGE__INIT, *ranges[] = { &range };
+	Nicd__CreateMr mr = NICD__CREATE_MR__INIT;
+	Nicd__InitializeFastRegister initialize = NICD__INITIALIZE_FAST_REGISTER__INIT;
+	Nicd__CreateMw mw = NICD__CREATE_MW__INIT;
+	Nicd__GetPrivilegedToken privileged = NICD__GET_PRIVILEGED_TOKEN__INIT;
+	const Nicd__Reply *reply;
+	uint32_t ids[4];
+
+	privileged.pd = id_ref(p->pd);
+	say(NICD__REQUEST__CALL_GET_PRIVILEGED_TOKEN, &privileged);
+	range.memory = id_ref(p->memory);
+	range.length = SIZE;
+	mapping.n_ranges = 1;
+	mapping.ranges = ranges;
+	ids[0] = say(NICD__REQUEST__CALL_BUILD_MAPPING, &mapping);
+	mr.pd = id_ref(p->pd);
+	mr.fast_register = true;
+	ids[1] = say(NICD__REQUEST__CALL_CREATE_MR, &mr);
+	initialize.mr = result_ref(ids[1]);
+	initialize.adapter_page_count = SIZE / 4096;
+	initialize.remote_access = true;
+	ids[2] = say(NICD__REQUEST__CALL_INITIALIZE_FAST_REGISTER, &initialize);
+	mw.pd = id_ref(p->pd);
+	ids[3] = say(NICD__REQUEST__CALL_CREATE_MW, &mw);
+	ask();
+	if ((reply = good(ids[0])))
+		p->mapping = reply->mapping->id;
+	p->fast = object_of(ids[1]);
+	p->window = object_of(ids[3]);
+	act_work_regions(p);
+}
+
 static void act_look(struct props *p)
 {
 	static const Nicd__Type types[] = { NICD__TYPE__SESSION, NICD__TYPE__MEMORY, NICD__TYPE__MR, NICD__TYPE__QP, NICD__TYPE__TICKET,
@@ -454,7 +522,8 @@ static void act_look(struct props *p)
 
 static void act_end(struct props *p)
 {
-	const uint64_t last[] = { p->qp[0], p->qp[1], p->ticket, p->export, p->mr, p->mr_local, p->memory, p->pd };
+	const uint64_t last[] = { p->qp[0], p->qp[1], p->window, p->ticket, p->export, p->mr, p->mr_local, p->fast, p->mapping, p->memory,
+				  p->pd };
 	enum { LAST = sizeof(last) / sizeof(*last) };
 	Nicd__Disconnect disconnect = NICD__DISCONNECT__INIT;
 	Nicd__Revoke revoke = NICD__REVOKE__INIT;
@@ -483,7 +552,7 @@ static void act_end(struct props *p)
 /* A client's whole life. True: it had everything that it asked for. */
 static bool play(struct whole *whole)
 {
-	static void (*const acts[])(struct props *) = { act_objects, act_connect, act_transfer, act_look, act_end };
+	static void (*const acts[])(struct props *) = { act_objects, act_connect, act_transfer, act_regions, act_look, act_end };
 	enum { ACTS = sizeof(acts) / sizeof(*acts) };
 	struct props props = { 0 };
 

@@ -179,6 +179,7 @@ static void core_new(struct whole *whole)
 	real_now = whole->env.nic.now;
 	whole->env.nic.now = hook_now;
 	policy_init(&whole->policy);
+	whole->policy.privileged_token = true;
 	assert_int_equal(policy_add_network(&whole->policy, "127.0.0.0/8:1-65535"), 0);
 	nic_init(&whole->nic, &whole->env.nic, &whole->policy.limits, NULL);
 	whole->rules.admin_uid = getuid();
