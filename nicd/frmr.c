@@ -444,12 +444,10 @@ static void frmr_use(struct nic_frmr *frmr, const struct nic_range *ranges, unsi
 
 static void frmr_register_failed(struct nic_frmr *frmr, const struct nicd_error *error)
 {
-	struct nic_adapter *adapter = frmr->pd->adapter;
 	struct nic_frmr_op *op = frmr->op;
 	struct users users;
 
-	for (unsigned i = op->n_attached; i < frmr->n_ranges; i++)
-		nic_memory_cancel(frmr_ranges(frmr)[i].memory, adapter);
+	nic_ranges_cancel(frmr_ranges(frmr) + op->n_attached, frmr->n_ranges - op->n_attached, frmr->pd->adapter);
 	frmr_step(frmr, NIC_STEP_FAILED);
 	frmr_reset(frmr, &users);
 	if (frmr->closing) {
@@ -544,14 +542,8 @@ static void frmr_go_on(struct nic_frmr *frmr)
 	struct nic_frmr_op *op = frmr->op;
 	struct nicd_error error;
 
-	for (; op->n_attached < frmr->n_ranges; op->n_attached++) {
-		struct nic_memory *memory = frmr_ranges(frmr)[op->n_attached].memory;
-
-		if (!nic_memory_attached(memory, adapter)) {
-			nic_memory_attach(memory, adapter, &op->waiter);
-			return;
-		}
-	}
+	if (!nic_ranges_attach(frmr_ranges(frmr), frmr->n_ranges, &op->n_attached, adapter, &op->waiter))
+		return;
 	if (frmr->closing)
 		nicd_refuse(&error, NICD_R_REVOKED);
 	else if (!adapter->provider->up)
@@ -604,8 +596,7 @@ static int frmr_charge(struct nic_frmr *frmr, struct nic_qp *qp, const struct ni
 
 static void frmr_uncharge(struct nic_frmr *frmr, const struct nic_range *ranges, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
-		nic_memory_cancel(ranges[i].memory, frmr->pd->adapter);
+	nic_ranges_cancel(ranges, n, frmr->pd->adapter);
 	nic_account_give(frmr->object.owner->account, NIC_SLOT_PINNED, frmr->pinned);
 	frmr->pinned = 0;
 	op_end(op_steal(frmr));

@@ -142,8 +142,7 @@ static void mapping_failed(struct nic_mapping *mapping, const struct nicd_error 
 {
 	struct nicd_error why = *error;
 
-	for (unsigned i = mapping->n_attached; i < mapping->n_ranges; i++)
-		nic_memory_cancel(mapping->ranges[i].memory, mapping->adapter);
+	nic_ranges_cancel(mapping->ranges + mapping->n_attached, mapping->n_ranges - mapping->n_attached, mapping->adapter);
 	mapping_end(mapping, &why);
 }
 
@@ -197,14 +196,8 @@ static void mapping_go_on(struct nic_mapping *mapping)
 {
 	struct nicd_error error;
 
-	for (; mapping->n_attached < mapping->n_ranges; mapping->n_attached++) {
-		struct nic_memory *memory = mapping->ranges[mapping->n_attached].memory;
-
-		if (!nic_memory_attached(memory, mapping->adapter)) {
-			nic_memory_attach(memory, mapping->adapter, &mapping->waiter);
-			return;
-		}
-	}
+	if (!nic_ranges_attach(mapping->ranges, mapping->n_ranges, &mapping->n_attached, mapping->adapter, &mapping->waiter))
+		return;
 	if (mapping->closing || !mapping->adapter->provider->up) {
 		nicd_refuse(&error, mapping->closing ? NICD_R_FLUSHED : NICD_R_DEVICE_LOST);
 		mapping_failed(mapping, &error);
@@ -261,8 +254,7 @@ static int mapping_take(struct nic_mapping *mapping, struct nic_owner *owner, st
 	if (nic_object_link(&mapping->object, owner->nic, owner, NIC_MAPPING, true) == 0)
 		return 0;
 	r = nicd_refuse(err, NICD_R_NO_MEMORY);
-	for (unsigned i = 0; i < mapping->n_ranges; i++)
-		nic_memory_cancel(mapping->ranges[i].memory, adapter);
+	nic_ranges_cancel(mapping->ranges, mapping->n_ranges, adapter);
 undraw:
 	RB_REMOVE(nic_mappings, &owner->mappings, mapping);
 release:

@@ -193,11 +193,13 @@ static void mr_end(struct nic_mr *mr, struct nic_done *closed)
 
 /* ---- ranges */
 
-static struct nic_range mr_range(const struct nic_mr *mr, unsigned i)
+/* Where they are; `one` is room for the one that is in the MR itself. */
+static const struct nic_range *mr_ranges(const struct nic_mr *mr, struct nic_range *one)
 {
 	if (mr->n_ranges > 1)
-		return mr->many[i];
-	return (struct nic_range){ .memory = mr->one.memory, .offset = mr->one.offset, .length = mr->length };
+		return mr->many;
+	*one = (struct nic_range){ .memory = mr->one.memory, .offset = mr->one.offset, .length = mr->length };
+	return one;
 }
 
 /* Ranges taken from an MR, to be let go when the MR itself may be gone. */
@@ -234,9 +236,9 @@ static void ranges_let_go(struct ranges *ranges)
 
 unsigned nic_mr_tag_ranges(const struct nic_mr *mr, uint64_t offset, uint64_t length, struct nic_tag_range *ret)
 {
-	const struct nic_range one = { .memory = mr->one.memory, .offset = mr->one.offset, .length = mr->length };
+	struct nic_range one;
 
-	return nic_ranges_cut(mr->n_ranges > 1 ? mr->many : &one, mr->n_ranges, offset, length, ret);
+	return nic_ranges_cut(mr_ranges(mr, &one), mr->n_ranges, offset, length, ret);
 }
 
 /* ---- register: checks */
@@ -335,8 +337,7 @@ static int mr_reserve(struct nic_mr *mr, const struct nic_register *what, const 
 		return 0;
 	if (*many)
 		env->free(env, *many, n * sizeof(**many));
-	while (n-- > 0)
-		nic_memory_cancel(what->ranges[n].memory, adapter);
+	nic_ranges_cancel(what->ranges, n, adapter);
 	return r;
 }
 
@@ -398,14 +399,14 @@ static struct ranges mr_reset(struct nic_mr *mr)
 
 static void mr_register_failed(struct nic_mr *mr, const struct nicd_error *error)
 {
-	struct nic_adapter *adapter = mr->pd->adapter;
+	unsigned attached = mr->op->n_attached;
 	struct nic *nic = mr_nic(mr);
 	bool closing = mr->closing;
 	struct ranges ranges;
+	struct nic_range one;
 	struct nic_mr_op *op;
 
-	for (unsigned i = mr->op->n_attached; i < mr->n_ranges; i++)
-		nic_memory_cancel(mr_range(mr, i).memory, adapter);
+	nic_ranges_cancel(mr_ranges(mr, &one) + attached, mr->n_ranges - attached, mr->pd->adapter);
 	mr_step(mr, NIC_STEP_FAILED);
 	ranges = mr_reset(mr);
 	op = op_steal(mr);
@@ -442,15 +443,10 @@ static void mr_go_on(struct nic_mr *mr)
 	struct nic_adapter *adapter = mr->pd->adapter;
 	struct nic_mr_op *op = mr->op;
 	struct nicd_error error;
+	struct nic_range one;
 
-	for (; op->n_attached < mr->n_ranges; op->n_attached++) {
-		struct nic_memory *memory = mr_range(mr, op->n_attached).memory;
-
-		if (!nic_memory_attached(memory, adapter)) {
-			nic_memory_attach(memory, adapter, &op->waiter);
-			return;
-		}
-	}
+	if (!nic_ranges_attach(mr_ranges(mr, &one), mr->n_ranges, &op->n_attached, adapter, &op->waiter))
+		return;
 	if (adapter->provider->up && !mr->closing) {
 		mr_add_tag(mr);
 		return;

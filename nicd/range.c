@@ -74,12 +74,30 @@ int nic_ranges_reserve(const struct nic_range *ranges, unsigned n, struct nic_ad
 		int r = nic_memory_reserve(ranges[i].memory, adapter, err);
 
 		if (r < 0) {
-			while (i-- > 0)
-				nic_memory_cancel(ranges[i].memory, adapter);
+			nic_ranges_cancel(ranges, i, adapter);
 			return r;
 		}
 	}
 	return 0;
+}
+
+bool nic_ranges_attach(const struct nic_range *ranges, unsigned n, unsigned *attached, struct nic_adapter *adapter, struct nic_waiter *waiter)
+{
+	for (; *attached < n; (*attached)++) {
+		struct nic_memory *memory = ranges[*attached].memory;
+
+		if (!nic_memory_attached(memory, adapter)) {
+			nic_memory_attach(memory, adapter, waiter);
+			return false;
+		}
+	}
+	return true;
+}
+
+void nic_ranges_cancel(const struct nic_range *ranges, unsigned n, struct nic_adapter *adapter)
+{
+	while (n-- > 0)
+		nic_memory_cancel(ranges[n].memory, adapter);
 }
 
 unsigned nic_ranges_part(const struct nic_range *ranges, unsigned n, uint64_t offset, uint64_t length, struct nic_range *ret)

@@ -24,3 +24,10 @@ unsigned nic_ranges_part(const struct nic_range *ranges, unsigned n, uint64_t of
 
 /* Reserves attachments for them; on failure none of this call's is left. QUOTA, NO_MEMORY. */
 int nic_ranges_reserve(const struct nic_range *ranges, unsigned n, struct nic_adapter *adapter, struct nicd_error *err);
+/*
+ * Attaches one after the other, from *attached on, which counts them. True: all of them are. False: the waiter is called with what comes of
+ * the one under way, and may ask again.
+ */
+bool nic_ranges_attach(const struct nic_range *ranges, unsigned n, unsigned *attached, struct nic_adapter *adapter, struct nic_waiter *waiter);
+/* Those that were reserved, and not attached yet. */
+void nic_ranges_cancel(const struct nic_range *ranges, unsigned n, struct nic_adapter *adapter);
