@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Normal memory regions: what their states in life.h stand for. An MR lives from nic_mr_new until its close ends. While it is registered, each of its
- * ranges is a user of a Memory. Revoking has one way for all who ask (deregister, revoke, close, a lost device):
+ * Normal memory regions: what their states in life.h stand for. An MR lives from nic_mr_new until its close ends. While it is registered
+ * (mr-register.c), each of its ranges is a user of a Memory. Revoking has one way for all who ask (deregister, revoke, close, a lost device):
  *
  *   mr_revoke_start -> tenants ended -> mr_drop -> mr_dropped -> mr_confirmed
  *
@@ -11,46 +11,20 @@
  * A callback of the caller is the last thing done to an MR that is not closing, because the callback may close it. One that is
  * closing is freed by mr_end alone.
  */
-#include "nicd/mr.h"
+#include "nicd/mr-private.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
-#include "nicd/revocation.h"
-
-static void mr_tagged(struct nic_cmd *cmd);
 static void mr_dropped(struct nic_cmd *cmd);
 static void mr_deadline(struct nic_deadline *deadline);
-static void mr_attached(struct nic_waiter *waiter, const struct nicd_error *error);
 
 enum {
 	OPS_READY = 8,      /* ops that are kept for those that may not fail */
 	OPS_SPARE = NIC_OWNER_CLOSING + NIC_OWNER_BATCH,   /* and for the next ones: a release takes and gives no memory for each MR */
 };
 
-struct nic_mr_op {
-	struct nic_mr *mr;
-	struct nic_waiter waiter;
-	struct nic_revocation revocation;
-	struct nic_done *done;          /* of the register or deregister */
-	struct nic_done *closed;
-	struct nic_receipt receipt;
-	struct nic_mr_op *next;         /* spare */
-	const struct nic_receipt *outer;   /* what was told before this one's */
-	unsigned n_attached;            /* registering: the first of its ranges whose memories the device does not have */
-	bool waits;                     /* closing: for windows, which only their owner ends */
-	struct nic_cmd cmd;             /* the last: set by nic_cmd_begin */
-};
-
-#define op_of(ptr, member) ((struct nic_mr_op *)((char *)(ptr) - offsetof(struct nic_mr_op, member)))
-
-static struct nic *mr_nic(const struct nic_mr *mr)
-{
-	return mr->object.owner->nic;
-}
-
-static void mr_step(struct nic_mr *mr, enum nic_life_step step)
+void mr_step(struct nic_mr *mr, enum nic_life_step step)
 {
 	int r = nic_life_step(NIC_KIND_NORMAL, &mr->state, step, NULL);
 
@@ -94,8 +68,7 @@ void nic_mr_ops_free(struct nic *nic)
 		nic->env->free(nic->env, op_unspare(nic), sizeof(struct nic_mr_op));
 }
 
-/* `must`: the last ones are for it, too. */
-static int op_begin(struct nic_mr *mr, bool must, struct nicd_error *err)
+int mr_op_begin(struct nic_mr *mr, bool must, struct nicd_error *err)
 {
 	struct nic *nic = mr_nic(mr);
 	struct nic_mr_op *op;
@@ -118,8 +91,7 @@ static int op_begin(struct nic_mr *mr, bool must, struct nicd_error *err)
 	return 0;
 }
 
-/* Callbacks until op_end may read its receipt. */
-static struct nic_mr_op *op_steal(struct nic_mr *mr)
+struct nic_mr_op *mr_op_steal(struct nic_mr *mr)
 {
 	struct nic_mr_op *op = mr->op;
 	struct nic *nic = mr_nic(mr);
@@ -130,7 +102,7 @@ static struct nic_mr_op *op_steal(struct nic_mr *mr)
 	return op;
 }
 
-static void op_end(struct nic *nic, struct nic_mr_op *op)
+void mr_op_end(struct nic *nic, struct nic_mr_op *op)
 {
 	assert(nic->telling == &op->receipt && !op->revocation.deadline.armed);
 	nic->telling = op->outer;
@@ -176,8 +148,7 @@ int nic_mr_new(struct nic_mr **ret, struct nic_pd *pd, struct nicd_error *err)
 	return 0;
 }
 
-/* Its close is over. */
-static void mr_end(struct nic_mr *mr, struct nic_done *closed)
+void mr_end(struct nic_mr *mr, struct nic_done *closed)
 {
 	struct nic_owner *owner = mr->object.owner;
 	struct nic_pd *pd = mr->pd;
@@ -193,8 +164,7 @@ static void mr_end(struct nic_mr *mr, struct nic_done *closed)
 
 /* ---- ranges */
 
-/* Where they are; `one` is room for the one that is in the MR itself. */
-static const struct nic_range *mr_ranges(const struct nic_mr *mr, struct nic_range *one)
+const struct nic_range *mr_ranges(const struct nic_mr *mr, struct nic_range *one)
 {
 	if (mr->n_ranges > 1)
 		return mr->many;
@@ -202,17 +172,9 @@ static const struct nic_range *mr_ranges(const struct nic_mr *mr, struct nic_ran
 	return one;
 }
 
-/* Ranges taken from an MR, to be let go when the MR itself may be gone. */
-struct ranges {
-	struct nic *nic;
-	struct nic_memory *one;
-	struct nic_range *many;
-	unsigned n;
-};
-
-static struct ranges mr_take_ranges(struct nic_mr *mr)
+static struct mr_ranges mr_take_ranges(struct nic_mr *mr)
 {
-	struct ranges ranges = { .nic = mr_nic(mr), .n = mr->n_ranges };
+	struct mr_ranges ranges = { .nic = mr_nic(mr), .n = mr->n_ranges };
 
 	if (mr->n_ranges > 1)
 		ranges.many = mr->many;
@@ -224,7 +186,7 @@ static struct ranges mr_take_ranges(struct nic_mr *mr)
 	return ranges;
 }
 
-static void ranges_let_go(struct ranges *ranges)
+void mr_ranges_let_go(struct mr_ranges *ranges)
 {
 	struct nic_env *env = ranges->nic->env;
 
@@ -241,150 +203,9 @@ unsigned nic_mr_tag_ranges(const struct nic_mr *mr, uint64_t offset, uint64_t le
 	return nic_ranges_cut(mr_ranges(mr, &one), mr->n_ranges, offset, length, ret);
 }
 
-/* ---- register: checks */
-
-/* What a registration comes to. */
-struct plan {
-	unsigned n_ranges;   /* those that `length` needs */
-	uint64_t length;
-	uint32_t rights;
-};
-
-static int check_ranges(const struct nic_register *what, struct plan *plan, struct nicd_error *err)
+struct mr_ranges mr_reset(struct nic_mr *mr)
 {
-	uint64_t total, sum = 0;
-	int r = nic_ranges_check(what->ranges, what->n_ranges, 0, &total, err);
-
-	if (r < 0)
-		return r;
-	if (what->length > total)
-		return nicd_refuse_at(err, NICD_R_LENGTH_BEYOND, total, what->length);
-	plan->length = what->length ? what->length : total;
-	while (sum < plan->length)
-		sum += what->ranges[plan->n_ranges++].length;
-	return 0;
-}
-
-static int check_iova(const struct nic_register *what, uint64_t length, struct nicd_error *err)
-{
-	uint64_t page = what->ranges[0].memory->facts.page_size;
-	uint64_t wanted = what->ranges[0].offset % page;
-
-	if (what->iova == 0)
-		return nicd_refuse_at(err, NICD_R_IOVA_ZERO, 1, 0);
-	if (what->iova % page != wanted)
-		return nicd_refuse_at(err, NICD_R_IOVA_MISFIT, wanted, what->iova % page);
-	if (length > UINT64_MAX - what->iova)
-		return nicd_refuse_at(err, NICD_R_IOVA_OVERFLOW, UINT64_MAX - length, what->iova);
-	return 0;
-}
-
-/* The order is the one that mr.h promises. */
-static int mr_check(struct nic_mr *mr, const struct nic_register *what, struct plan *plan, struct nicd_error *err)
-{
-	const struct nic_provider *provider = mr->pd->adapter->provider;
-	int r;
-
-	if (mr->closing)
-		return nicd_refuse_at(err, NICD_R_MR_STATE, NIC_MR_CREATED, mr->state);
-	r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_REGISTER, err);
-	if (r < 0)
-		return r;
-	if (!provider->up)
-		return nicd_refuse(err, NICD_R_NO_ADAPTER);
-	if (what->n_ranges == 0 || what->n_ranges > NICD_RANGES)
-		return nicd_refuse_at(err, NICD_R_COUNT, NICD_RANGES, what->n_ranges);
-	if ((what->flags & ~(uint32_t)NIC_RIGHTS_ALL) || ((what->flags & 0x4) && !(what->flags & NIC_LOCAL_WRITE)))
-		return nicd_refuse_at(err, NICD_R_FLAGS, NIC_RIGHTS_ALL, what->flags);
-	r = check_ranges(what, plan, err);
-	if (r < 0)
-		return r;
-	if (provider->max_registration > 0 && plan->length > provider->max_registration)
-		return nicd_refuse_at(err, NICD_R_LENGTH_LIMIT, provider->max_registration, plan->length);
-	r = check_iova(what, plan->length, err);
-	if (r < 0)
-		return r;
-	plan->rights = what->flags;
-	if (plan->rights & NIC_READ_SINK)   /* a sink is written to, by the device; never by a peer that was not asked */
-		plan->rights |= NIC_LOCAL_WRITE;
-	for (unsigned i = 0; i < plan->n_ranges; i++)
-		if ((plan->rights & NIC_LOCAL_WRITE) && !what->ranges[i].memory->facts.writable)
-			return nicd_refuse_at(err, NICD_R_MEMORY_READ_ONLY, 0, plan->rights);
-	return 0;
-}
-
-/* ---- register: taking */
-
-static int mr_reserve(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan, struct nic_range **many,
-		      struct nicd_error *err)
-{
-	struct nic_adapter *adapter = mr->pd->adapter;
-	struct nic_env *env = mr_nic(mr)->env;
-	unsigned n = plan->n_ranges;
-	int r = nic_ranges_reserve(what->ranges, n, adapter, err);
-
-	*many = NULL;
-	if (r < 0)
-		return r;
-	if (n > 1) {
-		*many = env->alloc(env, n * sizeof(**many));
-		if (!*many)
-			r = nicd_refuse(err, NICD_R_NO_MEMORY);
-	}
-	if (r == 0)
-		r = op_begin(mr, false, err);
-	if (r == 0)
-		return 0;
-	if (*many)
-		env->free(env, *many, n * sizeof(**many));
-	nic_ranges_cancel(what->ranges, n, adapter);
-	return r;
-}
-
-/* All that a registration needs, before it starts. */
-static int mr_take(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan, struct nic_range **many,
-		   struct nicd_error *err)
-{
-	struct nic_provider *provider = mr->pd->adapter->provider;
-	uint64_t pinned = provider->ops->cost(provider, NIC_COST_TAG, plan->length);
-	int r = nic_account_take(mr->object.owner->account, NIC_SLOT_PINNED, pinned, err);
-
-	if (r < 0)
-		return r;
-	r = mr_reserve(mr, what, plan, many, err);
-	if (r < 0)
-		nic_account_give(mr->object.owner->account, NIC_SLOT_PINNED, pinned);
-	else
-		mr->pinned = pinned;
-	return r;
-}
-
-static void mr_use_ranges(struct nic_mr *mr, const struct nic_register *what, const struct plan *plan, struct nic_range *many)
-{
-	uint64_t left = plan->length;
-
-	mr->n_ranges = (uint8_t)plan->n_ranges;
-	if (many) {
-		mr->many = many;
-	} else {
-		mr->one.memory = what->ranges[0].memory;
-		mr->one.offset = what->ranges[0].offset;
-	}
-	for (unsigned i = 0; i < plan->n_ranges; i++) {
-		if (many) {
-			many[i] = what->ranges[i];
-			if (many[i].length > left)
-				many[i].length = left;
-			left -= many[i].length;
-		}
-		nic_memory_use(what->ranges[i].memory);
-	}
-}
-
-/* Back to CREATED: nothing of a registration is left. The caller lets go of the ranges when it is done with the MR. */
-static struct ranges mr_reset(struct nic_mr *mr)
-{
-	struct ranges ranges = mr_take_ranges(mr);
+	struct mr_ranges ranges = mr_take_ranges(mr);
 
 	assert(mr->state == NIC_MR_CREATED);
 	mr->local_token = 0;
@@ -395,129 +216,6 @@ static struct ranges mr_reset(struct nic_mr *mr)
 	nic_account_give(mr->object.owner->account, NIC_SLOT_PINNED, mr->pinned);
 	mr->pinned = 0;
 	return ranges;
-}
-
-static void mr_register_failed(struct nic_mr *mr, const struct nicd_error *error)
-{
-	unsigned attached = mr->op->n_attached;
-	struct nic *nic = mr_nic(mr);
-	bool closing = mr->closing;
-	struct ranges ranges;
-	struct nic_range one;
-	struct nic_mr_op *op;
-
-	nic_ranges_cancel(mr_ranges(mr, &one) + attached, mr->n_ranges - attached, mr->pd->adapter);
-	mr_step(mr, NIC_STEP_FAILED);
-	ranges = mr_reset(mr);
-	op = op_steal(mr);
-	op->receipt.at_ns = nic->env->wall(nic->env);
-	nic_done_end(op->done, error);
-	if (closing)
-		mr_end(mr, op->closed);
-	op_end(nic, op);
-	ranges_let_go(&ranges);
-}
-
-static void mr_add_tag(struct nic_mr *mr)
-{
-	struct nic_provider *provider = mr->pd->adapter->provider;
-	struct nic_tag_range ranges[NICD_RANGES];
-	struct nic_tag what = {
-		.serial = mr->object.serial,
-		.generation = mr->generation,
-		.rights = mr->rights,
-		.pd = mr->pd->object.serial,
-		.iova = mr->iova,
-		.length = mr->length,
-		.ranges = ranges,
-	};
-
-	what.n_ranges = nic_mr_tag_ranges(mr, 0, mr->length, ranges);
-	nic_cmd_begin(&mr->op->cmd, mr_tagged);
-	provider->ops->tag_add(provider, &what, &mr->op->cmd);
-}
-
-/* Waits for one attachment after the other, then asks for the tag. */
-static void mr_go_on(struct nic_mr *mr)
-{
-	struct nic_adapter *adapter = mr->pd->adapter;
-	struct nic_mr_op *op = mr->op;
-	struct nicd_error error;
-	struct nic_range one;
-
-	if (!nic_ranges_attach(mr_ranges(mr, &one), mr->n_ranges, &op->n_attached, adapter, &op->waiter))
-		return;
-	if (adapter->provider->up && !mr->closing) {
-		mr_add_tag(mr);
-		return;
-	}
-	nicd_refuse(&error, mr->closing ? NICD_R_REVOKED : NICD_R_DEVICE_LOST);
-	mr_register_failed(mr, &error);
-}
-
-static void mr_attached(struct nic_waiter *waiter, const struct nicd_error *error)
-{
-	struct nic_mr *mr = op_of(waiter, waiter)->mr;
-
-	if (error)
-		mr_register_failed(mr, error);
-	else
-		mr_go_on(mr);
-}
-
-int nic_mr_register(struct nic_mr *mr, const struct nic_register *what, struct nic_done *done, struct nicd_error *err)
-{
-	struct plan plan = { 0 };
-	struct nic_range *many;
-	int r;
-
-	r = mr_check(mr, what, &plan, err);
-	if (r < 0)
-		return r;
-	r = mr_take(mr, what, &plan, &many, err);
-	if (r < 0)
-		return r;
-	mr_use_ranges(mr, what, &plan, many);
-	mr_step(mr, NIC_STEP_REGISTER);
-	mr->generation++;
-	mr->rights = (uint8_t)plan.rights;
-	mr->iova = what->iova;
-	mr->length = plan.length;
-	mr->op->done = done;
-	mr_go_on(mr);
-	return 0;
-}
-
-static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool waits, const struct nicd_error *why);
-
-static void mr_tagged(struct nic_cmd *cmd)
-{
-	struct nic_mr_op *op = op_of(cmd, cmd);
-	struct nic_mr *mr = op->mr;
-	struct nic *nic = mr_nic(mr);
-	struct nicd_error error = cmd->error;
-
-	if (error.reason != NICD_R_NONE) {
-		mr_register_failed(mr, &error);
-		return;
-	}
-	if (!mr->pd->adapter->provider->up) {
-		nicd_refuse(&error, NICD_R_DEVICE_LOST);
-		mr_register_failed(mr, &error);
-		return;
-	}
-	mr_step(mr, NIC_STEP_DONE);
-	if (mr->closing) {   /* too late: nobody is told the tokens */
-		nicd_refuse(&error, NICD_R_REVOKED);
-		nic_done_end(nic_done_steal(&op->done), &error);
-		mr_revoke_start(mr, NIC_STEP_CLOSE, false, NULL);
-		return;
-	}
-	mr->local_token = cmd->tags.local_token;
-	mr->remote_token = nic_rights_remote(mr->rights) ? cmd->tags.remote_token : 0;
-	op_steal(mr);
-	nic_done_end(op->done, NULL);
-	op_end(nic, op);
 }
 
 /* ---- tokens */
@@ -549,10 +247,10 @@ int nic_mr_remote_token(const struct nic_mr *mr, uint32_t *ret, struct nicd_erro
 static void mr_confirmed(struct nic_mr *mr)
 {
 	struct nic_tenants *tenants = mr->tenants;
-	struct nic_mr_op *op = op_steal(mr);
+	struct nic_mr_op *op = mr_op_steal(mr);
 	struct nic *nic = mr_nic(mr);
 	bool closing = mr->closing;
-	struct ranges ranges;
+	struct mr_ranges ranges;
 
 	/* An owner that is dying hears nothing. */
 	if (op->done || op->closed || !mr->object.owner->dying)
@@ -567,9 +265,9 @@ static void mr_confirmed(struct nic_mr *mr)
 		nic_done_end(op->done, NULL);
 	if (closing)
 		mr_end(mr, op->closed);
-	op_end(nic, op);
+	mr_op_end(nic, op);
 	nic_tenants_free(tenants);
-	ranges_let_go(&ranges);
+	mr_ranges_let_go(&ranges);
 }
 
 /* The device refused. Whoever waits for it may try again; when only the close or a promise is left, the deadline does. */
@@ -586,14 +284,14 @@ static void mr_not_dropped(struct nic_mr *mr, const struct nicd_error *cause)
 	}
 	mr_step(mr, NIC_STEP_FAILED);
 	nic_revocation_end(nic, &op->revocation);   /* it has answered, after all */
-	op_steal(mr);
+	mr_op_steal(mr);
 	nic_done_end(op->done, &error);
-	op_end(nic, op);
+	mr_op_end(nic, op);
 }
 
 static void mr_dropped(struct nic_cmd *cmd)
 {
-	struct nic_mr_op *op = op_of(cmd, cmd);
+	struct nic_mr_op *op = mr_op_of(cmd, cmd);
 	struct nicd_error error = cmd->error;
 
 	if (nic_cmd_gone(cmd)) {
@@ -633,8 +331,7 @@ int nic_mr_expect(struct nic_mr *mr, bool exports, struct nicd_error *err)
 	return nic_tenants_expect(&mr->tenants, &mr->object, mr_left, exports, err);
 }
 
-/* With an op, by a step that leads to REVOKING: the tokens are void from here on. `waits`: not for the device yet. */
-static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool waits, const struct nicd_error *why)
+void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool waits, const struct nicd_error *why)
 {
 	struct nic_mr_op *op = mr->op;
 
@@ -656,7 +353,7 @@ static void mr_revoke_start(struct nic_mr *mr, enum nic_life_step step, bool wai
 /* Not confirmed in time. An answer is owed by now to whoever asked; a refused drop is asked for again. */
 static void mr_deadline(struct nic_deadline *deadline)
 {
-	struct nic_mr_op *op = op_of(deadline, revocation.deadline);
+	struct nic_mr_op *op = mr_op_of(deadline, revocation.deadline);
 	struct nic_mr *mr = op->mr;
 	struct nic_done *done = nic_done_steal(&op->done);
 	struct nicd_error error;
@@ -691,7 +388,7 @@ int nic_mr_revoke(struct nic_mr *mr, const struct nicd_error *why, struct nic_do
 	r = nic_life_check(NIC_KIND_NORMAL, mr->state, NIC_STEP_DEREGISTER, err);
 	if (r < 0)
 		return r;
-	r = op_begin(mr, true, err);
+	r = mr_op_begin(mr, true, err);
 	if (r < 0)
 		return r;
 	mr->op->done = done;
@@ -712,7 +409,7 @@ bool nic_mr_lost(struct nic_mr *mr)
 	struct nicd_error why;
 
 	if (mr->state == NIC_MR_REGISTERED || mr->state == NIC_MR_ERROR) {
-		if (op_begin(mr, true, NULL) < 0)
+		if (mr_op_begin(mr, true, NULL) < 0)
 			return false;
 		nicd_refuse(&why, NICD_R_DEVICE_LOST);
 		mr_revoke_start(mr, NIC_STEP_LOST, false, mr->state == NIC_MR_REGISTERED ? &why : NULL);
@@ -724,7 +421,7 @@ bool nic_mr_lost(struct nic_mr *mr)
 
 int nic_mr_prepare_close(struct nic_mr *mr, struct nicd_error *err)
 {
-	return mr->state == NIC_MR_CREATED ? 0 : op_begin(mr, true, err);
+	return mr->state == NIC_MR_CREATED ? 0 : mr_op_begin(mr, true, err);
 }
 
 void nic_mr_close(struct nic_mr *mr, struct nic_done *done)
