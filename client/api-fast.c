@@ -11,19 +11,7 @@
 
 static int fast_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
-	struct nicd_mr *mr = (struct nicd_mr *)call->object;
-
-	if (error < 0 || !reply)
-		return error;
-	if (reply->result_case != NICD__REPLY__RESULT_MR)
-		return -EPROTO;
-	mr->local_token = reply->mr->local_token;
-	mr->remote_token = reply->mr->remote_token;
-	mr->iova = reply->mr->iova;
-	mr->length = reply->mr->length;
-	mr->flags = reply->mr->flags;
-	mr->generation = reply->mr->generation;
-	return 0;
+	return region_take(&((struct nicd_mr *)call->object)->region, reply, error);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- initialize */
@@ -102,13 +90,6 @@ static int plan_make(struct fast_plan *plan, struct nicd_mr *mr, const struct ni
 	return 0;
 }
 
-/* The silence is ours: later calls may wait for the answer, which nicd would hold back until it hears from us again. */
-static void fast_silence(struct call *call, uint32_t *flags, bool waits)
-{
-	call_silence(call, flags, waits);
-	*flags &= ~(uint32_t)NICD_OP_SILENT_SUCCESS;
-}
-
 static int fast_start(struct nicd_mr *mr, const struct nicd_fast_attr *user_attr, bool waits, struct call **call)
 {
 	Nicd__Request request = NICD__REQUEST__INIT;
@@ -125,7 +106,7 @@ static int fast_start(struct nicd_mr *mr, const struct nicd_fast_attr *user_attr
 		r = call_new(call, n, &mr->object, fast_finish);
 	if (r < 0)
 		return r;
-	fast_silence(*call, &plan.body.flags, waits);
+	region_silence(*call, &plan.body.flags, waits);
 	request.call_case = NICD__REQUEST__CALL_FAST_REGISTER;
 	request.fast_register = &plan.body;
 	(*call)->order = CALL_SETTLES_MR;
@@ -138,44 +119,8 @@ CALL_TWINS(nicd_mr_fast_register, (struct nicd_mr *mr, const struct nicd_fast_at
 
 static int invalidate_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
-	struct nicd_mr *mr = (struct nicd_mr *)call->object;
-
-	if (call->silent && error == 0)
-		call->ret = NULL;
-	error = receipt_finish(call, reply, error);
-	if (error == 0 || error == -EINPROGRESS) {
-		mr->local_token = mr->remote_token = mr->flags = 0;
-		mr->iova = mr->length = 0;
-	}
-	return error;
-}
-
-static int invalidate_start(struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret, bool waits,
-			    struct call **call)
-{
-	Nicd__Ref refs[2] = { NICD__REF__INIT, NICD__REF__INIT };
-	Nicd__Invalidate body = NICD__INVALIDATE__INIT;
-	Nicd__Request request = NICD__REQUEST__INIT;
-	struct nicd *n = mr->object.n;
-	struct object *deps[2] = { &mr->object, qp ? &qp->object : NULL };
-	int r = attr_check(n, ret, sizeof(*ret));
-
-	if (r >= 0 && (!qp || qp->object.n != n))
-		r = conn_fail(n, ERROR_ARGUMENT, 0, 0);
-	if (r >= 0)
-		r = call_new(call, n, &mr->object, invalidate_finish);
-	if (r < 0)
-		return r;
-	(*call)->ret = ret;
-	(*call)->order = CALL_SETTLES;
-	fast_silence(*call, &flags, waits);
-	body.object = &refs[0];
-	body.qp = &refs[1];
-	body.flags = flags;
-	request.call_case = NICD__REQUEST__CALL_INVALIDATE;
-	request.invalidate = &body;
-	return call_submit(*call, &request, deps, 2);
+	return region_receipt_finish(&((struct nicd_mr *)call->object)->region, call, reply, error);
 }
 
 CALL_TWINS(nicd_mr_invalidate, (struct nicd_mr *mr, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret),
-	   invalidate_start(mr, qp, flags, ret, waits, &call))
+	   region_invalidate_start(&mr->object, &(struct region_invalidate){ qp, flags, ret }, waits, invalidate_finish, &call))

@@ -88,17 +88,8 @@ static void mr_event(struct object *object, uint32_t kind)
 {
 	struct nicd_mr *mr = (struct nicd_mr *)object;
 
-	if (kind == NICD_EVENT_REVOKED || (kind == NICD_EVENT_REVOKE_CONFIRMED && !mr->local_token))
+	if (kind == NICD_EVENT_REVOKED || (kind == NICD_EVENT_REVOKE_CONFIRMED && !mr->region.local_token))
 		mr_release(mr);
-}
-
-static void mr_forget_tokens(struct nicd_mr *mr)
-{
-	mr->local_token = 0;
-	mr->remote_token = 0;
-	mr->iova = 0;
-	mr->length = 0;
-	mr->flags = 0;
 }
 
 /* ----------------------------------------------------------------------------------------------------- what to register */
@@ -238,13 +229,7 @@ static int register_finish(struct call *call, const Nicd__Reply *reply, int erro
 	}
 	mr_release(mr);
 	use->granted = true;
-	mr->local_token = reply->mr->local_token;
-	mr->remote_token = reply->mr->remote_token;
-	mr->iova = reply->mr->iova;
-	mr->length = reply->mr->length;
-	mr->flags = reply->mr->flags;
-	mr->generation = reply->mr->generation;
-	return 0;
+	return region_take(&mr->region, reply, error);
 }
 
 /* The registration of a new MR, whose making may have failed: that is the error then. */
@@ -443,32 +428,32 @@ NICD_API int nicd_mr_new_async(struct nicd_pd *pd, const struct nicd_mr_attr *at
 
 NICD_API uint32_t nicd_mr_local_token(const struct nicd_mr *mr)
 {
-	return mr->local_token;
+	return mr->region.local_token;
 }
 
 NICD_API uint32_t nicd_mr_remote_token(const struct nicd_mr *mr)
 {
-	return mr->remote_token;
+	return mr->region.remote_token;
 }
 
 NICD_API uint64_t nicd_mr_iova(const struct nicd_mr *mr)
 {
-	return mr->iova;
+	return mr->region.iova;
 }
 
 NICD_API uint64_t nicd_mr_length(const struct nicd_mr *mr)
 {
-	return mr->length;
+	return mr->region.length;
 }
 
 NICD_API uint32_t nicd_mr_flags(const struct nicd_mr *mr)
 {
-	return mr->flags;
+	return mr->region.flags;
 }
 
 NICD_API uint32_t nicd_mr_generation(const struct nicd_mr *mr)
 {
-	return mr->generation;
+	return mr->region.generation;
 }
 
 NICD_API uint64_t nicd_mr_serial(const struct nicd_mr *mr)
@@ -476,32 +461,11 @@ NICD_API uint64_t nicd_mr_serial(const struct nicd_mr *mr)
 	return mr->object.serial;
 }
 
-static int token_finish(struct call *call, const Nicd__Reply *reply, int error)
-{
-	if (error < 0 || !reply)
-		return error;
-	if (reply->result_case != NICD__REPLY__RESULT_TOKEN)
-		return -EPROTO;
-	*(uint32_t *)call->ret = reply->token;
-	return 0;
-}
-
-static int token_start(struct nicd_mr *mr, Nicd__Request__CallCase call_case, uint32_t *ret, struct call **call)
-{
-	int r = call_new(call, mr->object.n, &mr->object, token_finish);
-
-	if (r < 0)
-		return r;
-	(*call)->ret = ret;
-	(*call)->order = CALL_SETTLED;
-	return call_submit_ref(*call, call_case, &mr->object);
-}
-
 CALL_TWINS(nicd_mr_get_local_token, (struct nicd_mr *mr, uint32_t *ret),
-	   token_start(mr, NICD__REQUEST__CALL_GET_LOCAL_TOKEN, ret, &call))
+	   region_token_start(&mr->object, NICD__REQUEST__CALL_GET_LOCAL_TOKEN, ret, &call))
 
 CALL_TWINS(nicd_mr_get_remote_token, (struct nicd_mr *mr, uint32_t *ret),
-	   token_start(mr, NICD__REQUEST__CALL_GET_REMOTE_TOKEN, ret, &call))
+	   region_token_start(&mr->object, NICD__REQUEST__CALL_GET_REMOTE_TOKEN, ret, &call))
 
 static int query_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
@@ -555,7 +519,7 @@ static int deregister_finish(struct call *call, const Nicd__Reply *reply, int er
 
 	error = receipt_finish(call, reply, error);
 	if (error == 0 || error == -EINPROGRESS)
-		mr_forget_tokens(mr);
+		region_forget(&mr->region);
 	if (error == 0)
 		mr_release(mr);
 	return error;

@@ -11,9 +11,7 @@
 
 struct nicd_mw {
 	struct object object;
-	uint32_t remote_token;   /* as last told; 0 when invalidated */
-	uint32_t flags, generation;
-	uint64_t iova, length;
+	struct region region;
 };
 
 /* --------------------------------------------------------------------------------------------------------------- making */
@@ -68,27 +66,9 @@ NICD_API int nicd_mw_new_async(struct nicd_pd *pd, struct nicd_mw **ret, nicd_ca
 
 /* -------------------------------------------------------------------------------------------------------------- binding */
 
-/* The silence is ours: later calls may wait for the answer, which nicd would hold back until it hears from us again. */
-static void mw_silence(struct call *call, uint32_t *flags, bool waits)
-{
-	call_silence(call, flags, waits);
-	*flags &= ~(uint32_t)NICD_OP_SILENT_SUCCESS;
-}
-
 static int bind_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
-	struct nicd_mw *mw = (struct nicd_mw *)call->object;
-
-	if (error < 0 || !reply)
-		return error;
-	if (reply->result_case != NICD__REPLY__RESULT_MR)
-		return -EPROTO;
-	mw->remote_token = reply->mr->remote_token;
-	mw->iova = reply->mr->iova;
-	mw->length = reply->mr->length;
-	mw->flags = reply->mr->flags;
-	mw->generation = reply->mr->generation;
-	return 0;
+	return region_take(&((struct nicd_mw *)call->object)->region, reply, error);
 }
 
 static int bind_submit(struct call *call, struct nicd_mw *mw, const struct nicd_bind_attr *attr)
@@ -125,7 +105,7 @@ static int bind_start(struct nicd_mw *mw, const struct nicd_bind_attr *user_attr
 	r = call_new(call, n, &mw->object, bind_finish);
 	if (r < 0)
 		return r;
-	mw_silence(*call, &attr.flags, waits);
+	region_silence(*call, &attr.flags, waits);
 	return bind_submit(*call, mw, &attr);
 }
 
@@ -135,27 +115,27 @@ CALL_TWINS(nicd_mw_bind, (struct nicd_mw *mw, const struct nicd_bind_attr *attr)
 
 NICD_API uint32_t nicd_mw_remote_token(const struct nicd_mw *mw)
 {
-	return mw->remote_token;
+	return mw->region.remote_token;
 }
 
 NICD_API uint64_t nicd_mw_iova(const struct nicd_mw *mw)
 {
-	return mw->iova;
+	return mw->region.iova;
 }
 
 NICD_API uint64_t nicd_mw_length(const struct nicd_mw *mw)
 {
-	return mw->length;
+	return mw->region.length;
 }
 
 NICD_API uint32_t nicd_mw_flags(const struct nicd_mw *mw)
 {
-	return mw->flags;
+	return mw->region.flags;
 }
 
 NICD_API uint32_t nicd_mw_generation(const struct nicd_mw *mw)
 {
-	return mw->generation;
+	return mw->region.generation;
 }
 
 NICD_API uint64_t nicd_mw_serial(const struct nicd_mw *mw)
@@ -163,80 +143,18 @@ NICD_API uint64_t nicd_mw_serial(const struct nicd_mw *mw)
 	return mw->object.serial;
 }
 
-static int token_finish(struct call *call, const Nicd__Reply *reply, int error)
-{
-	if (error < 0 || !reply)
-		return error;
-	if (reply->result_case != NICD__REPLY__RESULT_TOKEN)
-		return -EPROTO;
-	*(uint32_t *)call->ret = reply->token;
-	return 0;
-}
-
-static int token_start(struct nicd_mw *mw, uint32_t *ret, struct call **call)
-{
-	int r = call_new(call, mw->object.n, &mw->object, token_finish);
-
-	if (r < 0)
-		return r;
-	(*call)->ret = ret;
-	(*call)->order = CALL_SETTLED;
-	return call_submit_ref(*call, NICD__REQUEST__CALL_GET_REMOTE_TOKEN, &mw->object);
-}
-
-CALL_TWINS(nicd_mw_get_remote_token, (struct nicd_mw *mw, uint32_t *ret), token_start(mw, ret, &call))
+CALL_TWINS(nicd_mw_get_remote_token, (struct nicd_mw *mw, uint32_t *ret),
+	   region_token_start(&mw->object, NICD__REQUEST__CALL_GET_REMOTE_TOKEN, ret, &call))
 
 /* -------------------------------------------------------------------------------------------------------------- the end */
 
 static int invalidate_finish(struct call *call, const Nicd__Reply *reply, int error)
 {
-	struct nicd_mw *mw = (struct nicd_mw *)call->object;
-
-	if (call->silent && error == 0)
-		call->ret = NULL;
-	error = receipt_finish(call, reply, error);
-	if (error == 0 || error == -EINPROGRESS) {
-		mw->remote_token = mw->flags = 0;
-		mw->iova = mw->length = 0;
-	}
-	return error;
-}
-
-static int invalidate_submit(struct call *call, struct nicd_mw *mw, struct nicd_qp *qp, uint32_t flags)
-{
-	Nicd__Ref refs[2] = { NICD__REF__INIT, NICD__REF__INIT };
-	Nicd__Invalidate body = NICD__INVALIDATE__INIT;
-	Nicd__Request request = NICD__REQUEST__INIT;
-	struct object *deps[2] = { &mw->object, &qp->object };
-
-	body.object = &refs[0];
-	body.qp = &refs[1];
-	body.flags = flags;
-	request.call_case = NICD__REQUEST__CALL_INVALIDATE;
-	request.invalidate = &body;
-	call->order = CALL_SETTLES;
-	return call_submit(call, &request, deps, 2);
-}
-
-static int invalidate_start(struct nicd_mw *mw, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret, bool waits,
-			    struct call **call)
-{
-	struct nicd *n = mw->object.n;
-	int r = attr_check(n, ret, sizeof(*ret));
-
-	if (r >= 0 && (!qp || qp->object.n != n))
-		r = conn_fail(n, ERROR_ARGUMENT, 0, 0);
-	if (r >= 0)
-		r = call_new(call, n, &mw->object, invalidate_finish);
-	if (r < 0)
-		return r;
-	(*call)->ret = ret;
-	mw_silence(*call, &flags, waits);
-	return invalidate_submit(*call, mw, qp, flags);
+	return region_receipt_finish(&((struct nicd_mw *)call->object)->region, call, reply, error);
 }
 
 CALL_TWINS(nicd_mw_invalidate, (struct nicd_mw *mw, struct nicd_qp *qp, uint32_t flags, struct nicd_receipt *ret),
-	   invalidate_start(mw, qp, flags, ret, waits, &call))
+	   region_invalidate_start(&mw->object, &(struct region_invalidate){ qp, flags, ret }, waits, invalidate_finish, &call))
 
 NICD_API int nicd_mw_close(struct nicd_mw *mw)
 {

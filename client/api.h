@@ -33,12 +33,17 @@ struct mr_use {
 	struct nicd_memory *memories[MR_RANGES];
 };
 
+/* What was last told of an MR or window; all but the generation 0 when that is over. */
+struct region {
+	uint32_t local_token, remote_token;
+	uint64_t iova, length;
+	uint32_t flags, generation;
+};
+
 struct nicd_mr {
 	struct object object;
 	LIST_HEAD(, mr_use) uses;
-	uint32_t local_token, remote_token;   /* as last told; 0 when deregistered */
-	uint64_t iova, length;
-	uint32_t flags, generation;
+	struct region region;
 };
 
 struct nicd_qp {
@@ -71,6 +76,26 @@ int handle_wait(struct object *object, struct call *call);
 
 /* For calls that answer with a receipt: call->ret is a struct nicd_receipt or NULL. */
 int receipt_finish(struct call *call, const Nicd__Reply *reply, int error);
+
+/* region.c: for calls that answer with MrTokens; and for those that end what was told, with a receipt. */
+int region_take(struct region *region, const Nicd__Reply *reply, int error);
+void region_forget(struct region *region);
+int region_receipt_finish(struct region *region, struct call *call, const Nicd__Reply *reply, int error);
+
+/* Asks for a token of the handle. */
+int region_token_start(struct object *object, Nicd__Request__CallCase call_case, uint32_t *ret, struct call **call);
+
+/* The silence is ours: later calls may wait for the answer, which nicd would hold back until it hears from us again. */
+void region_silence(struct call *call, uint32_t *flags, bool waits);
+
+/* Of an MR or window; what came of it is for `finish`. */
+struct region_invalidate {
+	struct nicd_qp *qp;
+	uint32_t flags;
+	struct nicd_receipt *ret;
+};
+int region_invalidate_start(struct object *object, const struct region_invalidate *what, bool waits,
+			    int (*finish)(struct call *call, const Nicd__Reply *reply, int error), struct call **call);
 
 /* For calls that answer with ObjectInfo. */
 int object_info_finish(struct call *call, const Nicd__Reply *reply, int error);
