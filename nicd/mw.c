@@ -507,8 +507,14 @@ int nic_mw_remote_token(const struct nic_mw *mw, uint32_t *ret, struct nicd_erro
 
 int nic_mw_revoke(struct nic_mw *mw, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err)
 {
-	int r = check_state(mw, NIC_STEP_INVALIDATE, err);
+	int r;
 
+	/* Whoever asked for that one is answered with it. */
+	if (mw->ordered && mw->tenants && !mw->closing) {
+		nic_mw_evict(mw, why);
+		return nicd_refuse(err, NICD_R_DEVICE_BUSY);
+	}
+	r = check_state(mw, NIC_STEP_INVALIDATE, err);
 	if (r < 0)
 		return r;
 	mw->done = done;

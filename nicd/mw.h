@@ -68,7 +68,10 @@ int nic_mw_remote_token(const struct nic_mw *mw, uint32_t *ret, struct nicd_erro
 /* Cannot fail. */
 void nic_mw_close(struct nic_mw *mw, struct nic_done *done);
 
-/* Only for nicd/. `why` NULL: the owner is not told. MW_STATE; else done is called: success or REVOKE_UNCONFIRMED. */
+/*
+ * Only for nicd/. `why` NULL: the owner is not told. MW_STATE; DEVICE_BUSY: a bind or Invalidate under way, which is overtaken; else done is
+ * called: success or REVOKE_UNCONFIRMED.
+ */
 int nic_mw_revoke(struct nic_mw *mw, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
 /* For its MR's tenants: it is to go, as soon as the device lets it. */
 void nic_mw_evict(struct nic_mw *mw, const struct nicd_error *why);

@@ -399,6 +399,12 @@ static uint32_t begin_revoke(struct model *m, struct m_request *r, uint32_t *may
 		return 0;   /* how far it is, is not known */
 	switch (o->type) {
 	case T_MW:
+		/* What waits for other work is overtaken, and told to whoever asked for it. */
+		if (!o->closing && (o->state == M_BIND_PENDING || (o->state == M_INVALIDATING && o->ordered && o->inflight))) {
+			o->killed = true;
+			model_overtake(o);
+			return BIT(S_DEVICE_BUSY) | BIT(S_INVALID_DEVICE_STATE);
+		}
 		if (o->closing || (o->state != M_BOUND && o->state != M_ERROR))
 			return BIT(S_INVALID_DEVICE_STATE);
 		if (o->state == M_BOUND)

@@ -508,6 +508,32 @@ static void test_revoke_mr_in_each_state(void **state)
 	}
 }
 
+/* mutation: refuse the admin while a bind or an Invalidate waits for other work, and leave it waiting */
+static void test_revoke_overtakes(void **state)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct rig_done revoked = { 0 };
+		struct nicd_error err;
+		struct scene s;
+		void *own;
+
+		rig_setup(&own);
+		bring(&s, own, i ? NIC_MW_INVALIDATING : NIC_MW_BIND_PENDING);
+		fake_hold(s.rig->fake, FAKE_TAG_DROP, true);
+		assert_true(nic_revoke(&s.rig->nic, &s.mw->object, rig_done(&revoked), &err) < 0);
+		assert_int_equal(err.reason, NICD_R_DEVICE_BUSY);
+		assert_int_equal(fake_pending(s.rig->fake, FAKE_TAG_DROP), i ? 2 : 1);
+		assert_int_equal(s.rig->fake->drop_order.qp, 0);
+		fake_hold(s.rig->fake, FAKE_OPS, false);
+		fake_complete_all(s.rig->fake);
+		assert_int_equal(revoked.calls, 0);
+		assert_int_equal(s.ended.calls, 1);
+		assert_int_equal(s.ended.error.reason, i ? NICD_R_NONE : NICD_R_REVOKED);
+		assert_int_equal(s.mw->state, NIC_MW_FREE);
+		rig_teardown(&own);
+	}
+}
+
 /* ---- its Qp */
 
 /* mutation: leave a window BOUND when its Qp ends, or tell the owner nothing */
@@ -727,6 +753,7 @@ int main(void)
 		rig_test(test_mr_waits),
 		rig_test(test_revoke_of_waiting),
 		cmocka_unit_test(test_revoke_mr_in_each_state),
+		cmocka_unit_test(test_revoke_overtakes),
 		cmocka_unit_test(test_qp_ends_in_each_state),
 		rig_test(test_flushed_bind),
 		rig_test(test_remotely_invalidated),
