@@ -12,20 +12,9 @@
 
 #include "client/api.h"
 #include "client/attr.h"
+#include "proto/op-flags.h"
 
-/* The flags are NDK's, in every table. */
-#define SAME_FLAG(ours, name) _Static_assert((int)NICD_OP_##ours == (int)NICD__OP_FLAG__OP_##name, "OpFlag " #name)
-SAME_FLAG(SILENT_SUCCESS, SILENT_SUCCESS);
-SAME_FLAG(READ_FENCE, READ_FENCE);
-SAME_FLAG(SOLICIT_EVENT, SEND_AND_SOLICIT_EVENT);
-SAME_FLAG(REMOTE_READ, ALLOW_REMOTE_READ);
-SAME_FLAG(LOCAL_WRITE, ALLOW_LOCAL_WRITE);
-SAME_FLAG(REMOTE_WRITE, ALLOW_REMOTE_WRITE);
-SAME_FLAG(INLINE, INLINE);
-SAME_FLAG(READ_SINK, RDMA_READ_SINK);
-SAME_FLAG(READ_LOCAL_INVALIDATE, RDMA_READ_LOCAL_INVALIDATE);
-SAME_FLAG(DEFER, DEFER);
-SAME_FLAG(NOTIFY, NOTIFY);
+SAME_OP_FLAGS(NICD_OP_);
 
 _Static_assert(sizeof(struct nicd_transfer) == NICD_TRANSFER_ENTRY_SIZE, "struct nicd_transfer is what the protocol sends");
 

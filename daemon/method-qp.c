@@ -10,6 +10,8 @@
 
 #include "daemon/util.h"
 #include "nicd/op.h"
+#include "proto/entry.h"
+#include "proto/op-flags.h"
 
 enum {
 	CONNECT_DEFAULT_MS = 10000,
@@ -109,19 +111,7 @@ void method_qp_finish(struct call *call, const struct nicd_error *error, struct 
 
 /* ---- transfers */
 
-/* The flags are NDK's, in every table. */
-#define SAME_FLAG(ours, name) _Static_assert((int)NIC_OP_##ours == (int)NICD__OP_FLAG__OP_##name, "OpFlag " #name)
-SAME_FLAG(SILENT_SUCCESS, SILENT_SUCCESS);
-SAME_FLAG(READ_FENCE, READ_FENCE);
-SAME_FLAG(SOLICIT, SEND_AND_SOLICIT_EVENT);
-SAME_FLAG(REMOTE_READ, ALLOW_REMOTE_READ);
-SAME_FLAG(LOCAL_WRITE, ALLOW_LOCAL_WRITE);
-SAME_FLAG(REMOTE_WRITE, ALLOW_REMOTE_WRITE);
-SAME_FLAG(INLINE, INLINE);
-SAME_FLAG(READ_SINK, RDMA_READ_SINK);
-SAME_FLAG(READ_LOCAL_INVALIDATE, RDMA_READ_LOCAL_INVALIDATE);
-SAME_FLAG(DEFER, DEFER);
-SAME_FLAG(NOTIFY, NOTIFY);
+SAME_OP_FLAGS(NIC_OP_);
 
 void method_silence(struct call *call, const struct nic_qp *qp, uint32_t flags)
 {
@@ -141,24 +131,11 @@ static int post(struct request *request, struct call *call, enum nic_op op, uint
 	if (r < 0)
 		return r;
 	what->notify = flags & NIC_OP_NOTIFY;
-	what->solicited = flags & NIC_OP_SOLICIT;
+	what->solicited = flags & NIC_OP_SOLICIT_EVENT;
 	what->fence = flags & NIC_OP_READ_FENCE;
 	what->is_inline = flags & NIC_OP_INLINE;
 	method_silence(call, request_qp(request), flags);
 	return nic_qp_post(request_qp(request), what, &call->work, &call->done, err);
-}
-
-static void put_le(uint8_t *at, uint64_t value, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		at[i] = (uint8_t)(value >> 8 * i);
-}
-
-static void put_local(uint8_t *entry, uint32_t token, uint64_t addr, uint32_t length)
-{
-	put_le(entry, token, 4);
-	put_le(entry + 8, addr, 8);
-	put_le(entry + 24, length, 4);
 }
 
 /* Write begins with the fields of Read; both are lists of one entry. */
@@ -172,9 +149,8 @@ static int transfer_one(struct request *request, struct call *call, enum nic_op 
 
 	what->entries = entry;
 	what->len = sizeof(entry);
-	put_local(entry, args->local_token, args->local_addr, args->length);
-	put_le(entry + 4, args->remote_token, 4);
-	put_le(entry + 16, args->remote_addr, 8);
+	nicd_entry_put_local(entry, args->local_token, args->local_addr, args->length);
+	nicd_entry_put_remote(entry, args->remote_token, args->remote_addr);
 	r = post(request, call, op, args->flags, what, err);
 	explicit_bzero(entry, sizeof(entry));   /* it may name the privileged token */
 	return r;
@@ -219,7 +195,7 @@ int method_send(struct request *request, struct call *call, struct nicd_error *e
 	};
 	int r;
 
-	put_local(entry, args->local_token, args->local_addr, args->length);
+	nicd_entry_put_local(entry, args->local_token, args->local_addr, args->length);
 	r = post(request, call, NIC_OP_SEND, args->flags, &what, err);
 	explicit_bzero(entry, sizeof(entry));
 	return r;
@@ -232,7 +208,7 @@ int method_receive(struct request *request, struct call *call, struct nicd_error
 	struct nic_request what = { .operation = NIC_RECEIVE, .entries = entry, .len = sizeof(entry) };
 	int r;
 
-	put_local(entry, args->local_token, args->local_addr, args->length);
+	nicd_entry_put_local(entry, args->local_token, args->local_addr, args->length);
 	r = nic_qp_post(request_qp(request), &what, &call->work, &call->done, err);
 	explicit_bzero(entry, sizeof(entry));
 	return r;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "nicd/soft/bytes.h"
+#include "proto/entry.h"
 #include "nicd/soft/device-private.h"
 #include "nicd/soft/key.h"
 #include "nicd/soft/mapping.h"
@@ -588,9 +589,7 @@ static int run_receive(struct run *run)
 
 	if (!pending)
 		return nicd_refuse(&run->err, NICD_R_NO_MEMORY);
-	put_le32(entry, receive->local_token);
-	put_le64(entry + 8, receive->local_addr);
-	put_le32(entry + 24, receive->length);
+	nicd_entry_put_local(entry, receive->local_token, receive->local_addr, receive->length);
 	soft_receive(run->device->engine, receive->stream, entry, on_posted, pending);
 	explicit_bzero(entry, sizeof(entry));
 	return RUN_LATER;

@@ -97,7 +97,7 @@ static void test_each_request(void **state)
 				assert_true(rig->fake->post.fence == (flag == NIC_OP_READ_FENCE) &&
 					    rig->fake->post.is_inline == (flag == NIC_OP_INLINE) &&
 					    rig->fake->post.notify == (flag == NIC_OP_NOTIFY) &&
-					    rig->fake->post.solicited == (flag == NIC_OP_SOLICIT));
+					    rig->fake->post.solicited == (flag == NIC_OP_SOLICIT_EVENT));
 			rig_forget(c);
 		}
 	}
