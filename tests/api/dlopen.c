@@ -5,24 +5,12 @@
  *
  * mutation: -z nodelete among the library's link arguments
  */
-#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 
 #include "client/nicd.h"
-
-static unsigned count(const char *path)
-{
-	DIR *dir = opendir(path);
-	unsigned n = 0;
-
-	while (dir && readdir(dir))
-		n++;
-	if (dir)
-		closedir(dir);
-	return n;
-}
+#include "tests/api/count.h"
 
 static int use(const char *path)
 {

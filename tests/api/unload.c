@@ -5,26 +5,14 @@
  *
  * mutation: keep anything in a variable of the library, or one mapping or descriptor of a session that is freed
  */
-#include <dirent.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/api/count.h"
 #include "tests/api/work.h"
 
 enum { ROUNDS = 4 };
-
-static unsigned count(const char *path)
-{
-	DIR *dir = opendir(path);
-	unsigned n = 0;
-
-	while (dir && readdir(dir))
-		n++;
-	if (dir)
-		closedir(dir);
-	return n;
-}
 
 /* Of memfds: the buffers. */
 static unsigned count_buffers(void)

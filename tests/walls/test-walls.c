@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,10 +22,12 @@
 
 #include "nicd/object.h"
 #include "nicd/soft/table.h"
+#include "tests/unit/soft/narrow.h"
+
+enum { BITS = 20 };
 
 enum { PD = 5, OTHER_PD = 6, NO_PD = 7, EXPORT = 70, OTHER_EXPORT = 71, STREAM = 9, OTHER_STREAM = 8, ADDRESS = 0x1000, KEYS = 3, OWNER = 300 };
 
-static unsigned bits = 20;
 static unsigned n_each = 64;   /* tags of a kind */
 static const char *walls = "";   /* those that this program is built without */
 static bool broken;            /* there is no wall left: every key opens what it maps to everybody */
@@ -67,20 +68,6 @@ struct world {
 	uint64_t granted[CONNECTIONS][OPERATIONS];
 };
 
-static uint64_t now(void)
-{
-	return 0;
-}
-
-static void draw(void *buf, size_t len)
-{
-	uint32_t *words = buf;
-
-	assert_int_equal(getrandom(buf, len, 0), (ssize_t)len);
-	for (size_t i = 0; i < len / sizeof(*words); i++)
-		words[i] &= UINT32_MAX >> (32 - bits);
-}
-
 static void add_tag(struct world *w, const struct kind *kind, uint64_t serial, uint32_t tag_rights)
 {
 	struct soft_tag_terms terms = {
@@ -118,7 +105,7 @@ static void world_new(struct world *w)
 	int fd = memfd_create("test", MFD_CLOEXEC);
 	uint64_t serial = 1000;
 
-	*w = (struct world){.tags = soft_tags_new(draw, now)};
+	*w = (struct world){.tags = soft_tags_new(narrow_draw, narrow_now)};
 	assert_int_equal(ftruncate(fd, NICD_PAGE), 0);
 	assert_int_equal(soft_memory_attach(w->tags, 1, fd, NICD_PAGE, true, NULL), 0);
 	close(fd);
@@ -153,13 +140,13 @@ static void sweep_all(struct world *w, unsigned n, uint64_t hits[CONNECTIONS][OP
 {
 	uint64_t (*parts)[CONNECTIONS][OPERATIONS] =
 		mmap(NULL, n * sizeof(*parts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	uint64_t share = (UINT64_C(1) << bits) / n;
+	uint64_t share = (UINT64_C(1) << narrow_bits) / n;
 	int status;
 
 	assert_true(parts != MAP_FAILED);
 	for (unsigned i = 0; i < n; i++)
 		if (fork() == 0) {
-			sweep(w, i * share, i + 1 == n ? UINT64_C(1) << bits : (i + 1) * share, parts[i]);
+			sweep(w, i * share, i + 1 == n ? UINT64_C(1) << narrow_bits : (i + 1) * share, parts[i]);
 			_exit(0);
 		}
 	for (unsigned i = 0; i < n; i++) {
@@ -188,7 +175,7 @@ static double seconds(void)
 static void test_every_token(void **state)
 {
 	uint64_t hits[CONNECTIONS][OPERATIONS];
-	unsigned n = bits == 32 ? (unsigned)sysconf(_SC_NPROCESSORS_ONLN) : 1;
+	unsigned n = narrow_bits == 32 ? (unsigned)sysconf(_SC_NPROCESSORS_ONLN) : 1;
 	double began = seconds();
 	struct world w;
 
@@ -203,7 +190,7 @@ static void test_every_token(void **state)
 
 		assert_int_equal(soft_tag_check(w.tags, &scopes[BY_PD], w.keys[i].v, ADDRESS, 1, SOFT_LOCAL_READ, &tag), NICD_R_LOCAL_TOKEN);
 	}
-	if (bits == 32)
+	if (narrow_bits == 32)
 		fprintf(stderr, "# 2^32 tokens, %u connections, %u operations each: %.0f s on %u cores\n", CONNECTIONS, OPERATIONS,
 			seconds() - began, n);
 	soft_tags_free(w.tags);
@@ -231,11 +218,12 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_there_is_something), cmocka_unit_test(test_every_token)};
 
+	narrow_bits = BITS;
 	if (argc > 2 && strcmp(argv[1], "without") == 0) {
 		walls = argv[2];
 		broken = strcmp(walls, "type+rights+inbound") == 0;
 	} else if (argc > 1) {
-		bits = 32;
+		narrow_bits = 32;
 		n_each = 4096;
 	}
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,35 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "nicd/object.h"
 #include "nicd/soft/table.h"
+#include "tests/unit/soft/narrow.h"
 
 enum { OWNER = 7, AT = 0x10000, PAGES = 4 };
 
-static unsigned bits = 32;
-
-static uint64_t now(void)
-{
-	return 0;
-}
-
-static void draw(void *buf, size_t len)
-{
-	uint32_t *words = buf;
-
-	assert_int_equal(getrandom(buf, len, 0), (ssize_t)len);
-	for (size_t i = 0; i < len / sizeof(*words); i++)
-		words[i] &= UINT32_MAX >> (32 - bits);
-}
 
 static int setup(void **state)
 {
-	struct soft_tags *tags = soft_tags_new(draw, now);
+	struct soft_tags *tags = soft_tags_new(narrow_draw, narrow_now);
 	int fd = memfd_create("test", MFD_CLOEXEC);
 
 	assert_int_equal(ftruncate(fd, PAGES * NICD_PAGE), 0);
@@ -201,7 +186,7 @@ static void test_no_key_is_a_token(void **state)
 	struct nic_ptok key;
 	struct soft_tag *tag;
 
-	bits = 9;
+	narrow_bits = 9;
 	for (unsigned i = 0; i < EACH; i++) {
 		terms.serial = 1000 + i;
 		assert_int_equal(soft_key_add(tags, 100 + i, OWNER, &key, NULL), 0);
@@ -209,7 +194,7 @@ static void test_no_key_is_a_token(void **state)
 		assert_false(seen[key.v] || seen[tag->local_token] || seen[tag->remote_token]);
 		seen[key.v] = seen[tag->local_token] = seen[tag->remote_token] = true;
 	}
-	bits = 32;
+	narrow_bits = 32;
 }
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -11,30 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "nicd/object.h"
 #include "nicd/soft/tag.h"
+#include "tests/unit/soft/narrow.h"
 
-static unsigned bits = 22;
+enum { BITS = 22 };
+
 static uint64_t n_tags = 4096;
-
-static uint64_t now(void)
-{
-	return 0;
-}
-
-static void draw(void *buf, size_t len)
-{
-	uint32_t *words = buf;
-
-	assert_int_equal(getrandom(buf, len, 0), (ssize_t)len);
-	for (size_t i = 0; i < len / sizeof(*words); i++)
-		words[i] &= UINT32_MAX >> (32 - bits);
-}
 
 /* A quarter each: of the stream's PD, of another, behind a door that it has, behind one that it has not; rights in turn. */
 static struct soft_tags *populate(void)
@@ -42,7 +29,7 @@ static struct soft_tags *populate(void)
 	static const uint32_t rights[] = {
 		NIC_REMOTE_READ, NIC_REMOTE_WRITE, NIC_REMOTE_READ | NIC_REMOTE_WRITE, NIC_REMOTE_READ,
 	};
-	struct soft_tags *tags = soft_tags_new(draw, now);
+	struct soft_tags *tags = soft_tags_new(narrow_draw, narrow_now);
 	int fd = memfd_create("test", MFD_CLOEXEC);
 
 	assert_int_equal(ftruncate(fd, NICD_PAGE), 0);
@@ -66,7 +53,7 @@ static uint64_t sweep(struct soft_tags *tags, const struct soft_scope *scope, en
 	uint64_t hits = 0;
 	struct soft_tag *tag;
 
-	for (uint64_t token = 0; token < 1ull << bits; token++)
+	for (uint64_t token = 0; token < 1ull << narrow_bits; token++)
 		hits += soft_tag_check(tags, scope, (uint32_t)token, 0x1000, 64, access, &tag) == NICD_R_NONE;
 	return hits;
 }
@@ -91,8 +78,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_sweep)};
 
+	narrow_bits = argc > 1 ? 32 : BITS;
 	if (argc > 1) {
-		bits = 32;
 		n_tags = 65536;
 	}
 
