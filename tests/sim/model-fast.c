@@ -200,6 +200,9 @@ uint32_t model_begin_fast_register(struct model *m, struct m_request *r, uint32_
 		refused |= BIT(S_INVALID_DEVICE_STATE);
 	if (!model_adapter_up(o->parent))
 		refused |= BIT(S_DEVICE_REMOVED);
+	for (unsigned i = 0; i < say->n_ranges; i++)
+		if (!model_range(m, r, i).memory)
+			refused |= BIT(S_INVALID_HANDLE);
 	if (!mapping == !say->n_ranges)
 		return refused | BIT(S_INVALID_PARAMETER);
 	/* Its address has been told nobody. */
