@@ -365,7 +365,7 @@ static void look_quota(struct model *m, const struct m_request *r, uint32_t *may
 
 static uint32_t begin_revoke_fast(struct model *m, struct m_request *r, struct m_object *o)
 {
-	if (o->closing && o->state == M_INVALIDATING && model_has_windows(m, o)) {
+	if (o->closing && o->state == M_INVALIDATING && model_waits_for_windows(m, o)) {
 		o->since = m->now;
 		model_evict(m, o);
 		return 0;
@@ -414,7 +414,7 @@ static uint32_t begin_revoke(struct model *m, struct m_request *r, uint32_t *may
 	case T_MR:
 		if (o->fast)
 			return begin_revoke_fast(m, r, o);
-		if (o->closing && o->state == M_REVOKING && model_has_windows(m, o)) {
+		if (o->closing && o->state == M_REVOKING && model_waits_for_windows(m, o)) {
 			/* Its owner has closed it, and left windows behind. */
 			o->since = m->now;
 			model_evict(m, o);

@@ -29,7 +29,7 @@ void model_invalidate(struct model *m, struct m_object *o)
 	o->state = M_INVALIDATING;
 	o->since = m->now;
 	o->local = o->remote = 0;
-	o->unheard = o->let_go = o->left = false;
+	o->unheard = o->let_go = o->left = o->stuck = false;
 }
 
 /* Nobody asks the device to drop it any more: it has, or it is down, and who waits to ask again knows. */

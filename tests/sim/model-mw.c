@@ -14,6 +14,15 @@ bool model_has_windows(const struct model *m, const struct m_object *mr)
 	return false;
 }
 
+/* And nobody has told them to go. */
+bool model_waits_for_windows(const struct model *m, const struct m_object *mr)
+{
+	for (unsigned i = 0; i < m->n_live; i++)
+		if (m->live[i]->type == T_MW && m->live[i]->mr == mr && !m->live[i]->left && !m->live[i]->killed)
+			return true;
+	return false;
+}
+
 static void mw_free(struct m_object *o)
 {
 	o->state = M_FREE;

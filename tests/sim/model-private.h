@@ -47,6 +47,7 @@ bool model_settle_qp(struct model *m, struct m_object *o);
 
 /* ---- model-mw.c, model-fast.c */
 
+bool model_waits_for_windows(const struct model *m, const struct m_object *mr);
 bool model_has_windows(const struct model *m, const struct m_object *mr);
 /* They go, whatever their owner says. */
 void model_evict(struct model *m, struct m_object *mr);

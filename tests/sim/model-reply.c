@@ -141,6 +141,37 @@ static uint32_t allow_work_tag(const struct model *m, const struct m_request *r)
 	return (r->ended & ~BIT(S_SUCCESS)) | BIT(S_CANCELLED) | BIT(S_INSUFFICIENT_RESOURCES) | BIT(S_DEVICE_BUSY) | BIT(S_DEVICE_REMOVED);
 }
 
+/* Somebody closes it, or has asked for its end. */
+static bool is_going(const struct model *m, const struct m_object *qp)
+{
+	for (int i = 0; i < MODEL_CLIENTS; i++)
+		for (unsigned j = 0; m->clients[i].there && j < m->clients[i].n_live; j++) {
+			const struct m_request *r = m->clients[i].live[j];
+
+			if (r->started && r->object == qp && (r->say.call == CALL_DISCONNECT || r->say.call == CALL_REVOKE))
+				return true;
+		}
+	return qp->closing;
+}
+
+/*
+ * Of a device that is down a Qp that is to end is gone whenever nicd looks at it next, and its windows with it: that it has looked is seen by
+ * what waited for these.
+ */
+static uint32_t allow_close(struct model *m, struct m_object *o)
+{
+	for (unsigned i = 0; i < m->n_live && !o->over && o->type == T_MR && !model_adapter_up(o->parent); i++) {
+		struct m_object *mw = m->live[i];
+
+		if (mw->type == T_MW && mw->mr == o && mw->qp && mw->qp->state == M_CONNECTED && is_going(m, mw->qp)) {
+			model_disconnected(m, mw->qp, false);
+			i = UINT32_MAX;   /* from the start: the list has changed */
+		}
+	}
+	model_settle(m);
+	return o->over ? BIT(S_SUCCESS) : 0;
+}
+
 static uint32_t allow(struct model *m, struct m_request *r)
 {
 	switch (r->say.call) {
@@ -162,7 +193,7 @@ static uint32_t allow(struct model *m, struct m_request *r)
 	case CALL_INVALIDATE:
 		return allow_revocation(m, r, r->object, model_is_revoked(r->object));
 	case CALL_CLOSE:
-		return r->object->over ? BIT(S_SUCCESS) : 0;
+		return allow_close(m, r->object);
 	case CALL_REVOKE:
 		return allow_revoke(m, r);
 	case CALL_CREATE_TICKET:
