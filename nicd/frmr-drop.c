@@ -5,10 +5,13 @@
  *   frmr_drop_start -> tenants ended -> frmr_drop -> frmr_dropped -> frmr_confirmed (-> frmr_release, when it is closing)
  *
  * A drop that waits for its turn in a stream is overtaken by a close or a revocation: they go on with an op of their own, and the old one
- * is an orphan, which only holds its Qp until the device answers.
+ * is an orphan, which only holds its Qp until the device answers. Beside a registration that waits so they send a drop that waits for
+ * nobody, by an op of its own, the hurry: then it fails. Has it come to something after all, then its tag is dropped once more.
  */
 #include "nicd/frmr-private.h"
 #include "nicd/op.h"
+
+static void frmr_hurried(struct nic_cmd *cmd);
 
 /* ---- the drop */
 
@@ -38,13 +41,13 @@ static void frmr_confirmed(struct nic_frmr *frmr)
 	frmr_users_let_go(&users);
 }
 
-/* The device refused. Whoever waits for it may try again; when only the close or a promise is left, the deadline does. */
+/* The device refused. Whoever waits for it may try again; when only the close, an eviction or a promise is left, the deadline does. */
 static void frmr_not_dropped(struct nic_frmr *frmr, const struct nicd_error *cause)
 {
 	struct nic_frmr_op *op = frmr->op;
 	struct nicd_error error = nic_revocation_refused(cause);
 
-	if (frmr->closing || op->revocation.promised) {
+	if (frmr->closing || frmr->evicted || op->revocation.promised) {
 		op->order = (struct nic_order){ 0 };   /* nothing is under way that a close would have to overtake */
 		nic_revocation_keep(op->nic, &op->revocation);
 		frmr_op_tell(op, nic_done_steal(&op->done), &error);
@@ -73,10 +76,58 @@ static void frmr_dropped(struct nic_cmd *cmd)
 	}
 }
 
+/* One after the other: a drop of the same tag goes on with this one. */
 static void frmr_drop(struct nic_frmr *frmr)
 {
+	if (frmr->hurry && frmr->hurry->generation == frmr->generation) {
+		frmr->op->revocation.retry = true;
+		return;
+	}
 	nic_cmd_begin(&frmr->op->cmd, frmr_dropped);
 	nic_adapter_tag_drop(frmr->pd->adapter, frmr->object.serial, frmr->generation, &frmr->op->order, &frmr->op->cmd);
+}
+
+static void frmr_again(struct nic_frmr *frmr)
+{
+	if (frmr->state == NIC_FAST_INVALIDATING)
+		frmr_drop(frmr);
+	else
+		frmr_release(frmr);
+}
+
+/* ---- the drop beside a registration */
+
+/* True: its tag may be waiting for other work. */
+static bool is_queued(const struct nic_frmr *frmr)
+{
+	return frmr->state == NIC_FAST_VALID_PENDING && frmr->op->n_attached == frmr->n_ranges;
+}
+
+/* The tag that waits is not added any more. */
+static void frmr_hurry(struct nic_frmr *frmr, struct nic_frmr_op *op)
+{
+	frmr->hurry = op;
+	op->generation = frmr->generation;
+	nic_cmd_begin(&op->cmd, frmr_hurried);
+	nic_adapter_tag_drop(frmr->pd->adapter, frmr->object.serial, frmr->generation, NULL, &op->cmd);
+}
+
+/* What it says does not count; whatever stands behind it goes on. */
+static void frmr_hurried(struct nic_cmd *cmd)
+{
+	struct nic_frmr_op *op = frmr_op_of(cmd, cmd);
+	struct nic_frmr *frmr = op->frmr;
+
+	if (op->generation != frmr->generation && is_queued(frmr) && (frmr->closing || frmr->evicted)) {
+		frmr_hurry(frmr, op);   /* it was a former registration's, and this one is to go, too */
+		return;
+	}
+	if (op->generation == frmr->generation && frmr->state == NIC_FAST_INVALIDATING && cmd->error.reason == NICD_R_NONE)
+		frmr->op->receipt.streams_cut += cmd->dropped.streams_cut;
+	frmr->hurry = NULL;
+	frmr_op_end(op);
+	if (frmr->op && nic_revocation_hurry(&frmr->op->revocation))
+		frmr_again(frmr);
 }
 
 /* What it waits for from now on is the device. */
@@ -177,11 +228,23 @@ void frmr_deadline(struct nic_deadline *deadline)
 		error = nic_revocation_promise(&op->revocation);
 		frmr_op_tell(op, done, &error);
 	} else if (nic_revocation_again(op->nic, &op->revocation)) {
-		if (drops)
-			frmr_drop(frmr);
-		else
-			frmr_release(frmr);
+		frmr_again(frmr);
 	}
+}
+
+/* Whoever asked for the registration is answered with it. */
+static int frmr_evict(struct nic_frmr *frmr, struct nicd_error *err)
+{
+	struct nic_frmr_op *op;
+
+	if (is_queued(frmr) && !frmr->hurry) {
+		op = frmr_op_new(frmr, err);
+		if (!op)
+			return -ENOMEM;
+		frmr_hurry(frmr, op);
+	}
+	frmr->evicted = true;
+	return nicd_refuse(err, NICD_R_DEVICE_BUSY);
 }
 
 int nic_frmr_revoke(struct nic_frmr *frmr, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err)
@@ -197,6 +260,8 @@ int nic_frmr_revoke(struct nic_frmr *frmr, const struct nicd_error *why, struct 
 		nic_tenants_end(frmr->tenants, true, &frmr->op->receipt);
 		return 0;
 	}
+	if (!frmr->closing && frmr->state == NIC_FAST_VALID_PENDING)
+		return frmr_evict(frmr, err);
 	/* Whoever asked for that one is answered with it. */
 	if (overtakes) {
 		op = frmr_op_new(frmr, err);
@@ -253,10 +318,7 @@ bool nic_frmr_lost(struct nic_frmr *frmr)
 		nicd_refuse(&why, NICD_R_DEVICE_LOST);
 		frmr_drop_start(frmr, NIC_STEP_LOST, false, valid ? &news : NULL);
 	} else if (frmr->op && nic_revocation_hurry(&frmr->op->revocation)) {
-		if (frmr->state == NIC_FAST_INVALIDATING)
-			frmr_drop(frmr);
-		else
-			frmr_release(frmr);
+		frmr_again(frmr);
 	}
 	return true;
 }
@@ -285,6 +347,8 @@ void frmr_release(struct nic_frmr *frmr)
 	if (frmr->reservation) {
 		nic_cmd_begin(&op->cmd, frmr_released);
 		nic_adapter_tag_drop(frmr->pd->adapter, frmr->reservation, 1, NULL, &op->cmd);
+	} else if (frmr->hurry) {
+		op->revocation.retry = true;
 	} else {
 		frmr_op_steal(frmr);
 		frmr_end(frmr, op, op->closed);
@@ -293,13 +357,16 @@ void frmr_release(struct nic_frmr *frmr)
 
 int nic_frmr_prepare_close(struct nic_frmr *frmr, struct nicd_error *err)
 {
+	bool overtakes;
+
 	if (frmr->state == NIC_FAST_CREATED)
 		return 0;
 	if (frmr_op_begin(frmr, err) < 0)
 		return -ENOMEM;
-	if (is_ordered(frmr) && !frmr->spare)
+	overtakes = is_ordered(frmr) || is_queued(frmr);
+	if (overtakes && !frmr->spare)
 		frmr->spare = frmr_op_new(frmr, err);
-	return is_ordered(frmr) && !frmr->spare ? -ENOMEM : 0;
+	return overtakes && !frmr->spare ? -ENOMEM : 0;
 }
 
 void nic_frmr_close(struct nic_frmr *frmr, struct nic_done *done)
@@ -329,8 +396,12 @@ void nic_frmr_close(struct nic_frmr *frmr, struct nic_done *done)
 		return;
 	}
 	frmr->op->closed = done;
-	if (frmr->state == NIC_FAST_FREE)
+	if (is_queued(frmr) && !frmr->hurry) {
+		frmr_hurry(frmr, frmr->spare);
+		frmr->spare = NULL;
+	} else if (frmr->state == NIC_FAST_FREE) {
 		frmr_release(frmr);
-	else if (frmr->state == NIC_FAST_VALID || frmr->state == NIC_FAST_ERROR)
+	} else if (frmr->state == NIC_FAST_VALID || frmr->state == NIC_FAST_ERROR) {
 		frmr_drop_start(frmr, NIC_STEP_CLOSE, waits, NULL);
+	}
 }

@@ -21,6 +21,7 @@ struct nic_frmr_op {
 	struct nic_receipt receipt;
 	unsigned n_attached;            /* registering: the first of its ranges whose memories the device does not have */
 	uint16_t place;
+	uint32_t generation;            /* of a hurry: whose tag it drops */
 	bool gone;                      /* registering: a peer has invalidated it before we heard that it is there */
 	bool waits;                     /* closing: for windows, which the owner is to end */
 	struct nic_cmd cmd;

@@ -174,6 +174,11 @@ static void frmr_uncharge(struct nic_frmr *frmr, const struct nic_range *ranges,
 
 /* ---- the device */
 
+static bool is_to_go(const struct nic_frmr *frmr)
+{
+	return frmr->closing || frmr->evicted;
+}
+
 static void frmr_register_failed(struct nic_frmr *frmr, const struct nicd_error *error)
 {
 	struct nic_frmr_op *op = frmr->op;
@@ -237,7 +242,7 @@ static void frmr_go_on(struct nic_frmr *frmr)
 
 	if (!nic_ranges_attach(frmr_ranges(frmr), frmr->n_ranges, &op->n_attached, adapter, &op->waiter))
 		return;
-	if (frmr->closing)
+	if (is_to_go(frmr))
 		nicd_refuse(&error, NICD_R_REVOKED);
 	else if (!adapter->provider->up)
 		nicd_refuse(&error, NICD_R_DEVICE_LOST);
@@ -260,6 +265,25 @@ void frmr_attached(struct nic_waiter *waiter, const struct nicd_error *error)
 		frmr_go_on(frmr);
 }
 
+/* Nobody is told the tokens. */
+static void frmr_registered_too_late(struct nic_frmr *frmr)
+{
+	struct nic_frmr_op *op = frmr->op;
+	struct nic_done *done = nic_done_steal(&op->done);
+	struct nicd_error error;
+
+	nicd_refuse(&error, NICD_R_REVOKED);
+	frmr_op_leave_qp(op);
+	op->order = (struct nic_order){ 0 };
+	if (frmr->closing) {
+		frmr_op_tell(op, done, &error);
+		frmr_drop_start(frmr, NIC_STEP_CLOSE, false, NULL);
+	} else {
+		frmr_drop_start(frmr, NIC_STEP_INVALIDATE, false, NULL);
+		nic_done_end(done, &error);
+	}
+}
+
 static void frmr_tagged(struct nic_cmd *cmd)
 {
 	struct nic_frmr_op *op = frmr_op_of(cmd, cmd);
@@ -268,21 +292,19 @@ static void frmr_tagged(struct nic_cmd *cmd)
 
 	if (error.reason == NICD_R_NONE && !frmr->pd->adapter->provider->up)
 		nicd_refuse(&error, NICD_R_DEVICE_LOST);
+	if (error.reason == NICD_R_FLUSHED && is_to_go(frmr))
+		nicd_refuse(&error, NICD_R_REVOKED);
 	if (error.reason != NICD_R_NONE) {
 		frmr_register_failed(frmr, &error);
 		return;
 	}
-	if (op->gone && !frmr->closing) {
+	if (op->gone && !is_to_go(frmr)) {
 		frmr_registered_and_gone(frmr);
 		return;
 	}
 	frmr_step(frmr, NIC_STEP_DONE);
-	if (frmr->closing) {   /* too late: nobody is told the tokens */
-		nicd_refuse(&error, NICD_R_REVOKED);
-		frmr_op_tell(op, nic_done_steal(&op->done), &error);
-		frmr_op_leave_qp(op);
-		op->order = (struct nic_order){ 0 };
-		frmr_drop_start(frmr, NIC_STEP_CLOSE, false, NULL);
+	if (is_to_go(frmr)) {
+		frmr_registered_too_late(frmr);
 		return;
 	}
 	frmr->valid.local = cmd->tags.local_token;

@@ -64,7 +64,7 @@ void frmr_end(struct nic_frmr *frmr, struct nic_frmr_op *op, struct nic_done *cl
 	struct nic *nic = owner->nic;
 	struct nic_pd *pd = frmr->pd;
 
-	assert(frmr->closing && !frmr->op && !frmr->reservation && frmr->n_ranges == 0 && !frmr->tenants);
+	assert(frmr->closing && !frmr->op && !frmr->reservation && frmr->n_ranges == 0 && !frmr->tenants && !frmr->hurry);
 	nic_object_unlink(&frmr->object, nic);
 	nic_account_give(owner->account, NIC_SLOT_MRS, 1);
 	if (frmr->many)
@@ -111,6 +111,7 @@ void frmr_reset(struct nic_frmr *frmr, struct frmr_users *users)
 	for (unsigned i = 0; i < users->n; i++)
 		users->memories[i] = ranges[i].memory;
 	frmr->n_ranges = 0;
+	frmr->evicted = false;
 	frmr->rights = 0;
 	frmr->iova = 0;
 	frmr->length = 0;

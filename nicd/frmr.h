@@ -8,7 +8,7 @@
  * Initializing has the device reserve a pair of tokens that grant nothing; they are what an MR that is FREE shows, and no other tag gets
  * them while it lives. Each fast registration is a tag of its own with new tokens, which are shown from its completion on. It is work of a
  * connected Qp of the same PD, in the order of that Qp's other work; so is Invalidate. A revocation (close, revoke, the end of the
- * session) waits for no other work: it overtakes an Invalidate that does.
+ * session) waits for no other work: it overtakes an Invalidate or a registration that does.
  *
  * Peers may invalidate what has remote rights; then it is FREE without a call of the owner's, who hears REMOTE_INVALIDATED. A drop
  * that the device does not confirm in time is answered and counted as that of a normal MR.
@@ -32,6 +32,7 @@ struct nic_frmr {
 	uint8_t n_ranges;
 	bool remote_access;
 	bool closing;
+	bool evicted;                   /* the registration is to go, by other orders than its owner's */
 	uint64_t reservation;           /* serial of the reserved tag; 0: the device has none */
 	uint64_t iova, length;
 	uint64_t pinned;                /* charged */
@@ -41,6 +42,7 @@ struct nic_frmr {
 	struct nic_range *many;         /* NICD_RANGES of them, made for the first registration that has more than one, and kept */
 	struct nic_frmr_op *op;         /* NULL: nothing is under way */
 	struct nic_frmr_op *spare;      /* for a close that overtakes what is under way */
+	struct nic_frmr_op *hurry;      /* a drop beside a registration that may be waiting, of this generation or a former one; NULL: none */
 	struct nic_tenants *tenants;    /* windows bound to it; NULL: there were none since it is VALID */
 };
 
@@ -85,7 +87,8 @@ void nic_frmr_close(struct nic_frmr *frmr, struct nic_done *done);
 int nic_frmr_local_token(const struct nic_frmr *frmr, uint32_t *ret, struct nicd_error *err);   /* MR_STATE */
 int nic_frmr_remote_token(const struct nic_frmr *frmr, uint32_t *ret, struct nicd_error *err);  /* MR_STATE, NO_REMOTE_RIGHTS */
 
-/* Only for nicd/. Invalidates, at once; `why` (may be NULL): the owner hears REVOKED. MR_STATE, DEVICE_BUSY (another one is under way), NO_MEMORY. */
+/* Only for nicd/. Invalidates, at once; `why` (may be NULL): the owner hears REVOKED. MR_STATE, NO_MEMORY;
+ * DEVICE_BUSY: a registration or Invalidate under way, which is overtaken. */
 int nic_frmr_revoke(struct nic_frmr *frmr, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
 /* False: there is no memory for it now; ask again. */
 bool nic_frmr_lost(struct nic_frmr *frmr);

@@ -21,6 +21,7 @@ class Stuck:
         self.side = Side(nicd, SIZE, LOCAL_WRITE | REMOTE_READ | REMOTE_WRITE, IOVA, 1, "owner")
         self.session, self.pd, self.mr = self.side.session, self.side.pd, self.side.mr
         self.peers = [self.peer(nicd), self.peer(nicd)]
+        self.memory = self.session.add_memory(self.side.buffer.fd)
         self.free, self.qp = (self.inbound(i) for i in (0, 1))
         self.send = self.session.start(pb.Send(qp=ref(self.qp), local_token=self.mr.local_token, local_addr=IOVA, length=SIZE))
 
@@ -40,6 +41,15 @@ class Stuck:
 
     def bind_message(self, mw, qp=None, length=1000):
         return pb.BindMw(mw=ref(mw), mr=ref(self.mr), qp=ref(qp or self.qp), iova=IOVA, length=length, flags=pb.OP_ALLOW_REMOTE_READ)
+
+    def fast(self):
+        mr = self.session.call(pb.CreateMr(pd=ref(self.pd), fast_register=True)).object
+        self.session.call(pb.InitializeFastRegister(mr=ref(mr), adapter_page_count=1))
+        return mr
+
+    def fast_message(self, mr, qp=None):
+        ranges = [pb.Range(memory=ref(self.memory), length=4096)]
+        return pb.FastRegister(mr=ref(mr), qp=ref(qp or self.qp), ranges=ranges, length=4096, iova=IOVA)
 
     def close(self):
         for peer in self.peers:
@@ -85,3 +95,24 @@ def test_revoke_of_a_window_that_waits(nicd, stuck):
             assert not reply.HasField("error")
         else:
             check_refused(reply, "REVOKED")
+
+
+def test_close_of_a_fast_mr_that_waits(stuck):
+    # mutation: nic_frmr_close without frmr_hurry
+    mr = stuck.fast()
+    register = stuck.session.start(stuck.fast_message(mr))
+    stuck.session.list(pb.MR)
+    check_refused(ended(stuck, register, stuck.session.start(pb.Close(object=ref(mr)))), "REVOKED")
+
+
+def test_revoke_of_a_fast_mr_that_waits(nicd, stuck):
+    # mutation: refuse the admin and leave it waiting
+    mr = stuck.fast()
+    register = stuck.session.start(stuck.fast_message(mr))
+    stuck.session.list(pb.MR)
+    with expect_refused("DEVICE_BUSY"):
+        nicd.admin().call(pb.Revoke(serial=mr.serial))
+    reply, = stuck.session.wait([register])
+    check_refused(reply, "REVOKED")
+    assert stuck.send in stuck.session.in_flight
+    stuck.session.call(stuck.fast_message(mr, stuck.free))

@@ -370,8 +370,10 @@ static uint32_t begin_revoke_fast(struct model *m, struct m_request *r, struct m
 		model_evict(m, o);
 		return 0;
 	}
-	if (o->state == M_INVALIDATING && !o->closing)
+	if ((o->state == M_INVALIDATING || o->state == M_VALID_PENDING) && !o->closing) {
+		o->killed |= o->state == M_VALID_PENDING;
 		return BIT(S_DEVICE_BUSY) | BIT(S_INVALID_DEVICE_STATE);
+	}
 	if (o->closing || (o->state != M_VALID && o->state != M_ERROR))
 		return BIT(S_INVALID_DEVICE_STATE);
 	model_owe(m, o, EV_REVOKED);

@@ -151,8 +151,8 @@ static struct m_object *object_of(struct model *m, enum sim_op op, int adapter, 
 }
 
 /*
- * An Invalidate is work of a Qp; whatever else drops a tag waits for no work, and overtakes one that does. Of a fast registration the overtaken one
- * counts no more, of a window the overtaking one does not count.
+ * An Invalidate is work of a Qp; whatever else drops a tag waits for no work, and overtakes one that does. Of an Invalidate of a region the overtaken
+ * one counts no more; of a window, and of what adds a tag, the overtaking one does not count.
  */
 static void begin_drop(struct model *m, struct m_command *k, const struct sim_op_args *args)
 {
@@ -173,7 +173,7 @@ static void begin_drop(struct model *m, struct m_command *k, const struct sim_op
 		if (other == k || !other->live || other->object != o || other->aside || (other->op != OP_TAG_DROP && other->op != OP_TAG_ADD))
 			continue;
 		sim_must(other->qp && !k->aside, "a tag is dropped twice");
-		k->aside = o->type == T_MW;
+		k->aside = o->type == T_MW || other->op == OP_TAG_ADD;
 		k->counts = o->state == M_INVALIDATING;
 		if (!k->aside) {
 			other->object = NULL;
@@ -342,7 +342,7 @@ static void end_tag_drop(struct model *m, struct m_command *k, uint32_t status)
 		o->reserved &= !gone;
 		return;
 	}
-	if (gone && o->state != M_BIND_PENDING)
+	if (gone && o->state != M_BIND_PENDING && o->state != M_VALID_PENDING)
 		o->tag = false;
 	o->left |= k->aside && k->counts && gone && o->state == M_INVALIDATING;
 	/* Beside one that the device has refused it is the only one. */

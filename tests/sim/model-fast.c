@@ -11,7 +11,7 @@ static void fast_free(struct m_object *o)
 	o->local = o->remote = o->rights = 0;
 	o->iova = o->length = 0;
 	o->n_ranges = 0;
-	o->tag = o->stuck = false;
+	o->tag = o->stuck = o->killed = false;
 	o->mapping = NULL;
 	model_let_qp_go(o);
 }
@@ -75,11 +75,12 @@ uint32_t model_fast_registered(struct model *m, struct m_object *o, uint32_t sta
 	if (status == S_SUCCESS && !model_adapter_up(o->parent))
 		status = S_DEVICE_REMOVED;
 	if (status != S_SUCCESS) {
+		status = BIT(status) | (o->closing || o->killed ? BIT(S_CANCELLED) : 0);
 		fast_free(o);
-		return BIT(status);
+		return status;
 	}
 	model_let_qp_go(o);
-	if (o->closing) {
+	if (o->closing || o->killed) {
 		model_invalidate(m, o);
 		return BIT(S_CANCELLED);
 	}

@@ -174,8 +174,8 @@ static void test_cells(void **state)
 			assert_int_equal(stage->frmr->state, cell->state);
 			r = call_it(stage, call, &two, &err);
 			assert_int_equal(r == 0, allowed[call]);
-			/* The one in the middle of an Invalidate hurries it on: the next test but one. */
-			if (r < 0 && !(call == REVOKE && cell->state == NIC_FAST_INVALIDATING)) {
+			/* In the middle of a registration or an Invalidate it overtakes that: further on. */
+			if (r < 0 && !(call == REVOKE && (cell->state == NIC_FAST_INVALIDATING || cell->state == NIC_FAST_VALID_PENDING))) {
 				assert_int_equal(err.reason, NICD_R_MR_STATE);
 				assert_int_equal(err.observed, cell->state);
 				assert_int_equal(two.calls, 0);
@@ -608,6 +608,63 @@ static void test_close_overtakes(void **state)
 	assert_ended(qp_closed);
 }
 
+enum hurried { FLUSHED, ADDED, ADDED_AND_GONE, HURRIED };
+
+/*
+ * mutation: wait for the turn of a registration that stands behind other work; take the hurry's answer for the drop's; end while it is under way;
+ * mutation: give an admin MR_STATE, or leave the registration waiting
+ */
+static void check_hurried(enum hurried how, bool closes)
+{
+	struct rig_done done = { 0 }, ended = { 0 };
+	struct nicd_error err;
+	struct stage *stage;
+	struct fake *fake;
+	void *own;
+
+	stage_setup(&own);
+	stage = own;
+	fake = stage->rig->fake;
+	bring(stage, NIC_FAST_VALID_PENDING, &done);
+	fake_hold(fake, FAKE_TAG_DROP, true);
+	if (closes)
+		nic_frmr_close(stage->frmr, rig_done(&ended));
+	else
+		assert_refusal(nic_revoke(&stage->rig->nic, &stage->frmr->object, rig_done(&ended), &err), err, DEVICE_BUSY, 0, 0);
+	assert_int_equal(fake_pending(fake, FAKE_TAG_ADD), 1);
+	assert_int_equal(fake_pending(fake, FAKE_TAG_DROP), 1);
+	assert_int_equal(fake->drop_order.qp, 0);
+	if (how == ADDED_AND_GONE)
+		fake_complete(fake, FAKE_TAG_DROP);
+	if (how == FLUSHED)
+		assert_true(fake_complete_with(fake, FAKE_TAG_ADD, NICD_R_FLUSHED));
+	else
+		assert_true(fake_complete(fake, FAKE_TAG_ADD));
+	assert_refused(done, REVOKED);
+	assert_int_equal(stage->qp->posted, 0);
+	assert_int_equal(ended.calls, 0);
+	fake_hold(fake, FAKE_OPS, false);
+	fake_complete_all(fake);
+	if (closes)
+		assert_ended(ended);
+	else
+		valid(stage, NIC_OP_REMOTE_READ);   /* another registration is not to go */
+	assert_int_equal(done.calls, 1);
+	stage_teardown(&own);
+}
+
+static void test_close_hurries(void **state)
+{
+	for (unsigned how = 0; how < HURRIED; how++)
+		check_hurried(how, true);
+}
+
+static void test_revoke_hurries(void **state)
+{
+	for (unsigned how = 0; how < HURRIED; how++)
+		check_hurried(how, false);
+}
+
 /* mutation: let the admin wait for the owner's other work */
 static void test_revoke_overtakes(void **state)
 {
@@ -976,6 +1033,8 @@ int main(void)
 		cmocka_unit_test(test_while_attaching),
 		cmocka_unit_test(test_close_in_each_state),
 		stage_test(test_close_overtakes),
+		cmocka_unit_test(test_close_hurries),
+		cmocka_unit_test(test_revoke_hurries),
 		stage_test(test_revoke_overtakes),
 		cmocka_unit_test(test_remote_invalidation),
 		cmocka_unit_test(test_close_inside_event),
