@@ -8,7 +8,10 @@
 #include "nicd/soft/table.h"
 #include "proto/secret.h"
 
-enum { FIRST_KEYS = 64 };
+enum {
+	FIRST_KEYS = 64,
+	SECRET = SOFT_KEYS * sizeof(struct nic_ptok) + SOFT_KEY_MARKS * sizeof(uint16_t),
+};
 
 static uint64_t value_of(const void *owner, uint32_t place)
 {
@@ -23,7 +26,8 @@ static uint64_t pd_of(const void *owner, uint32_t place)
 int soft_keys_init(struct soft_keys *keys)
 {
 	*keys = (struct soft_keys){.n_places = 1};
-	keys->values = secret_map(SOFT_KEYS * sizeof(*keys->values));
+	keys->values = secret_map(SECRET);
+	keys->marks = keys->values ? (uint16_t *)(keys->values + SOFT_KEYS) : NULL;
 	if (keys->values && soft_index_init(&keys->by_value, FIRST_KEYS, value_of, keys) == 0 &&
 	    soft_index_init(&keys->by_pd, FIRST_KEYS, pd_of, keys) == 0)
 		return 0;
@@ -35,7 +39,7 @@ void soft_keys_deinit(struct soft_keys *keys)
 {
 	soft_index_deinit(&keys->by_value);
 	soft_index_deinit(&keys->by_pd);
-	keys->values = secret_unmap(keys->values, SOFT_KEYS * sizeof(*keys->values));
+	keys->values = secret_unmap(keys->values, SECRET);
 	free(keys->keys);
 	*keys = (struct soft_keys){0};
 }
@@ -90,6 +94,7 @@ int soft_key_add(struct soft_tags *tags, uint64_t pd, uint64_t owner, struct nic
 	}
 	keys->keys[place] = (struct soft_key){.pd = pd, .owner = owner};
 	soft_index_add(&keys->by_value, keys->values[place].v, place);
+	keys->marks[soft_key_mark(keys->values[place].v)]++;
 	soft_index_add(&keys->by_pd, pd, place);
 	keys->n++;
 	*ret = keys->values[place];
@@ -104,6 +109,7 @@ void soft_key_drop(struct soft_tags *tags, uint64_t pd)
 	if (!place)
 		return;
 	soft_index_remove(&keys->by_pd, pd, place);
+	keys->marks[soft_key_mark(keys->values[place].v)]--;
 	soft_token_release(&tags->tokens, &keys->by_value, keys->values[place].v, place, soft_tokens_ms(&tags->tokens));
 	keys->values[place].v = 0;
 	place_give(keys, place);

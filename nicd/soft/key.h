@@ -14,7 +14,7 @@
 
 struct soft_tags;
 
-enum { SOFT_KEYS = 1 << 16 };
+enum { SOFT_KEYS = 1 << 16, SOFT_KEY_MARKS = 1 << 12 };
 
 struct soft_key {
 	uint64_t pd, owner;      /* serials: of the PD, and of the session whose mappings it opens */
@@ -23,6 +23,8 @@ struct soft_key {
 
 struct soft_keys {
 	struct nic_ptok *values; /* SOFT_KEYS, by place */
+	/* How many keys there are of each hash, behind the values: what peers say is nearly always told apart by one look. */
+	uint16_t *marks;
 	struct soft_key *keys;   /* by place; place 0 is nobody's */
 	struct soft_index by_value, by_pd;
 	uint32_t n, n_places, max_places, first_free;
@@ -31,9 +33,13 @@ struct soft_keys {
 /* It must not be moved. -ENOMEM. */
 int soft_keys_init(struct soft_keys *keys);
 void soft_keys_deinit(struct soft_keys *keys);
+static inline uint32_t soft_key_mark(uint32_t number)
+{
+	return number * 2654435761u >> 20;
+}
 static inline bool soft_keys_have(const struct soft_keys *keys, uint32_t number)
 {
-	return keys->n > 0 && soft_index_find(&keys->by_value, number);
+	return keys->marks[soft_key_mark(number)] && soft_index_find(&keys->by_value, number);
 }
 
 /* Said again, it answers what it answered before. DEVICE_BUSY (another owner's), SERIAL, TAGS_EXHAUSTED, NO_MEMORY. */

@@ -175,7 +175,7 @@ static double seconds(void)
 static void test_every_token(void **state)
 {
 	uint64_t hits[CONNECTIONS][OPERATIONS];
-	unsigned n = narrow_bits == 32 ? (unsigned)sysconf(_SC_NPROCESSORS_ONLN) : 1;
+	unsigned n = narrow_bits > BITS ? (unsigned)sysconf(_SC_NPROCESSORS_ONLN) : 1;
 	double began = seconds();
 	struct world w;
 
@@ -190,9 +190,9 @@ static void test_every_token(void **state)
 
 		assert_int_equal(soft_tag_check(w.tags, &scopes[BY_PD], w.keys[i].v, ADDRESS, 1, SOFT_LOCAL_READ, &tag), NICD_R_LOCAL_TOKEN);
 	}
-	if (narrow_bits == 32)
-		fprintf(stderr, "# 2^32 tokens, %u connections, %u operations each: %.0f s on %u cores\n", CONNECTIONS, OPERATIONS,
-			seconds() - began, n);
+	if (narrow_bits > BITS)
+		fprintf(stderr, "# 2^%u tokens, %u connections, %u operations each: %.0f s on %u cores\n", narrow_bits, CONNECTIONS,
+			OPERATIONS, seconds() - began, n);
 	soft_tags_free(w.tags);
 }
 
@@ -223,7 +223,7 @@ int main(int argc, char **argv)
 		walls = argv[2];
 		broken = strcmp(walls, "type+rights+inbound") == 0;
 	} else if (argc > 1) {
-		narrow_bits = 32;
+		narrow_bits = argc > 2 ? (unsigned)atoi(argv[2]) : 32;
 		n_each = 4096;
 	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
