@@ -123,9 +123,11 @@ void nic_adapter_go_on(struct nic_adapter *adapter, unsigned budget)
 
 		while ((object = nic_next(adapter->nic, lost_order[i].type, adapter->ending_serial))) {
 			uint64_t serial = object->serial;
+			unsigned weight = object->type == NIC_QP ? nic_qp_weight((struct nic_qp *)object) : 1;
 
-			if (budget-- == 0 || !lost_order[i].lose(adapter, object))
+			if (budget == 0 || !lost_order[i].lose(adapter, object))
 				return;
+			budget -= weight < budget ? weight : budget;
 			adapter->ending_serial = serial;
 		}
 		adapter->ending_serial = 0;

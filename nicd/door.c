@@ -138,15 +138,19 @@ static void door_dead(struct nic_export *door)
 	door_let_go(door);
 }
 
+/* A Qp counts with its windows, which all go in its turn; so a turn may be longer than its budget by those of one. */
 static void door_empty(struct nic_export *door, unsigned budget)
 {
+	uint64_t spent = 0;
 	struct nic *nic = door_nic(door);
 	struct nicd_error why;
 	struct nic_qp *qp;
 
 	nicd_refuse(&why, NICD_R_REVOKED);
-	for (; budget > 0 && (qp = TAILQ_FIRST(&door->qps)); budget--)
+	while (spent < budget && (qp = TAILQ_FIRST(&door->qps))) {
+		spent += nic_qp_weight(qp);
 		nic_qp_leave_door(qp, &why);
+	}
 	if (door->emptying == !TAILQ_EMPTY(&door->qps))
 		return;
 	door->emptying = !door->emptying;

@@ -124,6 +124,12 @@ void nic_qp_end_work(struct nic_qp *qp);   /* the Qp may be gone afterwards */
 int nic_qp_revoke(struct nic_qp *qp, const struct nicd_error *why, struct nic_done *done, struct nicd_error *err);
 /* A peer came in by this door. NO_MEMORY. */
 int nic_qp_accept(struct nic_qp **ret, struct nic_export *door, uint64_t stream, const char *peer, struct nicd_error *err);
+/* Of its end, in the budgets of turns: its windows go with it. */
+static inline unsigned nic_qp_weight(const struct nic_qp *qp)
+{
+	return 1 + qp->n_windows;
+}
+
 /* The door is shut: its remaining streams have ended. */
 void nic_qp_leave_door(struct nic_qp *qp, const struct nicd_error *why);
 void nic_qp_lost(struct nic_qp *qp);

@@ -738,6 +738,60 @@ static void test_ordered_has_no_deadline(void **state)
 	assert_int_equal(s.mw->streams_cut, 0);
 }
 
+static unsigned bound_left(struct rig *rig)
+{
+	struct nic_object *object = NULL;
+	uint64_t serial = 0;
+	unsigned n = 0;
+
+	for (; (object = nic_next(&rig->nic, NIC_MW, serial)); serial = object->serial)
+		n += ((struct nic_mw *)object)->state == NIC_MW_BOUND;
+	return n;
+}
+
+/* mutation: count a Qp as one in the turns of a door that is shut, or of a device that is lost */
+static void test_windows_weigh(void **state)
+{
+	enum { QPS = 60, EACH = 40, AT_ONCE = 2, PER_TICK = 7, LOST_AT_ONCE = 25 };
+
+	for (unsigned lost = 0; lost < 2; lost++) {
+		struct rig_done done = { 0 };
+		struct nic_export *door;
+		struct nicd_error err;
+		struct rig *rig;
+		void *own;
+
+		rig_setup(&own);
+		rig = own;
+		rig_registered(rig);
+		rig->owner.event = NULL;
+		door = rig_ticket(rig, rig->mr, QPS, &done);
+		for (unsigned i = 0; i < QPS; i++) {
+			struct nic_qp *qp;
+
+			door->max_streams = QPS;
+			fake_stream_open(rig->fake, door->object.serial, "127.0.0.2:1");
+			qp = TAILQ_FIRST(&door->qps);
+			for (struct nic_qp *next = qp; next; next = TAILQ_NEXT(next, of_door))
+				qp = next;
+			for (unsigned j = 0; j < EACH; j++)
+				assert_int_equal(window_bind(rig, new_window(rig), qp, 0, size, READ, &done, &err), 0);
+		}
+		rig->fake->silent_cut = true;
+		if (lost)
+			fake_lose(rig->fake, true);
+		else
+			nic_door_close(door, NULL);
+		assert_int_equal(bound_left(rig), (QPS - (lost ? LOST_AT_ONCE : AT_ONCE)) * EACH);
+		nic_tick(&rig->nic);
+		assert_int_equal(bound_left(rig), (QPS - (lost ? LOST_AT_ONCE : AT_ONCE) - PER_TICK) * EACH);
+		while (nic_next_deadline(&rig->nic) == 0)
+			nic_tick(&rig->nic);
+		assert_int_equal(bound_left(rig), 0);
+		rig_teardown(&own);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -762,6 +816,7 @@ int main(void)
 		rig_test(test_release_of_waiting),
 		rig_test(test_refused_drop),
 		rig_test(test_ordered_has_no_deadline),
+		cmocka_unit_test(test_windows_weigh),
 	};
 
 	return cmocka_run_group_tests_name("mw", tests, NULL, NULL);
