@@ -42,7 +42,7 @@ struct soft_work {
 };
 TAILQ_HEAD(soft_works, soft_work);
 
-enum { WORK_NOWHERE = UINT32_MAX };        /* the key was said, and no mapping is there */
+#define WORK_NOWHERE UINT32_MAX             /* the key was said, and no mapping is there */
 
 void work_entry_get(const struct soft_work *work, uint32_t i, struct work_entry *ret);
 /* NULL: out of memory, or too many entries. What it takes is copied. */

@@ -339,6 +339,7 @@ def test_quotas(own_nicd):
         assert wait_until(lambda: nicd.ledger().held_fds == 0)   # the implied Memory goes right after its registration
         s.register(mrs[1], [(None, 0, 65536)], fd=big.fd)
         s.deregister(mrs[1])
+        assert wait_until(lambda: nicd.ledger().held_fds == 0)
         with Buffer(4096) as small:
             for _ in range(2):
                 s.add_memory(small.fd)
