@@ -269,6 +269,8 @@ static void on_turn_to_add(void *userdata, const struct nicd_error *error, const
 		return;
 	if (err.reason != NICD_R_NONE && err.reason != NICD_R_FLUSHED)
 		nicd_refuse(&err, NICD_R_QP_LOST);
+	if (turn->pending->device->dropping)   /* everything; nothing may come behind it */
+		nicd_refuse(&err, NICD_R_FLUSHED);
 	if (err.reason == NICD_R_NONE && tag_add(turn->pending->device, &turn->terms, &tag, &err) >= 0)
 		put_tags(&reply, &tags, tag);
 	else
