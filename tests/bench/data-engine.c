@@ -58,7 +58,7 @@ static void on_closed(void *userdata, uint64_t stream, const struct nicd_error *
 static void node_init(struct node *node)
 {
 	const struct soft_engine_options options = { .incarnation = 1 };
-	const struct soft_engine_events events = { on_opened, on_closed, node };
+	const struct soft_engine_events events = { .opened = on_opened, .closed = on_closed, .userdata = node };
 	struct soft_tag_terms terms = {
 		.serial = 2, .generation = 1, .rights = NIC_REMOTE_READ | NIC_REMOTE_WRITE, .pd = PD, .iova = IOVA,
 		.length = DATA_BUFFER, .n_ranges = 1, .ranges = { { 1, 0, DATA_BUFFER } },

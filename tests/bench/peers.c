@@ -61,7 +61,7 @@ static size_t fpdu(uint8_t *buf, const struct rdmap_header *header, const uint8_
 	return fpdu_size(n - 2);
 }
 
-static int peer_connect(const struct locator *to, const struct nicd_grant *grant)
+static int crowd_connect(const struct locator *to, const struct nicd_grant *grant)
 {
 	static const struct rdmap_header header = { .opcode = RDMAP_READ_REQUEST, .last = true, .queue = QUEUE_READ, .msn = 1 };
 	const struct rdmap_read read = { .sink_stag = 1, .size = PAGE, .source_stag = grant->remote_token, .source_to = grant->iova };
@@ -99,7 +99,7 @@ static struct nicd_export *crowd(struct bench *b, unsigned n)
 	if (nicd_export_create(b->mr, &attr, &export) < 0 || locator_parse(nicd_export_locator(export), &locator, NULL) < 0)
 		bench_die("export");
 	for (unsigned i = 0; i < n; i++) {
-		b->socks[i] = peer_connect(&locator, nicd_export_grant(export));
+		b->socks[i] = crowd_connect(&locator, nicd_export_grant(export));
 		if (i % 256 == 0)
 			drain(b);
 	}
